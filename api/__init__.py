@@ -1,0 +1,1 @@
+"""The outside of Longleaf: settings, composition root, HTTP and command line."""

@@ -1,0 +1,1 @@
+"""Embedders: one file each, registered by file name (see :mod:`pipeline.plugins`)."""

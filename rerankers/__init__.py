@@ -1,0 +1,1 @@
+"""Rerankers: one file each, registered by file name (see :mod:`pipeline.plugins`)."""
