@@ -8,12 +8,25 @@ rows, list items of one list and lines of code), and derives sections from headi
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.types import Block, BlockKind, Document, Page, Section
 
+ROW_SEPARATOR = " | "
+"""Between the cells of a table row, in every format."""
+
 _TIGHT: frozenset[BlockKind] = frozenset({"table_row", "list_item", "code"})
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What is known of a file beside its bytes: its name, declared media type, and password."""
+
+    name: str = ""
+    media_type: str = ""
+    password: str | None = None
 
 
 class DocumentBuilder:
@@ -40,19 +53,32 @@ class DocumentBuilder:
         if warning not in self._warnings:
             self._warnings.append(warning)
 
-    def add(self, kind: BlockKind, text: str, *, level: int = 0) -> None:
+    def add(
+        self,
+        kind: BlockKind,
+        text: str,
+        *,
+        level: int = 0,
+        page_breaks: Sequence[tuple[int, int, str]] = (),
+    ) -> None:
         """Append one block. Text is normalised (NFC, no NUL); blank text is ignored.
 
-        ``level`` is the heading's level from 1, ignored for other kinds.
+        ``level`` is the heading's level from 1, ignored for other kinds. ``page_breaks`` are pages
+        that begin inside the block, as ascending ``(offset into text, number, label)``.
         """
-        text = clean(text).strip("\n") if kind == "code" else clean(text).strip()
-        if not text.strip():
+        breaks = [
+            (len(_trim(kind, text[:at], end=False)), number, label) for at, number, label in page_breaks
+        ]
+        text = _trim(kind, text)
+        if not text:
+            self._pages.extend((number, label, self._length) for _, number, label in breaks)
             return
         if self._blocks:
             tight = kind in _TIGHT and self._blocks[-1].kind == kind
             self._append("\n" if tight else "\n\n")
         start = self._length
         self._append(text)
+        self._pages.extend((number, label, start + min(at, len(text))) for at, number, label in breaks)
         depth = max(level, 1) if kind == "heading" else 0
         self._blocks.append(Block(kind, start, self._length, depth))
         if depth:
@@ -97,6 +123,13 @@ class DocumentBuilder:
             after = (s for _, lower, s in self._headings[i + 1 :] if lower <= level)
             sections.append(Section(title, level, start, next(after, self._length)))
         return tuple(sections)
+
+
+def _trim(kind: BlockKind, text: str, *, end: bool = True) -> str:
+    """Cleaned text without blank edges; code keeps the indentation of its first line."""
+    text = clean(text)
+    text = text.lstrip("\n") if kind == "code" and text.strip() else text.lstrip()
+    return text.rstrip() if end else text
 
 
 def clean(text: str) -> str:
