@@ -15,7 +15,6 @@ from enum import IntEnum
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.sentences import Span, line_breaks, sentences
 from pipeline.types import Block, Document, Encoding
@@ -53,7 +52,7 @@ class Atoms:
     bonds: list[Bond]
     sizes: list[int]
     firsts: list[int]
-    token_ends: NDArray[np.int32]
+    token_ends: list[int]
 
     def tokens(self, a: int, b: int) -> Span:
         """Tokens of atoms ``[a, b)``; if they own none, the token whose middle they are, if any."""
@@ -66,25 +65,25 @@ class Atoms:
 def atoms(document: Document, encoding: Encoding, most_tokens: int) -> Atoms:
     """Cut the document; an atom is larger than ``most_tokens`` only if a single character is."""
     # Tokens that cover no text may carry (0, 0); a binary search needs starts that never go back.
-    starts = np.maximum.accumulate(encoding.offsets[:, 0])
+    starts = np.maximum.accumulate(encoding.offsets[:, 0]).tolist()
     breaks = line_breaks(document.text)
     spans = _natural(document, breaks)
     bonds = _bonds(document, spans, breaks)
     spans, bonds = _divide(document, spans, bonds, starts, most_tokens)
     firsts = _firsts(spans, starts)
-    counts = np.diff(firsts)
-    sizes = [max(1, int(n), _weight(span)) for n, span in zip(counts, spans, strict=True)]
-    return Atoms(spans, bonds, sizes, firsts, np.maximum.accumulate(encoding.offsets[:, 1]))
+    sizes = [max(1, b - a, _weight(span)) for (a, b), span in zip(pairwise(firsts), spans, strict=True)]
+    return Atoms(spans, bonds, sizes, firsts, np.maximum.accumulate(encoding.offsets[:, 1]).tolist())
 
 
 def _weight(span: Span) -> int:
     return -((span[0] - span[1]) // CHARS_PER_TOKEN)
 
 
-def _firsts(spans: list[Span], starts: NDArray[np.int32]) -> list[int]:
+def _firsts(spans: list[Span], starts: list[int]) -> list[int]:
     """Where each span's tokens begin. White space between two spans goes to the later one."""
-    inner = np.searchsorted(starts, [end for _, end in spans[:-1]], "left").tolist() if spans else []
-    return [0, *inner, len(starts)] if spans else [0]
+    if not spans:
+        return [0]
+    return [0, *(bisect_left(starts, end) for _, end in spans[:-1]), len(starts)]
 
 
 def _natural(document: Document, breaks: list[int]) -> list[Span]:
@@ -148,10 +147,10 @@ def _bonds(document: Document, spans: list[Span], breaks: list[int]) -> list[Bon
 
 
 def _divide(
-    document: Document, spans: list[Span], bonds: list[Bond], starts: NDArray[np.int32], most: int
+    document: Document, spans: list[Span], bonds: list[Bond], starts: list[int], most: int
 ) -> tuple[list[Span], list[Bond]]:
     """The same with every span above ``most`` tokens cut into parts."""
-    counts = np.diff(_firsts(spans, starts))
+    counts = [b - a for a, b in pairwise(_firsts(spans, starts))]
     whole = [b for b in document.blocks if b.kind in _WHOLE]
     begins = [b.start for b in whole]
     parts: list[Span] = []
@@ -169,7 +168,7 @@ def _divide(
     return parts, inner
 
 
-def _parts(text: str, span: Span, starts: NDArray[np.int32], most: int) -> Iterator[tuple[Span, Bond]]:
+def _parts(text: str, span: Span, starts: list[int], most: int) -> Iterator[tuple[Span, Bond]]:
     """Clauses, and parts of clauses that are still too large, each with the bond before it."""
     ends = [m.end() for m in _CLAUSE.finditer(text, *span)]
     for a, b in pairwise([span[0], *ends, span[1]]):
@@ -182,9 +181,9 @@ def _parts(text: str, span: Span, starts: NDArray[np.int32], most: int) -> Itera
                 bond = Bond.TOKEN
 
 
-def _cuts(text: str, a: int, b: int, starts: NDArray[np.int32], most: int) -> Iterator[int]:
+def _cuts(text: str, a: int, b: int, starts: list[int], most: int) -> Iterator[int]:
     """Positions that cut ``[a, b)`` into even parts of at most ``most`` tokens, before a word if near."""
-    first, last = np.searchsorted(starts, [a, b]).tolist()
+    first, last = bisect_left(starts, a), bisect_left(starts, b)
     while True:
         tokens = last - first
         count = -(-tokens // most)
@@ -193,23 +192,23 @@ def _cuts(text: str, a: int, b: int, starts: NDArray[np.int32], most: int) -> It
         position = a + most * CHARS_PER_TOKEN
         if count > 1:
             step = tokens // count
-            near = starts[first + step - step // 4 : first + step + 1].tolist()
+            near = starts[first + step - step // 4 : first + step + 1]
             words = [p for p in near if p and text[p - 1].isspace()]
             position = min(position, (words or near)[-1])
         position = _before_marks(text, a, position)
         if position <= a:  # one character of many tokens
-            beyond = int(np.searchsorted(starts, a, "right"))
-            position = int(starts[beyond]) if beyond < last else b
+            beyond = bisect_right(starts, a)
+            position = starts[beyond] if beyond < last else b
         if position >= b:
             return
         yield position
-        a, first = position, int(np.searchsorted(starts, position))
+        a, first = position, bisect_left(starts, position)
 
 
 def _before_marks(text: str, a: int, position: int) -> int:
     """Not between a letter and its combining marks or within a joined emoji, unless that goes far."""
     for p in range(min(position, len(text) - 1), max(a, position - 16), -1):
-        joined = text[p - 1] == "\u200d" or text[p] in "\u200d" or "\U0001f3fb" <= text[p] <= "\U0001f3ff"
+        joined = text[p - 1] == "\u200d" or text[p] == "\u200d" or "\U0001f3fb" <= text[p] <= "\U0001f3ff"
         if not joined and not unicodedata.category(text[p]).startswith("M"):
             return p
     return position

@@ -52,7 +52,7 @@ class ChunkConfig:
     def __post_init__(self) -> None:
         if not 4 <= self.unit_tokens <= self.passage_tokens <= 100_000:
             raise ConfigurationError(
-                f"unit_tokens={self.unit_tokens} and passage_tokens={self.passage_tokens} do not go together.",
+                f"unit_tokens={self.unit_tokens} does not fit passage_tokens={self.passage_tokens}.",
                 remedy="Set 4 <= unit_tokens <= passage_tokens <= 100000.",
             )
         if not 0 <= self.unit_min_tokens <= self.unit_tokens:
