@@ -1,0 +1,62 @@
+"""The HTTP application, made from settings; importing this module makes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import problems
+from api.build import open_longleaf
+from api.keys import KeyRing
+from api.routes import answer, collections, documents, health, search
+from api.sections import Settings
+from api.security import Gate, refuse_open_door
+from api.service import Service
+from api.settings import load_settings
+from api.version import VERSION
+
+_DESCRIPTION = """Questions over long documents, answered with every statement tied to page and characters.
+
+Offsets are half-open and count Unicode code points of the document's text. Errors are RFC 9457 problem
+documents with a stable `code` and a `remedy`. A refusal for load is 503 with `Retry-After`."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application; without settings they are gathered from file and environment.
+
+    Raises ConfigurationError when it would listen beyond this machine and no key exists.
+    """
+    settings = settings or load_settings()
+    keys = KeyRing(settings.data)
+    refuse_open_door(settings.server, keys)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with open_longleaf(settings) as longleaf:
+            # Opened before the first request, so that a damaged or occupied data directory stops the start.
+            longleaf.ledger, longleaf.indexer  # noqa: B018 - made by being asked for
+            service = Service.of(longleaf)
+            app.state.service = service
+            if settings.server.preload:
+                service.preload()
+            try:
+                yield
+            finally:
+                service.close()
+
+    app = FastAPI(
+        title="Longleaf",
+        version=VERSION,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    problems.install(app, settings.server.retry_after_seconds)
+    for routes in (health, collections, documents, search, answer):
+        app.include_router(routes.router)
+    app.add_middleware(Gate, settings=settings.server, keys=keys)
+    return app

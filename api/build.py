@@ -1,0 +1,138 @@
+"""The composition root: settings in, a working Longleaf out. Nothing is opened before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from pipeline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pipeline.answer import Answerer
+    from pipeline.ingest import Ingestor
+    from pipeline.ledger import Ledger
+    from pipeline.lexical import Analyser
+    from pipeline.retrieve import Retriever
+
+    from api.sections import Settings
+    from pipeline.seams import Embedder, Indexer, LanguageModel
+
+T = TypeVar("T")
+
+
+class once(Generic[T]):
+    """A member made at first use, by one thread only (``cached_property`` lost its lock in Python 3.12)."""
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self._name = make.__name__
+        self.__doc__ = make.__doc__
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> once[T]: ...
+    @overload
+    def __get__(self, owner: Longleaf, kind: type) -> T: ...
+    def __get__(self, owner: Longleaf | None, kind: type) -> T | once[T]:
+        """The member, made now if need be."""
+        if owner is None:
+            return self
+        with owner.lock:
+            if self._name not in owner.made:
+                owner.made[self._name] = self._make(owner)
+            made: T = owner.made[self._name]
+            return made
+
+
+class Longleaf:
+    """Every part of one installation, wired together. Made by :func:`open_longleaf`."""
+
+    def __init__(self, settings: Settings, closing: ExitStack) -> None:
+        self.settings = settings
+        self.made: dict[str, Any] = {}
+        self.lock = RLock()
+        self._closing = closing
+
+    @once
+    def ledger(self) -> Ledger:
+        """The record of truth."""
+        from pipeline.ledger import Ledger
+
+        ledger = Ledger(self.settings.data)
+        self._closing.callback(ledger.close)
+        return ledger
+
+    @once
+    def indexer(self) -> Indexer:
+        """The store of vectors and terms, under the data directory."""
+        indexer: Indexer = self.settings.plugin("indexer")
+        self._closing.callback(indexer.close)
+        return indexer
+
+    @once
+    def embedder(self) -> Embedder:
+        """Text to vectors; loads its model."""
+        embedder: Embedder = self.settings.plugin("embedder")
+        return embedder
+
+    @once
+    def analyser(self) -> Analyser:
+        """Text to terms."""
+        from pipeline.lexical import Analyser
+
+        return Analyser(self.settings.lexical)
+
+    @once
+    def ingestor(self) -> Ingestor:
+        """The write flow."""
+        from pipeline.ingest import Ingestor
+
+        settings = self.settings
+        return Ingestor(
+            self.ledger, self.indexer, self.embedder, self.analyser, settings.chunking, settings.reading
+        )
+
+    @once
+    def retriever(self) -> Retriever:
+        """Query to hits."""
+        from pipeline.retrieve import Retriever
+
+        return Retriever(self.embedder, self.indexer, self.ledger, self.analyser, self.settings.retrieval)
+
+    @once
+    def language_model(self) -> LanguageModel:
+        """The model that composes answers. Raises ConfigurationError where the settings say `none`."""
+        chosen = self.settings.language_model
+        if chosen.spec == "none":
+            raise ConfigurationError(
+                "No language model is configured.",
+                remedy="Set language_model.spec, or ask in extractive mode.",
+            )
+        from pipeline.lm.model import load
+
+        return load(
+            chosen.spec,
+            cache=self.settings.models.cache,
+            allow_download=self.settings.models.allow_download,
+            dtype=chosen.dtype,
+            device=chosen.device,
+            threads=chosen.threads,
+            window_tokens=chosen.window_tokens,
+        )
+
+    @once
+    def answerer(self) -> Answerer:
+        """The read flow. The language model is loaded by the first question that needs it."""
+        from pipeline.answer import Answerer
+
+        none = self.settings.language_model.spec == "none"
+        model = None if none else lambda: self.language_model
+        return Answerer(self.retriever, self.embedder, model, self.settings.answer)
+
+
+@contextmanager
+def open_longleaf(settings: Settings) -> Iterator[Longleaf]:
+    """A Longleaf over ``settings.data``; what was opened meanwhile is closed at the end."""
+    with ExitStack() as closing:
+        yield Longleaf(settings, closing)

@@ -1,0 +1,65 @@
+"""The command line. Each family of commands is a file under ``api/commands``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from api.commands import answering, ingesting, keeping, keys, library, serving
+from api.commands.frame import USAGE, report_error
+
+_EXIT_CODES = "Exit codes: 0 done; 1 failed, or done in part; 2 the command line or a setting is wrong."
+
+
+def build_app() -> typer.Typer:
+    """The whole command tree."""
+    app = typer.Typer(
+        name="longleaf",
+        help="Questions over long documents, answered with every statement tied to page and characters.",
+        epilog=_EXIT_CODES,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for family in (ingesting, answering, library, keeping, keys, serving):
+        family.register(app)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit. Usage errors are told like every other error."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = build_app()(arguments, prog_name="longleaf", standalone_mode=False)
+    except _usage_error() as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "longleaf"
+        report_error("usage", _told(error), f"{path} --help", json="--json" in arguments)
+        code = USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("stopped\n")
+        code = 130
+    except BrokenPipeError:
+        # Whoever read the output has enough; keep the interpreter from failing at exit on flushing it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _told(error: Exception) -> str:
+    tell = getattr(error, "format_message", None)
+    return str(tell()) if tell else str(error)
+
+
+def _usage_error() -> type[Exception]:
+    """The parent of ``typer.BadParameter``: typer carries its own copy of click in some versions."""
+    kind: type[Exception] = typer.BadParameter.__mro__[1]
+    return kind
+
+
+if __name__ == "__main__":
+    main()

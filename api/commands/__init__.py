@@ -1,0 +1,1 @@
+"""The commands of ``longleaf``, one file for each family. Importing one loads nothing heavy."""

@@ -1,0 +1,156 @@
+"""What is stored: ``longleaf documents`` and ``longleaf collections``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.commands.frame import FAILED, Run, command, printable
+from api.commands.options import Collection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.records import DocumentRecord
+
+_PAGE = 500  # documents asked of the ledger at a time
+
+
+def register(app: typer.Typer) -> None:
+    """Add the families to the command tree."""
+    documents = typer.Typer(help="List, show and delete documents.", no_args_is_help=True)
+    command(documents, "list")(list_documents)
+    command(documents, "show")(show)
+    command(documents, "delete")(delete)
+    app.add_typer(documents, name="documents")
+    collections = typer.Typer(help="List and drop collections.", no_args_is_help=True)
+    command(collections, "list")(list_collections)
+    command(collections, "drop")(drop)
+    app.add_typer(collections, name="collections")
+
+
+def list_documents(run: Run, collection: Collection = "default") -> None:
+    """List the documents of a collection.
+
+    Example: longleaf documents list --collection contracts
+    """
+    from api.commands.tables import table
+
+    records = list(_all(run, collection))
+    if run.json:
+        run.emit({"documents": records})
+        return
+    if not records:
+        run.note(f"Collection {collection!r} has no documents. Add some with: longleaf ingest FILE")
+        return
+    columns = ("id", "title", "version", "pages", "tokens", "passages", "updated")
+    rows = [{name: getattr(record, name) for name in columns} for record in records]
+    for row in rows:
+        row["updated"] = f"{row['updated']:%Y-%m-%d %H:%M}"
+    run.out.print(table(rows))
+
+
+def show(
+    run: Run,
+    document_id: Annotated[str, typer.Argument(metavar="ID", help="As listed.")],
+    collection: Collection = "default",
+    text: Annotated[bool, typer.Option("--text", help="Print the document's text instead.")] = False,
+) -> None:
+    """Show what is known of a document, or its text.
+
+    Example: longleaf documents show report.pdf --text
+    """
+    from api.plain import plain
+
+    if text:
+        document = run.longleaf.ledger.load("default", collection, document_id)
+        if run.json:
+            run.emit(document)
+        else:
+            run.out.out(printable(document.text), highlight=False)
+        return
+    record = run.longleaf.ledger.document("default", collection, document_id)
+    if run.json:
+        run.emit(record)
+        return
+    for name, value in plain(record).items():
+        run.out.print(f"{name:>12}  {printable(str(value))}", soft_wrap=True)
+
+
+def delete(
+    run: Run,
+    document_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As listed.")],
+    collection: Collection = "default",
+) -> int | None:
+    """Delete documents: their text, their original file and everything in the index.
+
+    Example: longleaf documents delete report.pdf
+    """
+    from pipeline.errors import NotFoundError
+
+    deleted, failed = [], []
+    for identity in document_ids:
+        try:
+            run.longleaf.ingestor.delete("default", collection, identity)
+            deleted.append(identity)
+            run.note(f"Deleted {identity}.")
+        except NotFoundError as error:
+            failed.append(error)
+            if not run.json:
+                run.fail(error)
+    if run.json:
+        run.emit({"deleted": deleted, "errors": failed})
+    return FAILED if failed else None
+
+
+def list_collections(run: Run) -> None:
+    """List the collections and what is in them.
+
+    Example: longleaf collections list
+    """
+    from dataclasses import asdict
+
+    from api.commands.tables import table
+
+    ledger = run.longleaf.ledger
+    rows = [
+        {"name": record.name, **asdict(ledger.totals("default", record.name))}
+        for record in ledger.collections("default")
+    ]
+    if run.json:
+        run.emit({"collections": rows})
+    elif rows:
+        run.out.print(table(rows))
+    else:
+        run.note("No collection yet. The first ingestion makes one: longleaf ingest FILE")
+
+
+def drop(
+    run: Run,
+    name: Annotated[str, typer.Argument(help="Which collection.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a collection with all its documents.
+
+    Example: longleaf collections drop contracts --yes
+    """
+    from pipeline.errors import InvalidRequestError
+
+    run.longleaf.ledger.collection("default", name)
+    if run.json and not yes:
+        raise InvalidRequestError("Dropping a collection is not confirmed.", remedy="Add --yes.")
+    if not yes:
+        typer.confirm(f"Delete collection {name!r} with all its documents?", abort=True, err=True)
+    run.longleaf.ingestor.drop("default", name)
+    if run.json:
+        run.emit({"dropped": name})
+    else:
+        run.note(f"Dropped {name}.")
+
+
+def _all(run: Run, collection: str) -> Iterator[DocumentRecord]:
+    after = None
+    while page := run.longleaf.ledger.documents("default", collection, after=after, limit=_PAGE):
+        yield from page
+        after = page[-1].id

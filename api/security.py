@@ -1,0 +1,184 @@
+"""The gate in front of the application, in plain ASGI so that it stands before any byte of a body.
+
+In order: who asks (a bearer key, or in single-user mode only this machine by its own name), how much
+they say they will send, then while the application runs, how much they do send and how fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.keys import KeyRing
+from api.problems import ProblemResponse
+from api.sections import ServerSettings
+from pipeline.errors import ConfigurationError
+
+PUBLIC_PATHS = frozenset({"/livez", "/readyz"})
+_CLOSE = {"Connection": "close"}
+_STRICT_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or host name can only mean this machine."""
+    name = host.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_open_door(settings: ServerSettings, keys: KeyRing) -> None:
+    """Raise ConfigurationError when others could reach the service and nothing would ask for a key."""
+    if not is_loopback(settings.host) and not keys.required:
+        raise ConfigurationError(
+            f"Listening on {settings.host!r} would let anyone on the network in: no key exists yet.",
+            remedy="Create one with `longleaf keys create NAME`, or listen on 127.0.0.1.",
+        )
+
+
+class ClientTooSlowError(Exception):
+    """A client stopped reading its answer; the connection is dropped and nobody is told."""
+
+
+class Gate:
+    """Wraps the application. See the module's first lines for what it checks."""
+
+    def __init__(self, app: ASGIApp, *, settings: ServerSettings, keys: KeyRing) -> None:
+        self._app = app
+        self._settings = settings
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer at the door, or let the request through with its body and its answer watched."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        send = self._watched_send(send)
+        headers = Headers(scope=scope)
+        refusal = self._identity(scope, headers) or self._size(headers)
+        if refusal:
+            await refusal(scope, receive, send)
+            return
+        try:
+            await self._app(scope, self._watched_receive(receive, self._limit(headers)), send)
+        except ClientTooSlowError:
+            return
+
+    def _identity(self, scope: Scope, headers: Headers) -> ProblemResponse | None:
+        if scope["path"] in PUBLIC_PATHS:
+            return None
+        if not self._keys.required:
+            return _single_user(scope, headers)
+        kind, _, presented = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self._keys.accepts(presented.strip()):
+            return None
+        return ProblemResponse(
+            401,
+            "unauthorized",
+            "A valid key is needed.",
+            remedy="Send `Authorization: Bearer <key>`; `longleaf keys create NAME` makes one.",
+            headers={**_CLOSE, "WWW-Authenticate": 'Bearer realm="longleaf"'},
+        )
+
+    def _limit(self, headers: Headers) -> int:
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        files = media_type == "multipart/form-data"
+        return self._settings.max_body_bytes if files else self._settings.max_json_bytes
+
+    def _size(self, headers: Headers) -> ProblemResponse | None:
+        length = headers.get("content-length", "0")
+        limit = self._limit(headers)
+        if not (length.isascii() and length.isdigit()):
+            return ProblemResponse(400, "bad_request", "Content-Length is not a number.", headers=_CLOSE)
+        if len(length) > 18 or int(length) > limit:
+            return ProblemResponse(
+                413,
+                "limit_exceeded",
+                f"The body has {length[:19]} bytes; at most {limit} are taken.",
+                remedy=_SMALLER,
+                headers=_CLOSE,
+            )
+        return None
+
+    def _watched_receive(self, receive: Receive, limit: int) -> Receive:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._settings.body_seconds
+        received, complete = 0, False
+
+        async def watched() -> Message:
+            nonlocal received, complete
+            if complete:
+                return await receive()
+            patience = min(self._settings.idle_seconds, deadline - clock())
+            try:
+                async with asyncio.timeout(max(patience, 0.0)):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, "The body did not arrive in time.", headers=_CLOSE) from None
+            received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if received > limit:
+                raise HTTPException(413, f"The body has more than {limit} bytes. {_SMALLER}", headers=_CLOSE)
+            return message
+
+        return watched
+
+    def _watched_send(self, send: Send) -> Send:
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _STRICT_HEADERS.items():
+                    headers.setdefault(name, value)
+            try:
+                async with asyncio.timeout(self._settings.idle_seconds):
+                    await send(message)
+            except TimeoutError:
+                raise ClientTooSlowError from None
+
+        return watched
+
+
+_SMALLER = "Send fewer or smaller files, or raise server.max_body_bytes or server.max_json_bytes."
+
+
+def _single_user(scope: Scope, headers: Mapping[str, str]) -> ProblemResponse | None:
+    """No key exists: only this machine may ask, under its own name, so that no web page can point a
+    name of its own here (DNS rebinding) or post from another origin."""
+    client = scope.get("client")
+    if client and not is_loopback(client[0]):
+        return _forbidden("Only this machine may ask while no key exists.")
+    if not is_loopback(_hostname(f"//{headers.get('host', '')}")):
+        return _forbidden("The Host header is not a name of this machine.")
+    origin = headers.get("origin")
+    if origin and not is_loopback(_hostname(origin)):
+        return _forbidden("The request comes from a page of another origin.")
+    return None
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # a bracket without its pair
+        return ""
+
+
+def _forbidden(detail: str) -> ProblemResponse:
+    remedy = "Create a key with `longleaf keys create NAME` and send it as `Authorization: Bearer <key>`."
+    return ProblemResponse(403, "forbidden", detail, remedy=remedy, headers=_CLOSE)

@@ -1,0 +1,205 @@
+"""One frozen settings object, gathered once.
+
+Lowest to highest: the defaults of each module's own configuration class, ``longleaf.toml``, the
+environment (``LONGLEAF_SECTION__KEY``), the command line. A key that no section has is an error that
+names the nearest valid one, and every error says which layer the value came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from api.meanings import field_names, meanings
+from api.sections import PACKAGES, PluginChoice, Settings
+from pipeline import plugins
+from pipeline.errors import ConfigurationError
+
+PREFIX = "LONGLEAF_"
+FILE_NAME = "longleaf.toml"
+# Read elsewhere on purpose: which file to read, and where the tests find development data.
+_RESERVED = frozenset({"LONGLEAF_CONFIG", "LONGLEAF_DEV_DATA"})
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Values from one place. ``origin`` words a dotted key the way that place spells it."""
+
+    values: Tree
+    kind: str
+
+    def origin(self, key: str) -> str:
+        """What to call ``key`` in an error: an environment variable, a line of the file, a flag."""
+        if self.kind == "environment":
+            return variable(key)
+        return f"{key} ({self.kind})"
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """Gather every layer. ``flags`` are dotted keys from the command line; None means not given.
+
+    Raises ConfigurationError for an unreadable file, an unknown key or variable, or a wrong value.
+    """
+    variables, named = read_environment()
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    layers = [
+        _read_file(config or (Path(named) if named else None)),
+        Layer(_nest(variables, "environment"), "environment"),
+        Layer(_nest(given, "command line"), "command line"),
+    ]
+    return assemble(layers)
+
+
+def read_environment() -> tuple[dict[str, str], str | None]:
+    """The only place that reads ``LONGLEAF_*``: dotted keys with their text, and the file named by
+    ``LONGLEAF_CONFIG``. Empty variables count as unset, as compose files write them."""
+    variables = {
+        name.removeprefix(PREFIX).lower().replace("__", "."): value
+        for name, value in os.environ.items()
+        if name.startswith(PREFIX) and name not in _RESERVED and value
+    }
+    return variables, os.environ.get("LONGLEAF_CONFIG") or None
+
+
+def variable(key: str) -> str:
+    """The environment variable of a dotted key: ``server.port`` is ``LONGLEAF_SERVER__PORT``."""
+    return PREFIX + key.upper().replace(".", "__")
+
+
+def assemble(layers: list[Layer]) -> Settings:
+    """Later layers win, key by key. The options of a plugin that a later layer replaces are dropped,
+    because they belong to the plugin that was chosen before."""
+    merged: Tree = {}
+    origins: dict[str, Layer] = {}
+    for layer in layers:
+        for section, value in layer.values.items():
+            if not isinstance(value, dict):
+                merged[section] = value
+                origins[section] = layer
+                continue
+            below = merged.get(section, {})
+            if section in PACKAGES:
+                before = below.get("name", Settings.model_fields[section].default.name)
+                if value.get("name", before) != before:
+                    origins = {key: o for key, o in origins.items() if not key.startswith(f"{section}.")}
+                    below = {}
+            merged[section] = {**below, **value}
+            origins.update({f"{section}.{key}": layer for key in value})
+    _reject_unknown(merged, origins)
+    try:
+        settings = Settings(**merged)
+    except pydantic.ValidationError as error:
+        raise _explain(error, origins) from error
+    for section, package in PACKAGES.items():
+        choice: PluginChoice = getattr(settings, section)
+        plugins.configure(package, choice.name, **choice.options)
+    return settings
+
+
+def known_keys(chosen: Mapping[str, str] | None = None) -> Iterator[tuple[str, Any, type[Any]]]:
+    """Every dotted key with its default and the class it is a field of, sections in order. ``chosen``
+    names the plugin whose options are listed for a plugin section; without it, the default one's."""
+    default = Settings()
+    for section in Settings.model_fields:
+        value = getattr(default, section)
+        if section in PACKAGES:
+            name = (chosen or {}).get(section, value.name)
+            yield f"{section}.name", value.name, Settings
+            own = value.options if name == value.name else {}
+            value = plugins.configure(PACKAGES[section], name, **own)
+        names = field_names(type(value))
+        for name in names:
+            yield f"{section}.{name}", getattr(value, name), type(value)
+        if not names and section not in PACKAGES:
+            yield section, value, Settings
+
+
+def settings_table() -> list[tuple[str, str, Any, str]]:
+    """Key, environment variable, default and meaning of every setting, for people."""
+    rows = []
+    for key, default, owner in known_keys():
+        field = key.partition(".")[0] if owner is Settings else key.rpartition(".")[2]
+        rows.append((key, variable(key), default, meanings(owner)[field]))
+    return rows
+
+
+def _read_file(path: Path | None) -> Layer:
+    wanted = path is not None
+    path = path or Path(FILE_NAME)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if wanted:
+            raise ConfigurationError(
+                f"There is no configuration file {str(path)!r}.", remedy="Check --config or LONGLEAF_CONFIG."
+            ) from None
+        return Layer({}, FILE_NAME)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(
+            f"The configuration file {str(path)!r} cannot be read: {error}.",
+            remedy="It must be valid TOML; see docs/configuration.md.",
+        ) from error
+    return Layer(values, path.name)
+
+
+def _nest(flat: Mapping[str, Any], kind: str) -> Tree:
+    tree: Tree = {}
+    for key, value in flat.items():
+        section, _, rest = key.partition(".")
+        parsed = _parse(value)
+        if not rest:
+            tree[section] = parsed
+        elif isinstance(tree.setdefault(section, {}), dict):
+            tree[section][rest] = parsed
+        else:
+            raise ConfigurationError(
+                f"{Layer({}, kind).origin(key)} sets part of {section!r}, which is set as a whole too.",
+                remedy="Set one or the other.",
+            )
+    return tree
+
+
+def _parse(value: Any) -> Any:  # noqa: ANN401 - whatever TOML could say
+    """Text of a variable as TOML would give it, where only JSON can say it: lists, tables and null."""
+    if isinstance(value, str) and (value[:1] in "[{" or value == "null"):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+def _reject_unknown(merged: Tree, origins: Mapping[str, Layer]) -> None:
+    names = {s: v["name"] for s, v in merged.items() if s in PACKAGES and isinstance(v, dict) and "name" in v}
+    known = [key for key, _, _ in known_keys(names)]
+    sections = {key.partition(".")[0] for key in known}
+    for key, layer in origins.items():
+        if key in known or (key in sections and not isinstance(merged.get(key), dict)):
+            continue
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        nearest = f"Did you mean {layer.origin(close[0])}? " if close else ""
+        raise ConfigurationError(
+            f"There is no setting {layer.origin(key)}.",
+            remedy=f"{nearest}`longleaf doctor --settings` lists all of them.",
+        )
+
+
+def _explain(error: pydantic.ValidationError, origins: Mapping[str, Layer]) -> ConfigurationError:
+    first = error.errors(include_url=False)[0]
+    parts = [str(part) for part in first["loc"]]
+    key = next((k for n in (2, 1) if (k := ".".join(parts[:n])) in origins), ".".join(parts))
+    where = origins[key].origin(key) if key in origins else key
+    return ConfigurationError(
+        f"{where} is {first.get('input')!r}: {first['msg']}.",
+        remedy="See docs/configuration.md for its meaning.",
+    )

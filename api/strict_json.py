@@ -1,0 +1,80 @@
+"""JSON from strangers: what the standard parser lets through and later code chokes on is refused here."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from pipeline.errors import InvalidRequestError
+
+_LARGEST = 2**63
+
+
+def loads(body: bytes, *, max_depth: int) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse UTF-8 JSON.
+
+    Raises InvalidRequestError for anything that is not JSON by RFC 8259 (``NaN`` included), and for
+    what is but cannot be kept: numbers beyond float64 or int64, lone surrogates, nesting over
+    ``max_depth``. No message repeats the body.
+    """
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=_constant, parse_float=_float, parse_int=_int)
+    except UnicodeDecodeError as error:
+        raise _refused(f"byte {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _refused(f"{error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise _refused(f"it is nested deeper than {max_depth} levels") from None
+    _check(value, max_depth)
+    return value
+
+
+def _check(value: Any, max_depth: int) -> None:  # noqa: ANN401 - any JSON value
+    """Depth and text of every part, without recursion."""
+    level, depth = [value], 0
+    while level:
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, str):
+                _text(item)
+            elif isinstance(item, dict):
+                for key in item:
+                    _text(key)
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+        level, depth = below, depth + 1
+        if depth > max_depth and level:
+            raise _refused(f"it is nested deeper than {max_depth} levels")
+
+
+def _text(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _refused("it contains half of a surrogate pair, which is not a character") from None
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise _refused("it contains a number too large for a double")
+    return number
+
+
+def _int(digits: str) -> int:
+    # Long digit strings are refused before int() reads them: its cost grows with their square.
+    if len(digits) > 20 or not -_LARGEST <= (number := int(digits)) < _LARGEST:
+        raise _refused("it contains an integer beyond 64 bits")
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    raise _refused(f"{name} is not JSON")
+
+
+def _refused(why: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The body cannot be taken as JSON: {why}.", remedy="Send RFC 8259 JSON in UTF-8."
+    )

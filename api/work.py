@@ -1,0 +1,116 @@
+"""Threads for model work: a fixed number, a bounded line in front, and a way to stop when nobody listens.
+
+The event loop never runs a model. A request that finds the line full is refused before any of its
+work starts; one whose client leaves is told through ``cancelled`` and keeps its place until it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from starlette.types import Receive
+
+from pipeline.errors import UnavailableError, WorkCancelledError
+
+Cancelled = Callable[[], bool]
+T = TypeVar("T")
+
+
+class Pool:
+    """``workers`` threads and at most ``queue`` requests waiting for one."""
+
+    def __init__(self, name: str, *, workers: int, queue: int) -> None:
+        self.name = name
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
+        self._places = threading.BoundedSemaphore(workers + queue)
+
+    async def run(self, receive: Receive, work: Callable[[Cancelled], T]) -> T:
+        """Run ``work`` in a thread. Raises UnavailableError when the line is full, and
+        WorkCancelledError when the client disconnected (``receive`` tells) before it was done."""
+        cancelled = threading.Event()
+        job = self._submit(lambda: work(cancelled.is_set))
+        done = _outcome(job)
+        gone = asyncio.ensure_future(disconnect(receive))
+        try:
+            await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not done.done():
+                cancelled.set()
+                if job.cancel():
+                    raise WorkCancelledError("The client left before the work began.")
+            return await done
+        finally:
+            cancelled.set()
+            gone.cancel()
+
+    async def stream(
+        self, receive: Receive, produce: Callable[[Cancelled], Iterator[T]], *, heartbeat_seconds: float
+    ) -> AsyncIterator[T | None]:
+        """Items as ``produce`` yields them in a thread; None after every ``heartbeat_seconds`` of
+        silence. Ends early when the client disconnects. Raises what ``produce`` raises."""
+        loop = asyncio.get_running_loop()
+        items: asyncio.Queue[T] = asyncio.Queue()
+        cancelled = threading.Event()
+
+        def work() -> None:
+            for item in produce(cancelled.is_set):
+                loop.call_soon_threadsafe(items.put_nowait, item)
+
+        job = self._submit(work)
+        done = _outcome(job)
+        gone = asyncio.ensure_future(disconnect(receive))
+        try:
+            while not gone.done():
+                if not items.empty():
+                    yield items.get_nowait()
+                    continue
+                if done.done():
+                    await done
+                    return
+                arrival = asyncio.ensure_future(items.get())
+                await asyncio.wait(
+                    (arrival, done, gone), timeout=heartbeat_seconds, return_when=asyncio.FIRST_COMPLETED
+                )
+                if arrival.done():
+                    yield arrival.result()
+                    continue
+                arrival.cancel()
+                if not done.done() and not gone.done():
+                    yield None
+        finally:
+            cancelled.set()
+            job.cancel()
+            gone.cancel()
+
+    def close(self) -> None:
+        """Wait for running work; refuse what is still waiting."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        if not self._places.acquire(blocking=False):
+            raise UnavailableError(
+                f"Too much {self.name} work is waiting already.", remedy="Try again in a moment."
+            )
+        try:
+            job = self._threads.submit(work)
+        except BaseException:
+            self._places.release()
+            raise
+        job.add_done_callback(lambda _: self._places.release())
+        return job
+
+
+def _outcome(job: Future[T]) -> asyncio.Future[T]:
+    """The job's result for the event loop; an error nobody waits for any more is not logged as lost."""
+    outcome = asyncio.wrap_future(job)
+    outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return outcome
+
+
+async def disconnect(receive: Receive) -> None:
+    """Return once the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from api.keys import KeyRing
+from pipeline.errors import NotFoundError, StorageError
+
+
+def test_a_key_opens_until_it_is_revoked(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    assert not ring.required
+    first, second = ring.create("a"), ring.create("b")
+    assert ring.required
+    assert ring.accepts(first).name == "a"
+    ring.revoke(first.split(".")[0])
+    assert ring.accepts(first) is None
+    assert ring.accepts(second).name == "b"
+
+
+def test_another_process_is_heard_at_once(tmp_path: Path) -> None:
+    server, shell = KeyRing(tmp_path), KeyRing(tmp_path)
+    assert server.accepts("x.y") is None
+    key = shell.create("late")
+    assert server.accepts(key)
+    shell.revoke(key.split(".")[0])
+    assert server.accepts(key) is None
+
+
+def test_revoking_the_last_key_does_not_open_the_door(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    ring.revoke(ring.create("only").split(".")[0])
+    assert KeyRing(tmp_path).required
+
+
+def test_the_secret_is_nowhere_on_disk(tmp_path: Path) -> None:
+    key = KeyRing(tmp_path).create("a")
+    secret = key.split(".")[1].encode()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 2
+    for path in files:
+        assert secret not in path.read_bytes()
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_key_of_another_pepper_is_refused(tmp_path: Path) -> None:
+    key = KeyRing(tmp_path).create("a")
+    (tmp_path / "keys.pepper").write_bytes(b"0" * 32)
+    assert KeyRing(tmp_path).accepts(key) is None
+
+
+@pytest.mark.parametrize("forged", ["", ".", "nobody.secret", "a" * 10_000, "\u00e9.\u00e9"])
+def test_forgeries_are_refused(tmp_path: Path, forged: str) -> None:
+    ring = KeyRing(tmp_path)
+    key = ring.create("a")
+    identity = key.split(".")[0]
+    for attempt in (forged, f"{identity}.", f"{identity}.{forged}", key[:-1], key + "x"):
+        assert ring.accepts(attempt) is None
+
+
+def test_unknown_ids_and_damage_are_told(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    with pytest.raises(NotFoundError, match="'nobody'"):
+        ring.revoke("nobody")
+    ring.create("a")
+    (tmp_path / "keys.json").write_text("[{]")
+    with pytest.raises(StorageError, match="damaged"):
+        KeyRing(tmp_path).keys()

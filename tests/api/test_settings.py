@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from api.sections import Settings
+from api.settings import known_keys, load_settings, settings_table, variable
+from pipeline.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_need_nothing() -> None:
+    settings = load_settings()
+    assert settings == Settings()
+    assert settings.server.host == "127.0.0.1"
+
+
+def test_each_layer_wins_over_the_one_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "longleaf.toml").write_text('data = "a"\n[server]\nport = 1\nqueue = 2\nmax_top_k = 3\n')
+    monkeypatch.setenv("LONGLEAF_SERVER__QUEUE", "20")
+    monkeypatch.setenv("LONGLEAF_SERVER__MAX_TOP_K", "30")
+    monkeypatch.setenv("LONGLEAF_DATA", "")  # as compose files write what is not set
+    settings = load_settings({"server.max_top_k": 300, "server.host": None})
+    assert (settings.server.port, settings.server.queue, settings.server.max_top_k) == (1, 20, 300)
+    assert settings.data == Path("a")
+
+
+def test_the_file_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other.toml").write_text("[chunking]\npassage_tokens = 99\n")
+    monkeypatch.setenv("LONGLEAF_CONFIG", str(tmp_path / "other.toml"))
+    assert load_settings().chunking.passage_tokens == 99
+    with pytest.raises(ConfigurationError, match=r"no configuration file 'nowhere.toml'"):
+        load_settings(config=Path("nowhere.toml"))
+
+
+def test_plugin_options_go_with_their_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "longleaf.toml").write_text('[embedder]\nname = "hashing"\ndim = 128\n')
+    settings = load_settings()
+    assert (settings.embedder.name, settings.embedder.options) == ("hashing", {"dim": 128})
+    assert settings.plugin("embedder").fingerprint.dim == 128
+    monkeypatch.setenv("LONGLEAF_EMBEDDER__DIM", "192")
+    assert load_settings().plugin("embedder").fingerprint.dim == 192
+    # The default plugin replaces the file's, whose options do not fit it and are dropped.
+    monkeypatch.delenv("LONGLEAF_EMBEDDER__DIM")
+    assert load_settings({"embedder.name": "late_chunking"}).embedder.options == {}
+
+
+def test_options_without_a_name_are_the_default_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGLEAF_EMBEDDER__NAME", Settings().embedder.name)
+    with pytest.raises(ConfigurationError, match="LONGLEAF_EMBEDDER__DIMM"):
+        monkeypatch.setenv("LONGLEAF_EMBEDDER__DIMM", "1")
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("LONGLEAF_SERVER__PROT", "LONGLEAF_SERVER__PORT"),
+        ("LONGLEAF_CHUNKNG__PASSAGE_TOKENS", "LONGLEAF_CHUNKING__PASSAGE_TOKENS"),
+        ("LONGLEAF_DATTA", "LONGLEAF_DATA"),
+        ("LONGLEAF_SERVER", ""),
+    ],
+)
+def test_a_misspelt_variable_names_the_nearest(
+    name: str, nearest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        load_settings()
+    assert nearest in caught.value.remedy
+
+
+def test_a_misspelt_key_of_the_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "longleaf.toml").write_text("[server]\nprot = 1\n")
+    with pytest.raises(ConfigurationError, match=r"server\.prot \(longleaf\.toml\)") as caught:
+        load_settings()
+    assert "server.port" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("server.port", "abc"), ("server.port", "70000"), ("chunking.passage_tokens", "many"), ("data", "[1]")],
+)
+def test_a_wrong_value_names_where_it_came_from(
+    key: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable(key), value)
+    with pytest.raises(ConfigurationError, match=variable(key)):
+        load_settings()
+
+
+def test_limits_of_a_module_hold_here_too() -> None:
+    with pytest.raises(ConfigurationError, match="passage_tokens"):
+        load_settings({"chunking.passage_tokens": 1})
+
+
+def test_broken_toml_is_told(tmp_path: Path) -> None:
+    (tmp_path / "longleaf.toml").write_text("[server\n")
+    with pytest.raises(ConfigurationError, match=r"longleaf\.toml"):
+        load_settings()
+
+
+def test_nothing_can_be_changed_afterwards() -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError):
+        settings.data = Path("b")  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        settings.server.port = 1  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.chunking.passage_tokens = 1  # type: ignore[misc]
+
+
+def test_every_key_can_be_set_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table's variables are the ones that are read: each, set to its default, changes nothing."""
+    for key, default, _ in known_keys():
+        if isinstance(default, str | int | float) and not isinstance(default, bool):
+            monkeypatch.setenv(variable(key), str(default))
+    load_settings()
+
+
+def test_every_key_has_a_meaning() -> None:
+    assert not [key for key, _, _, meaning in settings_table() if len(meaning.split()) < 2]
