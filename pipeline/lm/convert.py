@@ -84,7 +84,7 @@ def _convert(source: Path, target: Path, say: Callable[[str], None]) -> None:
     needed_bytes, free_bytes = 4 * parameters + _FREE_MARGIN_BYTES, shutil.disk_usage(target.parent).free
     if free_bytes < needed_bytes:
         raise DiskFullError(
-            f"Converting {source.name} takes {needed_bytes:,} bytes; {target.parent} has {free_bytes:,} free.",
+            f"Converting {source.name} takes {needed_bytes:,} bytes, {target.parent} has {free_bytes:,}.",
             remedy="Free some space, or set another folder for models.",
         )
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-", suffix=".tmp"))

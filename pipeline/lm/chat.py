@@ -1,0 +1,119 @@
+"""Messages to the token ids of a prompt, in the format the model was trained on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.errors import InvalidRequestError, ModelError
+from pipeline.seams import Message
+
+ROLES = ("system", "user", "assistant")
+
+_TURN_ENDS = {
+    *("<|im_end|>", "<|endoftext|>"),  # ChatML: Qwen, SmolLM
+    *("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),  # Llama 3
+    *("</s>", "<end_of_turn>", "<|end|>", "<|END_OF_TURN_TOKEN|>"),  # Mistral, Gemma, Phi, Command
+}
+"""Special tokens that end a turn in the chat formats in use; models name only some in their settings."""
+
+
+class ChatFormat:
+    """The chat template of one tokenizer.
+
+    A model without a template gets a plain one: ``Role: content`` for each message, an empty line
+    between, and ``Assistant:`` at the end. If a template refuses the system role, the system message
+    goes in front of the first user message.
+
+    Text that spells a special token (``<|im_end|>`` in a document) would be read as that token and
+    could end the user's turn; a space after its first character keeps it text.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:  # noqa: ANN401 - a tokenizer of transformers
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            # Set here once: transformers would otherwise change them during a call, which other threads
+            # see as "Already borrowed".
+            backend.no_truncation()
+            backend.no_padding()
+        self._tokenizer = tokenizer
+        self._specials = {
+            str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        spelled = sorted((token for token in self._specials if len(token) > 1), key=len, reverse=True)
+        self._spelled = re.compile("|".join(map(re.escape, spelled)) or r"(?!)")
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the whole prompt, up to where the model starts to answer.
+
+        Raises InvalidRequestError for no messages, an unknown role, or an order the template refuses.
+        """
+        if not messages:
+            raise InvalidRequestError("There is no message to answer.", remedy="Give at least one.")
+        for message in messages:
+            if message.role not in ROLES:
+                raise InvalidRequestError(
+                    f"A message has the role {message.role!r}.", remedy=f"Roles are: {', '.join(ROLES)}."
+                )
+        turns = [{"role": message.role, "content": self._plain(message.content)} for message in messages]
+        if self._tokenizer.chat_template is None:
+            turn_texts = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in turns]
+            return self._encode("\n\n".join([*turn_texts, "Assistant:"]), special=True)
+        return self._templated(turns)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text: no template, no special tokens."""
+        return self._encode(self._plain(text), special=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, without special tokens, exactly as the tokens spell it."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def end_tokens(self, configured: Sequence[int]) -> frozenset[int]:
+        """Ids that end an answer: the configured ones, the tokenizer's own and known ends of turns."""
+        known = (index for token, index in self._specials.items() if token in _TURN_ENDS)
+        own = self._tokenizer.eos_token_id
+        return frozenset([*configured, *known, *([] if own is None else [own])])
+
+    def _templated(self, turns: list[dict[str, str]]) -> list[int]:
+        from jinja2 import TemplateError
+
+        try:
+            return self._apply(turns)
+        except TemplateError as error:
+            if turns[0]["role"] == "system" and len(turns) > 1 and turns[1]["role"] == "user":
+                joined = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
+                return self._templated([joined, *turns[2:]])
+            raise InvalidRequestError(
+                f"The model's chat template refuses these messages: {error}",
+                remedy="Most templates want user and assistant in turn, the user first and last.",
+            ) from error
+
+    def _apply(self, turns: list[dict[str, str]]) -> list[int]:
+        ids: list[int] = self._tokenizer.apply_chat_template(
+            turns, tokenize=True, add_generation_prompt=True, return_dict=False
+        )
+        return ids
+
+    def _encode(self, text: str, *, special: bool) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special, verbose=False)
+        return ids
+
+    def _plain(self, text: str) -> str:
+        return self._spelled.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+
+
+def load_format(path: Any) -> ChatFormat:  # noqa: ANN401 - str or Path
+    """The chat format in a model folder. Raises ModelError if its tokenizer cannot be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"The tokenizer in {path} cannot be loaded: {error}",
+            remedy="The folder needs tokenizer.json, as AutoTokenizer.save_pretrained writes it.",
+        ) from error
+    return ChatFormat(tokenizer)
