@@ -111,10 +111,11 @@ class DocumentBuilder:
         self._length += len(piece)
 
     def _page_map(self) -> tuple[Page, ...]:
-        ends = [start for _, _, start in self._pages[1:]] + [self._length]
+        ends = [*(start for _, _, start in self._pages[1:]), self._length]
+        # Without pages there is still one end, hence not strict.
         return tuple(
             Page(number, start, end, label)
-            for (number, label, start), end in zip(self._pages, ends, strict=True)
+            for (number, label, start), end in zip(self._pages, ends, strict=False)
         )
 
     def _section_map(self) -> tuple[Section, ...]:
