@@ -1,0 +1,174 @@
+"""BM25 as sparse vectors (Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework", 3.15).
+
+A document's vector holds, for each term, ``tf (k1 + 1) / (tf + k1 (1 - b + b length / avg_len))``;
+a query's holds how often it says the term. Their dot product with the inverse document frequency that
+the index knows is BM25. Terms are known by a 32-bit hash, so there is no vocabulary to keep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import words
+from pipeline.errors import ConfigurationError
+from pipeline.types import SparseVector
+
+_VOCABULARY_TERMS = 500_000  # about 100 MB; then it starts anew
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalConfig:
+    """How text is analysed and weighted.
+
+    ``k1`` (term frequency saturation, at least 0) and ``b`` (length normalisation, 0 to 1) are those
+    of BM25. ``bigram_weight`` multiplies pairs of adjacent words in queries; 0 leaves pairs out of the
+    index. ``stop_words`` are left out, compared after case folding and before stemming.
+    """
+
+    k1: float = 1.5
+    b: float = 0.75
+    language: str = "english"
+    stems: bool = True
+    bigram_weight: float = 1.0
+    stop_words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ConfigurationError for a value out of range."""
+        if not (0 <= self.k1 <= 100 and 0 <= self.b <= 1 and 0 <= self.bigram_weight <= 100):
+            raise ConfigurationError(
+                f"k1 {self.k1}, b {self.b} or bigram_weight {self.bigram_weight} is out of range.",
+                remedy="k1 and bigram_weight are 0 to 100, b is 0 to 1.",
+            )
+
+
+class Analyser:
+    """Text to lexical vectors. Thread-safe; words seen before cost one dictionary look-up."""
+
+    def __init__(self, config: LexicalConfig | None = None) -> None:
+        """Raises ConfigurationError for an unknown language."""
+        self.config = config or LexicalConfig()
+        self._vocabulary = _Vocabulary(self.config)
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Analyser:
+        """The analyser that :attr:`parameters` came from. Other keys (``avg_len``) are ignored.
+
+        Raises ConfigurationError if that analyser no longer exists in this version.
+        """
+        if parameters.get("analyser_version") != words.VERSION:
+            raise ConfigurationError(
+                f"The index was analysed by version {parameters.get('analyser_version')!r}; "
+                f"this is version {words.VERSION}.",
+                remedy="Ingest its documents again.",
+            )
+        known = {f.name: parameters[f.name] for f in fields(LexicalConfig)}
+        return cls(LexicalConfig(**{**known, "stop_words": tuple(known["stop_words"])}))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All that queries must share with the index, as JSON values."""
+        return {
+            **asdict(self.config),
+            "stop_words": list(self.config.stop_words),
+            "analyser_version": words.VERSION,
+        }
+
+    def terms(self, text: str) -> list[str]:
+        """The terms of a text: words in order, then pairs of adjacent words joined by a space."""
+        vocabulary = self._current()
+        rows = vocabulary.rows(text)
+        found = [vocabulary.spelled[row] for row in rows]
+        pairs = [
+            f"{a[0]} {b[0]}"
+            for a, b in pairwise(found)
+            if self.config.bigram_weight and len(a) == len(b) == 1
+        ]
+        return [term for terms in found for term in terms] + pairs
+
+    def length(self, text: str) -> int:
+        """Words in a text, pairs not counted: what ``avg_len`` is the average of."""
+        return len(self._hashes(text)[0])
+
+    def document_vector(self, text: str, avg_len: float) -> SparseVector:
+        """BM25 weights without the inverse document frequency; empty for a text without words.
+
+        ``avg_len`` is the typical :meth:`length` of a text of this index, above 0.
+        """
+        unigrams, bigrams = self._hashes(text)
+        indices, counts = np.unique(np.concatenate([unigrams, bigrams]), return_counts=True)
+        k1, b = self.config.k1, self.config.b
+        saturation = k1 * (1 - b + b * len(unigrams) / avg_len)
+        return SparseVector(indices, (counts * (k1 + 1) / (counts + saturation)).astype(np.float32))
+
+    def query_vector(self, text: str) -> SparseVector:
+        """How often the query says each term; pairs count ``bigram_weight`` each."""
+        unigrams, bigrams = self._hashes(text)
+        weights = np.concatenate([np.ones(len(unigrams)), np.full(len(bigrams), self.config.bigram_weight)])
+        indices, inverse = np.unique(np.concatenate([unigrams, bigrams]), return_inverse=True)
+        return SparseVector(indices, np.bincount(inverse, weights, len(indices)).astype(np.float32))
+
+    def _hashes(self, text: str) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        return self._current().hashes(text, pairs=self.config.bigram_weight > 0)
+
+    def _current(self) -> _Vocabulary:
+        if len(self._vocabulary.spelled) > _VOCABULARY_TERMS:
+            self._vocabulary = _Vocabulary(self.config)
+        return self._vocabulary
+
+
+class _Vocabulary(dict[str, int]):
+    """Tokens seen so far. A token's row gives its terms, and their hashes in a flat array."""
+
+    def __init__(self, config: LexicalConfig) -> None:
+        super().__init__()
+        self._normaliser = words.Normaliser(config.language, stems=config.stems)
+        self._stop_words = frozenset(word.casefold() for word in config.stop_words)
+        self._lock = threading.Lock()
+        self.spelled: list[tuple[str, ...]] = []
+        self._hashed: list[tuple[int, ...]] = []
+
+    def __missing__(self, token: str) -> int:
+        with self._lock:
+            if token not in self:
+                terms = () if token.casefold() in self._stop_words else tuple(self._normaliser.terms(token))
+                self.spelled.append(terms)
+                self._hashed.append(tuple(term_hash(term) for term in terms))
+                self[token] = len(self.spelled) - 1
+        return self[token]
+
+    def rows(self, text: str) -> list[int]:
+        """One row a token, those without a term left out."""
+        found = map(self.__getitem__, words.tokens(text))
+        return [row for row in found if self.spelled[row]]
+
+    def hashes(self, text: str, *, pairs: bool) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Hashes of the terms of a text, and of its pairs of adjacent words."""
+        found = [self._hashed[self[token]] for token in words.tokens(text)]
+        found = [hashes for hashes in found if hashes]
+        flat = np.array([h for hashes in found for h in hashes], np.uint32)
+        if not pairs:
+            return flat, np.empty(0, np.uint32)
+        first = np.array([hashes[0] for hashes in found], np.uint32)
+        single = np.array([len(hashes) == 1 for hashes in found], bool)
+        return flat, pair_hash(first[:-1], first[1:])[single[:-1] & single[1:]]
+
+
+def term_hash(term: str) -> int:
+    """32 bits of BLAKE2b of the term's UTF-8, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(term.encode("utf-8", "replace"), digest_size=4).digest(), "little")
+
+
+def pair_hash(first: NDArray[np.uint32], second: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Hashes of pairs from the hashes of their words, by multiply-shift (Dietzfelbinger 1996)."""
+    a = first.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    b = second.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
+    mixed: NDArray[np.uint64] = (a ^ (b >> np.uint64(29)) ^ b) * np.uint64(0xD6E8FEB86659FD93)
+    return (mixed >> np.uint64(32)).astype(np.uint32)
