@@ -23,6 +23,16 @@ _RANKS = (
 _NAMED = tuple(
     (level, re.compile(rf"(?:{words})\s+{_NUMERAL}(?![\w'’])", re.IGNORECASE)) for level, words in _RANKS
 )
+_ORDINALS = r"(?:THE\s+)?(?:FIRST|SECOND|THIRD|FOURTH|FIFTH|SIXTH|SEVENTH|EIGHTH|NINTH|TENTH|LAST)"
+_TENS_DE = r"(?:ERST|ZWEIT|DRITT|VIERT|FÜNFT|SECHST|SIEB(?:EN)?T|ACHT|NEUNT|ZEHNT|ELFT|ZWÖLFT|LETZT)E[RS]?"
+_COUNTED = tuple(
+    (level, re.compile(rf"(?:{_ORDINALS}|{_TENS_DE})\s+(?:{words})(?![\w'’])", re.IGNORECASE))
+    for level, words in (
+        (1, "VOLUME|BOOK|PART|EPILOGUE|TEIL|BUCH|BAND"),
+        (2, "CHAPTER|ACT|CANTO|STAVE|LETTER|KAPITEL|AKT|AUFZUG"),
+        (3, "SCENE|SECTION|ABSCHNITT|AUFTRITT|SZENE"),
+    )
+)
 _ALONE = re.compile(
     r"(?:PREFACE|FOREWORD|INTRODUCTION|PROLOGUE|EPILOGUE|CONCLUSIONS?|CONTENTS|TABLE OF CONTENTS|ABSTRACT"
     r"|SUMMARY|EXECUTIVE SUMMARY|REFERENCES|BIBLIOGRAPHY|GLOSSARY|ACKNOWLEDGE?MENTS?|AFTERWORD|DEDICATION"
@@ -39,7 +49,7 @@ _CJK_RANKS = {
 }
 _DECIMAL = re.compile(r"(\d{1,2}(?:\.\d{1,3}){0,4})\.?[ \t]+(?=[^\W\d_])")
 _ROMAN = re.compile(r"(?=[IVXLC])(?:X[LC]|L?X{0,3})(?:I[XV]|V?I{0,3})\.?")
-_LEADERS = re.compile(r"\.{4,}|(?:\s\.){3,}|…{2,}|\s\d{1,4}$")
+_LEADERS = re.compile(r"\.{4,}|(?:\s\.){3,}|…{2,}|(?:\s{2,}|\t|\.)\d{1,4}$")
 _MAX_CHARS = 90
 _MAX_CAPS_WORDS = 14
 UNNAMED_LEVEL = 4
@@ -66,7 +76,7 @@ def rank(line: str, *, alone: bool = True) -> int:
 def is_bare(line: str) -> bool:
     """A division's number without its name ("CHAPTER I.", "IV"), which may follow on the next line."""
     line = line.strip()
-    for _, pattern in _NAMED:
+    for _, pattern in (*_NAMED, *_COUNTED):
         if (found := pattern.match(line)) and not line[found.end() :].strip(" .:-—–"):
             return True
     return bool(_ROMAN.fullmatch(line))
@@ -81,7 +91,7 @@ def is_shouted(line: str) -> bool:
 
 
 def _named(line: str) -> int:
-    for level, pattern in _NAMED:
+    for level, pattern in (*_NAMED, *_COUNTED):
         found = pattern.match(line)
         if found and _titled(line, line[found.end() :]):
             return level

@@ -29,8 +29,8 @@ _CHROME_ROLES = frozenset({"navigation", "search", "banner", "contentinfo", "men
 _CHROME = frozenset(
     {
         "breadcrumb", "breadcrumbs", "catlinks", "cookie", "cookies", "editsection", "gutter", "headerlink",
-        "jumplink", "lineno", "linenos", "navbox", "newsletter", "noprint", "pagination", "permalink", "pilcrow",
-        "printfooter", "skiplink", "sphinxsidebar", "toc",
+        "jumplink", "lineno", "linenos", "navbox", "newsletter", "noprint", "pagination", "permalink",
+        "pilcrow", "printfooter", "skiplink", "sphinxsidebar", "toc",
     }
 )  # fmt: skip
 _LIKELY_CHROME = frozenset(
