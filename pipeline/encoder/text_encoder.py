@@ -1,0 +1,215 @@
+"""Token sequences of any number and length to vectors, in batches that waste nothing.
+
+Sequences are sorted by length, so that neighbours in a batch are equally long, and batches hold a
+bounded number of tokens, so that memory does not depend on the length of a document.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.encoder.bert import PackedBert, runs_here
+from pipeline.encoder.folder import EncoderFolder
+from pipeline.encoder.library import LibraryEncoder
+from pipeline.encoder.tokens import TextTokenizer
+from pipeline.errors import ConfigurationError, EmbeddingError
+
+Ids = NDArray[np.int32]
+Vectors = NDArray[np.float32]
+_CPU_BATCH_TOKENS, _GPU_BATCH_TOKENS = 1024, 65_536
+_MIN_WINDOW_TOKENS = 8
+
+
+class TextEncoder:
+    """A model folder at work. The tokenizer and the weights are loaded when first needed, once.
+
+    ``window_tokens`` None means as many as the model has positions; ``batch_tokens`` bounds the tokens
+    of one forward pass (one sequence may exceed it). Raises ConfigurationError for a window that the
+    model does not have.
+    """
+
+    def __init__(
+        self,
+        folder: EncoderFolder,
+        *,
+        window_tokens: int | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        batch_tokens: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if window_tokens is not None and window_tokens > folder.positions:
+            raise ConfigurationError(
+                f"window_tokens={window_tokens} exceeds the {folder.positions} positions of the model.",
+                remedy="Leave it out, or set it to at most that many.",
+            )
+        self.folder = folder
+        self.window_tokens = window_tokens or folder.positions
+        self._dtype, self._device = dtype, device
+        self._batch_tokens, self._threads = batch_tokens, threads
+        self._lock = threading.Lock()
+        self._loaded: PackedBert | LibraryEncoder | None = None
+        self._tokens: TextTokenizer | None = None
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """Loaded when first asked for; weights are not touched."""
+        with self._lock:
+            if self._tokens is None:
+                self._tokens = TextTokenizer(self.folder)
+            return self._tokens
+
+    def content_tokens(self, prompt_tokens: int = 0) -> int:
+        """How many tokens of text fit into one window, beside special tokens and a prompt."""
+        room = self.window_tokens - len(self.tokenizer.prefix) - len(self.tokenizer.suffix) - prompt_tokens
+        if room < _MIN_WINDOW_TOKENS:
+            raise ConfigurationError(
+                f"window_tokens={self.window_tokens} leaves room for {room} tokens of text.",
+                remedy=f"Allow at least {_MIN_WINDOW_TOKENS} besides special tokens and prompt.",
+            )
+        return room
+
+    def token_vectors(
+        self, sequences: Sequence[Ids], prompt: Sequence[int] = ()
+    ) -> Iterator[list[tuple[int, Vectors]]]:
+        """Batch by batch, each sequence's index and its token vectors ``(len, D)``.
+
+        Special tokens and the prompt are around every sequence and not among its vectors. The arrays
+        are views into the batch: use them before asking for the next.
+        """
+        before, after = len(self.tokenizer.prefix) + len(prompt), len(self.tokenizer.suffix)
+        for batch, vectors, ends in self._forward(sequences, prompt):
+            starts = [0, *ends[:-1]]
+            spans = zip(batch, starts, ends, strict=True)
+            yield [(i, vectors[start + before : end - after]) for i, start, end in spans]
+
+    def pooled(
+        self,
+        sequences: Sequence[Ids],
+        prompt: Sequence[int] = (),
+        done: Callable[[int], None] | None = None,
+    ) -> Vectors:
+        """One vector ``(D,)`` a sequence, pooled as the model declares, neither headed nor normalised.
+
+        A sequence longer than a window is cut into even windows, whose vectors are averaged by their
+        number of tokens. ``done`` is told the tokens of text that each batch finished.
+        """
+        room = self.content_tokens(len(prompt))
+        pieces: list[Ids] = []
+        owners: list[int] = []
+        for i, ids in enumerate(sequences):
+            count = max(1, -(-len(ids) // room))
+            edges = [len(ids) * k // count for k in range(count + 1)]
+            pieces.extend(ids[a:b] for a, b in pairwise(edges))
+            owners.extend([i] * count)
+        skip = 0 if self.folder.include_prompt or not prompt else len(self.tokenizer.prefix) + len(prompt)
+        vectors = np.empty((len(pieces), self.width), np.float32)
+        for batch, states, ends in self._forward(pieces, prompt):
+            vectors[batch] = _pool(states, ends, self.folder.pooling, skip)
+            if done:
+                done(sum(len(pieces[i]) for i in batch))
+        if len(pieces) == len(sequences):
+            return vectors
+        weights = np.array([max(len(piece), 1) for piece in pieces], np.float32)
+        firsts = np.searchsorted(owners, np.arange(len(sequences)))
+        total: Vectors = np.add.reduceat(vectors * weights[:, None], firsts, axis=0)
+        total /= np.add.reduceat(weights, firsts)[:, None]
+        return total
+
+    def finish(self, pooled: Vectors, name: Callable[[int], str]) -> Vectors:
+        """The model's own head where it has one, then unit length.
+
+        Raises EmbeddingError for a row that has no direction; ``name`` says what row it is.
+        """
+        model = self._model()
+        if len(pooled) and self.folder.has_head and isinstance(model, LibraryEncoder):
+            pooled = model.head(pooled)
+        lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
+        wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+        if len(wrong):
+            raise EmbeddingError(
+                f"The model gives no vector for {name(int(wrong[0]))}: its length is {lengths[wrong[0], 0]}.",
+                remedy="Its weights are damaged, or overflow in this dtype: try dtype float32.",
+            )
+        unit: Vectors = (pooled / lengths).astype(np.float32, copy=False)
+        return unit
+
+    @property
+    def width(self) -> int:
+        """Width of token vectors; a head may change it to ``folder.dim``."""
+        config = self.folder.config
+        return int(config.get("hidden_size") or config.get("d_model") or config["dim"])
+
+    def _forward(
+        self, sequences: Sequence[Ids], prompt: Sequence[int]
+    ) -> Iterator[tuple[list[int], Vectors, list[int]]]:
+        """For each batch: indices of its sequences, all their vectors in a row, and where each ends."""
+        model = self._model()
+        head = np.array([*self.tokenizer.prefix, *prompt], np.int32)
+        tail = np.array(self.tokenizer.suffix, np.int32)
+        extra = len(head) + len(tail)
+        for batch in batches(
+            [len(ids) + extra for ids in sequences], self._batch_tokens or _CPU_BATCH_TOKENS
+        ):
+            ids = np.concatenate([part for i in batch for part in (head, sequences[i], tail)])
+            lengths = [len(sequences[i]) + extra for i in batch]
+            vectors = model(ids.astype(np.int64), lengths)
+            yield batch, vectors, np.cumsum(lengths).tolist()
+
+    def _model(self) -> PackedBert | LibraryEncoder:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def _load(self) -> PackedBert | LibraryEncoder:
+        import torch
+
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        device = self._device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._batch_tokens is None and torch.device(device).type == "cuda":
+            self._batch_tokens = _GPU_BATCH_TOKENS
+        kind = PackedBert if runs_here(self.folder) else LibraryEncoder
+        return kind(self.folder, self._dtype, device)
+
+
+def batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of at most ``most_tokens`` together (or one alone), neighbours in length."""
+    batch: list[int] = []
+    tokens = 0
+    for i in np.argsort(lengths, kind="stable").tolist():
+        if batch and tokens + lengths[i] > most_tokens:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(i)
+        tokens += lengths[i]
+    if batch:
+        yield batch
+
+
+def _pool(states: Vectors, ends: Sequence[int], pooling: str, skip: int) -> Vectors:
+    """``(T, D)`` to ``(n, D)``; ``skip`` tokens at the start of each sequence are left out."""
+    stops = np.asarray(ends)
+    starts = np.concatenate([[0], stops[:-1]])
+    pooled: Vectors
+    if pooling == "cls":
+        pooled = states[starts]
+    elif pooling == "lasttoken":
+        pooled = states[stops - 1]
+    else:
+        starts += skip
+        # Every second entry of the reduction is what lies between one sequence and the next.
+        edges = np.stack([starts, stops], axis=1).reshape(-1)[:-1]
+        add = np.maximum if pooling == "max" else np.add
+        pooled = add.reduceat(states, edges, axis=0)[::2]
+        if pooling == "mean":
+            pooled /= (stops - starts).astype(np.float32)[:, None]
+    return pooled
