@@ -1,0 +1,263 @@
+"""What a sentence commits itself to on its surface: numbers, names, negation, direction, answer type.
+
+These are the things a paraphrase may not change. All word lists of the answering stage are here.
+Numbers and code-like words are read in any script; names need a script with capitals; negations are
+listed for a few languages, antonyms, number words and answer types for English. Where a language has
+no rule, nothing is claimed, and grounding falls back on word coverage and embedding similarity.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+
+def _listed(text: str) -> list[str]:
+    return text.split()
+
+
+_WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W_]+(?:['’][^\W\d_]+)?")
+_NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:[.,\u00a0\u202f]\d+)*")
+_SCALED = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALE_AFTER = re.compile(r"[\s-]*(hundred|thousand|million|billion|trillion|mn|bn|k)s?\b", re.IGNORECASE)
+_SHORT_SCALES = {"mn": 10**6, "bn": 10**9, "k": 1000}
+_NUMBER_WORDS = {
+    word: value
+    for value, word in enumerate(
+        _listed(
+            "zero _ two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+            "sixteen seventeen eighteen nineteen twenty"
+        )
+    )
+    if word != "_"  # "one" is more often a pronoun than a number
+} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_ORDINALS = {
+    word: f"{value}th"
+    for value, word in enumerate(
+        _listed("first second third fourth fifth sixth seventh eighth ninth tenth"), 1
+    )
+}
+_NUMBER_WORD = re.compile(
+    r"\b(?:(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)[\s-]"
+    r"(one|two|three|four|five|six|seven|eight|nine)"
+    rf"|({'|'.join(_NUMBER_WORDS)}|a|an|one)(?=\s+(?:{'|'.join(_SCALED)})\b)|({'|'.join(_NUMBER_WORDS)}))\b",
+    re.IGNORECASE,
+)
+_ORDINAL = re.compile(r"(?<![\w.,])(\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
+
+# Words too common to say what a sentence is about, and the words questions are asked with.
+STOP_WORDS = frozenset(
+    _listed(
+        "a an the and or of to in on at by for from with as is are was were be been being am it its this "
+        "that these those he she they his her their them him we you i your our my me us do does did done doing "
+        "have has had having who whom whose what when where which why how will would shall should can could "
+        "may might must so than then there here if but into about also any each such own same too very all "
+        "more most some other because while during out up not no nor s t"
+    )
+)
+
+NEGATIONS = frozenset(
+    _listed(
+        # English
+        "not no never none neither nor nobody nothing nowhere without cannot cant dont doesnt didnt isnt "
+        "wasnt arent werent wont wouldnt shouldnt couldnt unable fails fail failed lack lacks lacked lacking "
+        "absence "
+        # German, Dutch, French, Spanish, Italian, Portuguese, Russian, Turkish, Greek, Arabic, Hindi
+        "nicht kein keine keinen keinem keiner keines nie niemals ohne weder niet geen nooit zonder "
+        "ne pas jamais sans aucun aucune nunca jamás sin ningún ninguna ninguno tampoco non mai senza nessun "
+        "nessuna nessuno não sem nenhum nenhuma не нет ни без никогда değil yok δεν μην لا لم لن ليس غير "
+        "नहीं मत "
+        # Chinese and Japanese, where a word is one character here
+        "不 没 沒 無 无 未 非"
+    )
+)
+_CONTRACTION = re.compile(r"n['’]t$")
+
+_REFERRING = frozenset(
+    _listed(
+        "he she it they his her its their him them this these that those who which whom whose such i we my "
+        "our "
+        "er sie es ihr sein il elle ils elles son sa ses él ella su sus lui lei suo sua ele ela seu "
+        "он она они его их"
+    )
+)
+
+_OPPOSITES = (
+    ("increas rais rise rose risen grow grew grown higher elev enhanc upregul",
+     "decreas reduc lower fall fell fallen declin drop diminish downregul inhibit suppress impair attenu"),
+    ("promot activ induc stimul enhanc facilit", "inhibit suppress block prevent impair repress attenu"),
+    ("more greater larger most", "less fewer smaller least"),
+    ("before earlier", "after later"),
+    ("above over exceed", "below under"),
+    ("allow permit entitl may", "prohibit forbid disallow"),
+    ("includ", "exclud except"),
+    ("accept approv agre", "reject refus declin den"),
+    ("win won victori", "lose lost defeat"),
+    ("always", "never"),
+    ("posit", "negat"),
+    ("improv better", "worsen wors deterior"),
+    ("maximum", "minimum"),
+    ("all every each", "none"),
+    ("same", "differ"),
+    ("support confirm", "oppos contradict refut"),
+    ("gain", "loss"),
+    ("open", "close"),
+    ("start begin began begun", "end ended finish"),
+    ("north northern", "south southern"),
+    ("east eastern", "west western"),
+    ("male men man", "female women woman"),
+    ("high", "low"),
+    ("true", "false"),
+    ("buy bought acquir purchas", "sell sold"),
+)  # fmt: skip
+_OPPOSITE_SETS = tuple((frozenset(a.split()), frozenset(b.split())) for a, b in _OPPOSITES)
+
+_MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+_AMOUNT = re.compile(rf"\d|\b(?:{'|'.join([*_NUMBER_WORDS, *_SCALED])}|half|dozen|several)\b", re.IGNORECASE)
+_TIME = re.compile(
+    rf"\b(?:1\d|20)\d\d\b|\b{_MONTH}\b|\b\d{{1,2}}:\d\d\b|\b(?:yesterday|today|century|Monday|Tuesday"
+    r"|Wednesday|Thursday|Friday|Saturday|Sunday|last (?:week|month|year|night))\b"
+)
+_CAUSE = re.compile(
+    r"\b(?:because|due to|since|in order to|reasons?|therefore|so that|caused?|result(?:s|ed)?|thus)\b",
+    re.IGNORECASE,
+)
+
+
+def _asks(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{pattern})", re.IGNORECASE)
+
+
+# What is asked, and the pattern of what answers it; None stands for a name that the question lacks.
+_ANSWER_TYPES: tuple[tuple[re.Pattern[str], re.Pattern[str] | None], ...] = (
+    (_asks(r"when\b|(?:what|which) (?:year|date|day|month|time|century)\b|how long ago\b"), _TIME),
+    (_asks(r"how (?:many|much|old|long|far|tall|high|often|big|large)\b"), _AMOUNT),
+    (_asks(r"what (?:percent|number|age|amount|proportion|fraction|rate)"), _AMOUNT),
+    (_asks(r"(?:what|which) (?:person|company|team|country|city|state|actor|singer|band)\b"), None),
+    (_asks(r"who(?:se|m)?\b|where\b"), None),
+    (_asks(r"why\b|what (?:caused|is the (?:reason|cause))"), _CAUSE),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a text commits itself to. ``names`` are casefolded; ``numbers`` are canonical."""
+
+    numbers: frozenset[str]
+    names: frozenset[str]
+    negations: int
+
+    def within(self, other: Claims) -> bool:
+        """Whether nothing here goes beyond ``other``, negations included."""
+        return (
+            self.numbers <= other.numbers and self.names <= other.names and self.negations == other.negations
+        )
+
+
+def claims(text: str) -> Claims:
+    """Numbers, names and the count of negations of a text of any length."""
+    return Claims(numbers(text), frozenset(name.casefold() for name in names(text)), negations(words(text)))
+
+
+def words(text: str) -> list[str]:
+    """Casefolded words in order; every Han or kana character is a word."""
+    return [m.group().casefold().replace("’", "'") for m in _WORD.finditer(text)]
+
+
+def numbers(text: str) -> frozenset[str]:
+    """Canonical numbers: "1,234.50", "1234.5" and "5 million", "5,000,000", "five million" agree.
+
+    An ordinal ("third", "3rd") is another thing than its number and reads "3th".
+    """
+    text = unicodedata.normalize("NFKC", text)
+    found = {f"{int(m.group(1))}th" for m in _ORDINAL.finditer(text)}
+    found |= {_ORDINALS[word] for word in words(text) if word in _ORDINALS}
+    for m in _NUMBER.finditer(text):
+        if not _ORDINAL.match(text, m.start()):
+            found.add(_scaled(_decimal(m.group()), text, m.end()))
+    for m in _NUMBER_WORD.finditer(text):
+        tens, unit, counted, alone = (g.lower() if g else "" for g in m.groups())
+        value = (
+            _NUMBER_WORDS[tens] + _NUMBER_WORDS.get(unit, 1)
+            if tens
+            else _NUMBER_WORDS.get(counted or alone, 1)
+        )
+        found.add(_scaled(Decimal(value), text, m.end()))
+    return frozenset(found)
+
+
+def names(text: str) -> list[str]:
+    """Words that a capital or a digit inside marks as names, in order, sentence-initial ones included."""
+    found = (re.sub(r"['’]s$", "", m.group()) for m in _WORD.finditer(text))
+    return [word for word in found if len(word) > 1 and _is_name(word)]
+
+
+def negations(casefolded: Iterable[str]) -> int:
+    """How many of the words negate."""
+    return sum(word in NEGATIONS or bool(_CONTRACTION.search(word)) for word in casefolded)
+
+
+def opposed(ours: Iterable[str], theirs: Iterable[str]) -> bool:
+    """Whether one text says "more" where the other, lacking that, says "less" (stems or words)."""
+    a, b = frozenset(ours), frozenset(theirs)
+    return any(
+        (_any_starts(a - b, left) and _any_starts(b - a, right))
+        or (_any_starts(a - b, right) and _any_starts(b - a, left))
+        for left, right in _OPPOSITE_SETS
+    )
+
+
+def refers_back(casefolded: Iterable[str]) -> bool:
+    """Whether a pronoun or pointing word may stand for a name given earlier."""
+    return not _REFERRING.isdisjoint(casefolded)
+
+
+def _any_starts(words_: frozenset[str], stems: frozenset[str]) -> bool:
+    # Short stems ("may", "den") must be whole words, or "Mayor" would permit and "dense" refuse.
+    return any(w in stems or any(len(s) > 4 and w.startswith(s) for s in stems) for w in words_)
+
+
+def answer_type_fit(question: str, sentence: str) -> float:
+    """1 if the sentence holds the kind of thing asked for, 0 if not, 0.5 where no rule applies."""
+    for asks, gives in _ANSWER_TYPES:
+        if asks.search(question):
+            if gives is not None:
+                return float(bool(gives.search(sentence)))
+            known = frozenset(words(question))
+            return float(any(name.casefold() not in known for name in names(sentence)[1:]))
+    return 0.5
+
+
+def content_counts(texts: Iterable[Iterable[str]]) -> Counter[str]:
+    """In how many of the texts each term occurs."""
+    return Counter(term for terms in texts for term in frozenset(terms))
+
+
+def _is_name(word: str) -> bool:
+    return any(c.isupper() for c in word) or (word[0].isalpha() and any(c.isdigit() for c in word))
+
+
+def _decimal(written: str) -> Decimal:
+    plain = written.replace("\u00a0", "").replace("\u202f", "")
+    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", plain):
+        plain = plain.replace(",", "")
+    elif re.fullmatch(r"[+-]?\d{1,3}(\.\d{3}){2,}(,\d+)?", plain):
+        plain = plain.replace(".", "").replace(",", ".")
+    elif plain.count(",") == 1 and "." not in plain:
+        plain = plain.replace(",", ".")
+    try:
+        return Decimal(plain)
+    except InvalidOperation:  # "1.2.3": a version or section number, compared digit by digit
+        return Decimal(int(re.sub(r"\D", "", plain)))
+
+
+def _scaled(value: Decimal, text: str, end: int) -> str:
+    scale = _SCALE_AFTER.match(text, end)
+    if scale:
+        word = scale.group(1).lower()
+        value *= _SCALED.get(word) or _SHORT_SCALES[word]
+    return f"{abs(value).normalize():f}"
