@@ -18,12 +18,13 @@ from threading import Lock
 from typing import Any
 
 import sqlalchemy as sa
+from filelock import FileLock, Timeout
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
 from pipeline import database, lifecycle
 from pipeline.database import collections, documents, metadata_fields, versions
-from pipeline.errors import ConflictError, InvalidRequestError, NotFoundError
+from pipeline.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
 from pipeline.lifecycle import VERSION_FIELDS, inside
 from pipeline.metadata import merge_types
 from pipeline.originals import DocumentCache, Originals, disk_errors
@@ -70,9 +71,26 @@ class Ledger:
         self._engine = database.open_engine(self.path)
         self._writing = Lock()
         self._cache = DocumentCache(cache_bytes)
+        self._ownership = FileLock(root / "ingest.lock", timeout=0, thread_local=False)
+
+    def own_ingestion(self) -> None:
+        """Make this process the one that ingests and deletes, until :meth:`close` or its end.
+
+        Raises UnavailableError while another process is.
+        """
+        with self._writing:
+            if self._ownership.is_locked:
+                return
+            try:
+                self._ownership.acquire()
+            except Timeout as error:
+                raise UnavailableError(
+                    f"Another process is ingesting into {self.root}.", remedy="Wait until it has finished."
+                ) from error
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file and the ownership of ingestion."""
+        self._ownership.release(force=True)
         self._engine.dispose()
 
     @contextmanager

@@ -29,8 +29,8 @@ _WRITERS = 8  # fsyncs that run together share journal commits of the file syste
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is written for one version. ``original`` is moved, not copied; None when the caller gave
-    text, which the document keeps exactly."""
+    """What is written for one version. ``original`` is a file on the same file system, or None when the
+    caller gave text, which the document keeps exactly."""
 
     key: VersionKey
     document: Document
@@ -74,7 +74,7 @@ class Originals:
             file.flush()
             os.fsync(file.fileno())
         if item.original is not None:
-            item.original.rename(folder / "original")
+            _link(item.original, folder / "original")
             _fsync(folder / "original")
 
     def _parents(self, key: VersionKey) -> Iterator[Path]:
@@ -116,6 +116,16 @@ class Originals:
                 touched.update(p for p in self._parents(key) if p.exists())
             for path in touched:
                 _fsync(path)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the file, or a copy where the file system has no hard links."""
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV):
+            raise
+        shutil.copyfile(source, target)
 
 
 def _remove_empty(folder: Path) -> None:

@@ -1,0 +1,279 @@
+"""The write flow: sources in, durable and searchable documents out, one result each.
+
+Reading, chunking and counting words run ahead (:mod:`pipeline.preparing`) while this thread embeds and
+stores (:mod:`pipeline.storing`). A result is given out once its document is durable, so whoever saw it
+may rely on it, whatever happens next.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import asdict
+from threading import Lock
+
+from pipeline import layers
+from pipeline.chunk import ChunkConfig
+from pipeline.errors import FingerprintMismatchError, LongleafError, NotFoundError
+from pipeline.ledger import Ledger
+from pipeline.lexical import Analyser
+from pipeline.preparing import Group, Preparation, Prepared, is_fatal, typical_lengths
+from pipeline.progress import Progress, Watch
+from pipeline.read import Limits
+from pipeline.records import CollectionRecord, VersionRecord, check_document_id, check_name
+from pipeline.results import IngestResult, Status
+from pipeline.seams import Embedder, Indexer
+from pipeline.sources import Source
+from pipeline.storing import Entry, Store
+from pipeline.types import ChunkedDocument, DocumentEmbeddings
+
+__all__ = ["IngestResult", "Ingestor", "Progress", "Source"]
+
+_NEW_COLLECTION = "Choose a new collection, or rebuild this one with: longleaf reindex"
+
+
+class Ingestor:
+    """Ingests into and deletes from the collections of one ledger and one index.
+
+    Thread-safe: calls overlap in reading and take turns in embedding. The first call makes this
+    process the owner of ingestion and removes what an interrupted one left.
+    """
+
+    def __init__(  # noqa: PLR0917 - in the order in which the flow meets them
+        self,
+        ledger: Ledger,
+        indexer: Indexer,
+        embedder: Embedder,
+        analyser: Analyser,
+        chunking: ChunkConfig | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._indexer = indexer
+        self._embedder = embedder
+        self._analyser = analyser
+        self._chunking = chunking or ChunkConfig()
+        self._limits = limits or Limits()
+        self._store = Store(ledger, indexer)
+        self._working = Lock()
+        self._opening = Lock()
+        self._opened = False
+
+    def ingest(
+        self,
+        sources: Iterable[Source],
+        *,
+        tenant: str = "default",
+        collection: str = "default",
+        progress: Callable[[Progress], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[IngestResult]:
+        """Ingest sources in order; the collection is made with the first document that succeeds.
+
+        A source that cannot be ingested gives a failed result and the others go on. ``progress`` is
+        told from several threads, one at a time. Raises FingerprintMismatchError for a collection of
+        another embedder, chunker or analyser; WorkCancelledError once ``cancelled`` says so; and what
+        would stop every document (StorageError, UnavailableError, ModelError). Documents whose results
+        were given out before are kept.
+        """
+        check_name("tenant", tenant)
+        check_name("collection", collection)
+        watch = Watch(progress, cancelled, len(sources) if isinstance(sources, Sized) else None)
+        self.recover()
+        existing = self._existing(tenant, collection)
+        spool = self._ledger.originals.spool(uuid.uuid4().hex)
+        preparation = Preparation(
+            self._ledger,
+            self._embedder,
+            self._analyser,
+            self._chunking,
+            self._limits,
+            tenant,
+            collection,
+            lambda first: existing or self._made(tenant, collection, first),
+            spool,
+            watch,
+        )
+        wrote = False
+        try:
+            for group in preparation.groups(sources):
+                with self._working:
+                    results = self._finish(tenant, collection, group, watch)
+                wrote = wrote or any(result.status in ("created", "replaced") for result in results)
+                for result in results:
+                    watch.moved("done", result.name, documents=1)
+                yield from results
+            if wrote:
+                watch.enter("optimizing", collection)
+                self._optimize(tenant, collection)
+        finally:
+            shutil.rmtree(spool, ignore_errors=True)
+
+    def delete(self, tenant: str, collection: str, document_id: str) -> None:
+        """Remove a document: from readers at once, then from index and disk, for good.
+
+        Raises NotFoundError. After any other error the document is hidden, and what is left of it is
+        removed by the next ingestion or deletion.
+        """
+        check_document_id(document_id)
+        self.recover()
+        self._store.remove([self._ledger.delete(tenant, collection, document_id)])
+        self._optimize(tenant, collection)
+
+    def drop(self, tenant: str, collection: str) -> None:
+        """Remove a collection with all its documents. Raises NotFoundError."""
+        self.recover()
+        self._ledger.drop_collection(tenant, collection)
+        self._store.drop(tenant, collection)
+
+    def recover(self) -> None:
+        """Remove what interrupted calls of this or an earlier process left. Nothing happens otherwise.
+
+        Raises UnavailableError while another process ingests.
+        """
+        with self._opening:
+            self._ledger.own_ingestion()
+            if not self._opened:
+                self._ledger.originals.clear_spool()
+            self._store.recover()
+            self._opened = True
+
+    def _existing(self, tenant: str, collection: str) -> CollectionRecord | None:
+        try:
+            record = self._ledger.collection(tenant, collection)
+        except NotFoundError:
+            return None
+        self._check(record)
+        self._create_indexes(record)
+        return record
+
+    def _made(self, tenant: str, collection: str, first: Sequence[ChunkedDocument]) -> CollectionRecord:
+        """The collection, made from its first documents unless an earlier group or call did."""
+        with self._opening:
+            record = self._existing(tenant, collection)
+            if record is None:
+                record = self._ledger.create_collection(
+                    tenant,
+                    collection,
+                    fingerprint=str(self._embedder.fingerprint),
+                    chunking=asdict(self._chunking),
+                    lexical={
+                        "analyser": self._analyser.parameters,
+                        "avg_len": typical_lengths(self._analyser, first, self._chunking),
+                    },
+                )
+                self._create_indexes(record)
+            return record
+
+    def _create_indexes(self, record: CollectionRecord) -> None:
+        for name, schema in layers.schemas(record, self._embedder.fingerprint.dim).items():
+            self._indexer.create(name, schema)
+
+    def _check(self, record: CollectionRecord) -> None:
+        """Raise FingerprintMismatchError unless the collection was made with what is configured now."""
+        configured = {
+            "embedder": (record.fingerprint, str(self._embedder.fingerprint)),
+            "chunking": (dict(record.chunking), asdict(self._chunking)),
+            "lexical analysis": (dict(record.lexical["analyser"]), self._analyser.parameters),
+        }
+        for what, (stored, current) in configured.items():
+            if stored != current:
+                raise FingerprintMismatchError(
+                    f"Collection {record.name!r} was made with the {what} {_only(stored, current)}, but "
+                    f"{_only(current, stored)} is configured.",
+                    remedy=f"{_NEW_COLLECTION} {record.name}",
+                )
+
+    def _finish(self, tenant: str, collection: str, group: Group, watch: Watch) -> list[IngestResult]:
+        """Embed and store a group. When that fails for all together, each is tried alone."""
+        results: dict[int, IngestResult] = {}
+        ready: dict[int, Prepared] = {}
+        for place, item in enumerate(group):
+            if isinstance(item, IngestResult):
+                results[place] = item
+                continue
+            claim = item.cut.claim
+            known = self._ledger.find(tenant, collection, claim.document_id)
+            if known and known.digest == claim.digest:  # the batch said the same thing twice
+                results[place] = IngestResult.unchanged(claim.source.name, known, item.seconds)
+            else:
+                ready[place] = item
+        try:
+            done = self._embed_and_store(tenant, collection, list(ready.values()), watch)
+            results |= zip(ready, done, strict=True)
+        except LongleafError as error:
+            if is_fatal(error):
+                raise
+            for place, item in ready.items():
+                results[place] = self._alone(tenant, collection, item, watch)
+        return [results[place] for place in range(len(group))]
+
+    def _alone(self, tenant: str, collection: str, item: Prepared, watch: Watch) -> IngestResult:
+        try:
+            return self._embed_and_store(tenant, collection, [item], watch)[0]
+        except LongleafError as error:
+            if is_fatal(error):
+                raise
+            claim = item.cut.claim
+            return IngestResult.failed(claim.source.name, claim.document_id, error)
+
+    def _embed_and_store(
+        self, tenant: str, collection: str, items: Sequence[Prepared], watch: Watch
+    ) -> list[IngestResult]:
+        if not items:
+            return []
+        name = items[0].cut.claim.source.name
+        began = time.perf_counter()
+        watch.enter("embedding", name)
+        vectors = self._embedder.embed_documents(
+            [item.cut.chunked for item in items], lambda tokens: watch.moved("embedding", name, tokens=tokens)
+        )
+        embedded = time.perf_counter()
+        watch.enter("indexing", name)
+        entries = [_entry(item, made) for item, made in zip(items, vectors, strict=True)]
+        written = self._store.write(tenant, collection, entries)
+        shared = {"embedding": embedded - began, "indexing": time.perf_counter() - embedded}
+        all_tokens = sum(entry.record.tokens for entry in entries)
+        results = []
+        for item, entry, (key, published) in zip(items, entries, written, strict=True):
+            share = entry.record.tokens / all_tokens
+            seconds = {**item.seconds, **{stage: value * share for stage, value in shared.items()}}
+            status: Status = "replaced" if published.replaced else "created"
+            results.append(IngestResult.stored(entry.record, status, key.version, seconds))
+        return results
+
+    def _optimize(self, tenant: str, collection: str) -> None:
+        for layer in layers.LAYERS:
+            self._indexer.optimize(layers.index_name(tenant, collection, layer))
+
+
+def _entry(item: Prepared, embeddings: DocumentEmbeddings) -> Entry:
+    claim, chunked = item.cut.claim, item.cut.chunked
+    document = chunked.document
+    record = VersionRecord(
+        document_id=claim.document_id,
+        sha256=claim.sha256,
+        digest=claim.digest,
+        title=document.title,
+        media_type=document.media_type,
+        source_name=claim.source.name,
+        metadata=document.metadata,
+        bytes=claim.bytes,
+        pages=len(document.pages),
+        chars=len(document.text),
+        tokens=len(chunked.encoding),
+        passages=len(chunked.passages),
+        units=len(chunked.units),
+        windowing=embeddings.windowing,
+        warnings=document.warnings,
+    )
+    return Entry(record, chunked, embeddings, item.lexical, item.cut.original)
+
+
+def _only(these: object, others: object) -> object:
+    """The settings in which two mappings differ, or the whole value where they are none."""
+    if isinstance(these, dict) and isinstance(others, dict):
+        return {key: value for key, value in these.items() if others.get(key) != value}
+    return repr(these)
