@@ -1,9 +1,8 @@
 """Lines of plain text to paragraphs, list items, rows and verses.
 
 A line break is either where the page was full or meant by the author. A text wrapped at a width
-breaks a line only when the next word would not have fitted, so lines of one paragraph are joined
-when each of them *had* to end where it does; lines of poetry, code, tables, addresses and
-transcripts end early and keep their breaks.
+breaks a line only when the next word would not have fitted, so lines are joined where each *had* to
+end; lines of poetry, code, tables, addresses and transcripts end early and keep their breaks.
 """
 
 from __future__ import annotations
@@ -14,18 +13,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-SegmentKind = Literal["prose", "list_item", "line", "verse", "table_row"]
+SegmentKind = Literal["prose", "list_item", "line", "turn", "verse", "table_row"]
 
 _MARKER = re.compile(r"\s*(?:[-*•·–]\s+|\(?(?:\d{1,3}|[a-zA-Z]|[ivx]{1,5})[.)]\s+)\S")
 _TURN = re.compile(r"\s*\[?[^\W\d_][\w .'’()-]{0,40}\]?:\s")
-_COLUMNS = re.compile(r"\S(?:\t+| {3,})\S|\|.*\|")
-_SENTENCE_END = (".", ":", ";", "!", "?", '"', "”", "|", ",")
+_COLUMNS = re.compile(r"\S(?:\t+| {3,})\S|\|.*\||^[^,]*,[^ ,]*,\S*")
+_RECORD = re.compile(r"\s*\[?\d{2,4}[-/:.]\d{1,2}[-/:.]\d{1,4}")
+_SENTENCE_END = tuple('.:;!?"”»’)。！？」')
+_CLAUSE_END = (*_SENTENCE_END, ",", "and", "or")
 _MIN_WIDTH = 50
 _MAX_WIDTH = 120
-_OWN_WIDTH_LINES = 4
-_LONG_LINE = 120
-_MAX_VERSE_LINES = 40
-_MAX_EARLY_SHARE = 0.1
+_WIDTH_QUANTILE = 0.8
+_MAX_MEANT_SHARE = 0.34
+_SHORT_LINE_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,69 +38,80 @@ class Segment:
 
 
 def wrap_width(lines: Sequence[str]) -> int:
-    """The width at which a text was wrapped, in characters: 95 % of its lines are no longer.
+    """The width at which a text was wrapped, in characters: four fifths of its lines are no longer.
 
     0 when it was not wrapped at all, which shows in lines too long or too short for a page.
     """
     lengths = sorted(len(line) for line in lines if line.strip())
     if not lengths:
         return 0
-    width = lengths[int(0.95 * (len(lengths) - 1))]
+    width = lengths[int(_WIDTH_QUANTILE * (len(lengths) - 1))]
     return width if _MIN_WIDTH <= width <= _MAX_WIDTH else 0
 
 
 def segments(run: Sequence[str], width: int) -> Iterator[Segment]:
     """Split a run of lines without a blank one between them."""
-    if not run:
-        return
-    starts = [0, *(i for i in range(1, len(run)) if _starts_item(run, i, width)), len(run)]
-    for first, last in pairwise(starts):
-        lines = run[first:last]
-        if _MARKER.match(lines[0]) and (len(starts) > 2 or len(lines) == 1):
-            yield Segment("list_item", first, last)
-        elif len(lines) == 1 or _is_wrapped(lines, width):
-            yield Segment("prose", first, last)
-        else:
-            yield from _kept(lines, first, last)
-
-
-def _kept(lines: Sequence[str], first: int, last: int) -> Iterator[Segment]:
-    """Lines whose breaks mean something: rows and turns one by one, a stanza as a whole."""
-    if sum(bool(_COLUMNS.search(line)) for line in lines) > len(lines) / 2:
-        each: SegmentKind = "table_row"
-    elif (
-        sum(bool(_TURN.match(line)) for line in lines) > len(lines) / 2
-        or len(lines) > _MAX_VERSE_LINES
-        or any(len(line) > _LONG_LINE for line in lines)
-    ):
-        each = "line"
+    if len(run) == 1:
+        yield Segment("list_item" if _MARKER.match(run[0]) else "prose", 0, 1)
+    elif run and _is_wrapped(run, width):
+        yield from _paragraphs(run, width)
     else:
-        yield Segment("verse", first, last)
-        return
-    for i in range(first, last):
-        yield Segment(each, i, i + 1)
+        yield from _kept(run)
 
 
-def _starts_item(run: Sequence[str], i: int, width: int) -> bool:
-    """A list mark starts an item only where the line before had ended, lest "... in\\n1805. Then" be split."""
-    if not _MARKER.match(run[i]):
+def _is_wrapped(run: Sequence[str], width: int) -> bool:
+    if not width or sum(bool(_TURN.match(line)) for line in run) > 1:
         return False
-    before = run[i - 1].rstrip()
-    return (
-        before.endswith(_SENTENCE_END)
-        or bool(_MARKER.match(before))
-        or not _had_to_end(before, run[i], width)
-    )
+    breaks = [(a, b) for a, b in pairwise(run) if not _MARKER.match(b)]
+    meant = sum(not _had_to_end(a, b, width) for a, b in breaks)
+    return meant <= _MAX_MEANT_SHARE * len(breaks)
 
 
-def _is_wrapped(lines: Sequence[str], width: int) -> bool:
-    if not width or sum(bool(_TURN.match(line)) for line in lines) > 1:
+def _paragraphs(run: Sequence[str], width: int) -> Iterator[Segment]:
+    first = 0
+    for i in range(1, len(run) + 1):
+        if i == len(run) or _starts_anew(run[i - 1], run[i], width):
+            yield Segment("list_item" if _MARKER.match(run[first]) else "prose", first, i)
+            first = i
+
+
+def _starts_anew(before: str, line: str, width: int) -> bool:
+    """Whether a paragraph or item begins with ``line``: the line before ended early, and finished
+    something. "He was born in / 1805. Then" has no item, "... the following: / 1. Apples" has."""
+    early = not _had_to_end(before, line, width)
+    if _MARKER.match(line):
+        return early or before.rstrip().endswith(_CLAUSE_END) or bool(_MARKER.match(before))
+    if not early or line.lstrip()[:1].islower():
         return False
-    longest = max(len(line) for line in lines)
-    if len(lines) >= _OWN_WIDTH_LINES and longest >= _MIN_WIDTH:
-        width = min(width, longest)
-    early = sum(not _had_to_end(a, b, width) for a, b in pairwise(lines))
-    return early <= _MAX_EARLY_SHARE * (len(lines) - 1)
+    return before.rstrip().endswith(_SENTENCE_END) or len(before) < _SHORT_LINE_SHARE * width
+
+
+def _kept(run: Sequence[str]) -> Iterator[Segment]:
+    """Lines whose breaks mean something: each its own, or a stanza as a whole."""
+    each = _each(run)
+    first = 0
+    for i, line in enumerate(run):
+        kind = "list_item" if each != "table_row" and _MARKER.match(line) else each
+        if kind:
+            if first < i:
+                yield Segment("verse", first, i)
+            yield Segment(kind, i, i + 1)
+            first = i + 1
+    if first < len(run):
+        yield Segment("verse", first, len(run))
+
+
+def _each(run: Sequence[str]) -> SegmentKind | None:
+    """What every line of the run is by itself, or None where only the lines together are something."""
+    half = len(run) / 2
+    if sum(bool(_TURN.match(line)) for line in run) > half:
+        return "turn"
+    if len(run) > 1 and sum(bool(_COLUMNS.search(line)) for line in run) > half:
+        return "table_row"
+    finished = sum(line.rstrip().endswith(_SENTENCE_END) for line in run)
+    long = sum(map(len, run)) > _MAX_WIDTH * len(run)
+    records = sum(bool(_RECORD.match(line)) for line in run)
+    return "line" if long or finished > half or records > half else None
 
 
 def _had_to_end(line: str, following: str, width: int) -> bool:

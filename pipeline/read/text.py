@@ -115,8 +115,12 @@ def _run_blocks(run: _Run, width: int, marked: Mapping[str, int]) -> Iterator[Bl
     first = length + 1 if length < len(run.lines) and _UNDERLINE.fullmatch(run.lines[length]) else length
     for segment in segments(run.lines[first:], width):
         i, j = first + segment.first, first + segment.last
-        level = rank(run.lines[i], alone=False) if segment.kind == "line" else 0
-        level = level or (marked.get(run.lines[i].strip(), 0) if j == i + 1 else 0)
+        level = 0
+        if j == i + 1 and segment.kind in ("line", "list_item", "prose"):
+            line = run.lines[i].strip()
+            # Where every line is a paragraph, a short one before a long one stands alone.
+            alone = segment.kind != "prose" and j < len(run.lines) and len(run.lines[j]) > _MAX_TITLE_CHARS
+            level = marked.get(line, 0) or rank(line, alone=alone)
         yield run.block("heading" if level else _KINDS.get(segment.kind, "paragraph"), i, j, level)
 
 
