@@ -16,7 +16,8 @@ from threading import Lock
 
 from pipeline import layers
 from pipeline.chunk import ChunkConfig
-from pipeline.errors import FingerprintMismatchError, LongleafError, NotFoundError
+from pipeline.compatibility import require_same
+from pipeline.errors import LongleafError, NotFoundError
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.preparing import Group, Preparation, Prepared, is_fatal, typical_lengths
@@ -30,8 +31,6 @@ from pipeline.storing import Entry, Store
 from pipeline.types import ChunkedDocument, DocumentEmbeddings
 
 __all__ = ["IngestResult", "Ingestor", "Progress", "Source"]
-
-_NEW_COLLECTION = "Choose a new collection, or rebuild this one with: longleaf reindex"
 
 
 class Ingestor:
@@ -145,7 +144,7 @@ class Ingestor:
             record = self._ledger.collection(tenant, collection)
         except NotFoundError:
             return None
-        self._check(record)
+        require_same(record, self._embedder, self._analyser, self._chunking)
         self._create_indexes(record)
         return record
 
@@ -170,21 +169,6 @@ class Ingestor:
     def _create_indexes(self, record: CollectionRecord) -> None:
         for name, schema in layers.schemas(record, self._embedder.fingerprint.dim).items():
             self._indexer.create(name, schema)
-
-    def _check(self, record: CollectionRecord) -> None:
-        """Raise FingerprintMismatchError unless the collection was made with what is configured now."""
-        configured = {
-            "embedder": (record.fingerprint, str(self._embedder.fingerprint)),
-            "chunking": (dict(record.chunking), asdict(self._chunking)),
-            "lexical analysis": (dict(record.lexical["analyser"]), self._analyser.parameters),
-        }
-        for what, (stored, current) in configured.items():
-            if stored != current:
-                raise FingerprintMismatchError(
-                    f"Collection {record.name!r} was made with the {what} {_only(stored, current)}, but "
-                    f"{_only(current, stored)} is configured.",
-                    remedy=f"{_NEW_COLLECTION} {record.name}",
-                )
 
     def _finish(self, tenant: str, collection: str, group: Group, watch: Watch) -> list[IngestResult]:
         """Embed and store a group. When that fails for all together, each is tried alone."""
@@ -270,10 +254,3 @@ def _entry(item: Prepared, embeddings: DocumentEmbeddings) -> Entry:
         warnings=document.warnings,
     )
     return Entry(record, chunked, embeddings, item.lexical, item.cut.original)
-
-
-def _only(these: object, others: object) -> object:
-    """The settings in which two mappings differ, or the whole value where they are none."""
-    if isinstance(these, dict) and isinstance(others, dict):
-        return {key: value for key, value in these.items() if others.get(key) != value}
-    return repr(these)

@@ -82,6 +82,13 @@ class Store:
             self.remove([old for each in published for old in each.retired])
         return list(zip(keys, published, strict=True))
 
+    def rewrite(self, key: VersionKey, entry: Entry) -> None:
+        """Write the points of a live version again, in place of whatever the index has of it."""
+        self._remove_points(key.tenant, key.collection, [key])
+        for name, points in _slices([(key, entry)]):
+            self._indexer.upsert(name, points)
+        self._indexer.flush()
+
     def remove(self, keys: Sequence[VersionKey]) -> None:
         """Remove points, files and rows of retired versions.
 

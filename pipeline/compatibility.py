@@ -1,0 +1,37 @@
+"""Whether a collection was made with the embedder, chunker and analyser that are configured now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.chunk import ChunkConfig
+from pipeline.errors import FingerprintMismatchError
+from pipeline.lexical import Analyser
+from pipeline.records import CollectionRecord
+from pipeline.seams import Embedder
+
+
+def require_same(
+    record: CollectionRecord, embedder: Embedder, analyser: Analyser, chunking: ChunkConfig
+) -> None:
+    """Raise FingerprintMismatchError naming the settings that differ."""
+    pairs: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+        "embedder": ({"fingerprint": record.fingerprint}, {"fingerprint": str(embedder.fingerprint)}),
+        "chunking": (record.chunking, asdict(chunking)),
+        "lexical analysis": (record.lexical["analyser"], analyser.parameters),
+    }
+    for what, (made, configured) in pairs.items():
+        if made != configured:
+            differing = [key for key in {**made, **configured} if made.get(key) != configured.get(key)]
+            raise FingerprintMismatchError(
+                f"Collection {record.name!r} was made with the {what} {_shown(made, differing)}; "
+                f"configured is {_shown(configured, differing)}.",
+                remedy="Use the settings it was made with, another collection, or rebuild it with: "
+                f"longleaf reindex {record.name}",
+            )
+
+
+def _shown(settings: Mapping[str, Any], keys: list[str]) -> str:
+    return ", ".join(f"{key}={settings.get(key)!r}" for key in sorted(keys))
