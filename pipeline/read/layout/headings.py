@@ -1,0 +1,77 @@
+"""Levels of headings: from the file's own outline where it has one, else from their type."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.read.layout.blocks import PageBlock
+
+_MAX_LEVEL = 6
+_PART = 0.6
+
+Style = tuple[int, bool, bool]
+"""Size in points, whether in capitals, whether bold. Sorted descending: the weightiest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutlineEntry:
+    """A bookmark of the file: ``level`` from 1, ``page`` from 1."""
+
+    title: str
+    level: int
+    page: int
+
+
+def ranked(blocks: Sequence[PageBlock], outline: Sequence[OutlineEntry]) -> list[PageBlock]:
+    """The blocks, with every heading given a level and blocks that the outline names made headings."""
+    found = list(blocks)
+    _match(found, outline)
+    votes: defaultdict[Style, Counter[int]] = defaultdict(Counter)
+    for block in found:
+        if block.level:
+            votes[_style(block)][block.level] += 1
+    known = {style: levels.most_common(1)[0][0] for style, levels in votes.items()}
+    styles = sorted({_style(b) for b in found if b.kind == "heading" and not b.level}, reverse=True)
+    deepest = max(known.values(), default=0)
+    fresh = [style for style in styles if style not in known]
+    known |= {style: min(deepest + 1 + rank, _MAX_LEVEL) for rank, style in enumerate(fresh)}
+    return [replace(b, level=known[_style(b)]) if b.kind == "heading" and not b.level else b for b in found]
+
+
+def _match(blocks: list[PageBlock], outline: Sequence[OutlineEntry]) -> None:
+    """Give the outline's levels to the blocks it names, in place."""
+    places: defaultdict[int, list[int]] = defaultdict(list)
+    for i, block in enumerate(blocks):
+        if block.kind in ("heading", "paragraph", "list_item", "table_row"):
+            places[block.page].append(i)
+    for entry in outline:
+        wanted = _letters(entry.title)
+        if not wanted:
+            continue
+        for i in places[entry.page]:
+            if not blocks[i].level and _names(wanted, blocks[i]):
+                level = min(max(entry.level, 1), _MAX_LEVEL)
+                blocks[i] = replace(blocks[i], kind="heading", level=level)
+                break
+
+
+def _names(wanted: str, block: PageBlock) -> bool:
+    letters = _letters(" ".join(block.lines))
+    if letters == wanted:
+        return True
+    part = letters and (wanted.endswith(letters) or wanted.startswith(letters) or letters.startswith(wanted))
+    return bool(
+        block.kind == "heading"
+        and part
+        and min(len(letters), len(wanted)) >= _PART * max(len(letters), len(wanted))
+    )
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.lower()))
+
+
+def _style(block: PageBlock) -> Style:
+    return round(block.size), " ".join(block.lines).isupper(), block.bold

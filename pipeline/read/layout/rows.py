@@ -1,0 +1,160 @@
+"""The rows of one column: lines of prose, and rows of tables with their cells in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.read.builder import ROW_SEPARATOR
+from pipeline.read.layout.segments import Segment
+
+BULLET = re.compile(r"[•‣◦▪▫■□●○➢➤►✓✔·∙⁃–—*o-]|[\uf000-\uf0ff]")
+ENUMERATOR = re.compile(
+    r"\(?(?:\d{1,3}(?:\.\d{1,3}){0,5}|[a-z]{1,2}|[A-Z]|[ivxlc]{1,6}|[IVXLC]{1,6})[.):]|\d{1,2}(?:\.\d{1,3}){1,5}|§+ ?\d[\w.]*"
+)
+_NAMED = re.compile(
+    r"(?:item|part|section|chapter|article|note|schedule|annex|appendix|exhibit|figure|fig\.|table)\s+[\w.()-]{1,8}[.:]?",
+    re.I,
+)
+_OPENERS = re.compile(r"[$€£¥]\s?\(?|\(|US\$|C\$|A\$")
+_CLOSERS = re.compile(r"\)?\s?%?\)?|\)?\s?(?:bps|pts)|[*†‡]|\([a-z\d]\)")
+_LEADERS = re.compile(r"(?:[ ]?[.·…_]){4,}[ ]?|(?:[.…]\s){3,}")
+_SAME_LINE = 0.5
+_WIDE_EM = 1.6
+_TABLE_GAP_EM = 3.0
+_MIN_PROSE_WORDS = 5
+_LABEL_SHARE = 0.7
+_NEAR_EM = 3.0
+_TIGHT_EM = 1.6
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a column. ``cells`` has more than one text where it is a row of a table; ``table``
+    is also set for the label of a group of rows. ``mark`` says that it begins with a bullet or number."""
+
+    segment: Segment
+    cells: tuple[str, ...]
+    table: bool = False
+    mark: bool = False
+
+    @property
+    def text(self) -> str:
+        """The row as it stands in the document."""
+        return ROW_SEPARATOR.join(self.cells)
+
+
+def rows(segments: Sequence[Segment]) -> list[Row]:
+    """The rows of a column from top to bottom."""
+    lines: list[list[Segment]] = []
+    for segment in sorted(segments, key=lambda s: (s.baseline, s.x0)):
+        if lines and _level(lines[-1][0], segment):
+            lines[-1].append(segment)
+        else:
+            lines.append([segment])
+    ordered = [sorted(line, key=lambda s: s.x0) for line in lines]
+    found = [
+        _row(line, lonely=_single(ordered, i - 1) and _single(ordered, i + 1))
+        for i, line in enumerate(ordered)
+    ]
+    return _joined_labels(_labelled(found))
+
+
+def _single(lines: list[list[Segment]], i: int) -> bool:
+    return not 0 <= i < len(lines) or len(lines[i]) == 1
+
+
+def _level(a: Segment, b: Segment) -> bool:
+    overlap = min(a.bottom, b.bottom) - max(a.top, b.top)
+    return overlap >= _SAME_LINE * min(a.size, b.size)
+
+
+def _row(line: list[Segment], *, lonely: bool) -> Row:
+    first = line[0]
+    if len(line) == 1:
+        cells = tuple(cell.strip() for cell in _LEADERS.split(first.text) if cell.strip())
+        marked = _begins_with_mark(first.text)
+        return Row(first, cells or (first.text,), table=len(cells) > 1, mark=marked)
+    whole = _whole(line)
+    if len(line) == 2 and (_is_mark(first.text) or _NAMED.fullmatch(first.text)):
+        return Row(whole, (whole.text,), mark=_is_mark(first.text))
+    gap = max(b.x0 - a.x1 for a, b in zip(line, line[1:], strict=False)) / first.size
+    if lonely and gap <= _TABLE_GAP_EM and whole.words >= _MIN_PROSE_WORDS and not _has_figures(line):
+        return Row(whole, (whole.text,), mark=_begins_with_mark(whole.text))
+    return Row(whole, _cells(line), table=True)
+
+
+def _whole(line: list[Segment]) -> Segment:
+    text = " ".join(s.text for s in line)
+    return replace(
+        line[0],
+        text=text,
+        x1=max(s.x1 for s in line),
+        bold=all(s.bold for s in line),
+        words=sum(s.words for s in line),
+    )
+
+
+def _has_figures(line: list[Segment]) -> bool:
+    return any(sum(c.isdigit() for c in s.text) * 2 > len(s.text) for s in line[1:])
+
+
+def _is_mark(text: str) -> bool:
+    return bool(BULLET.fullmatch(text) or ENUMERATOR.fullmatch(text))
+
+
+def _begins_with_mark(text: str) -> bool:
+    head, _, rest = text.partition(" ")
+    return bool(rest) and _is_mark(head)
+
+
+def _cells(line: list[Segment]) -> tuple[str, ...]:
+    """Texts of the cells; a currency sign or a closing bracket in a column of its own joins its number."""
+    cells: list[str] = []
+    opened = False
+    for segment in line:
+        for text in filter(str.strip, _LEADERS.split(segment.text)):
+            if cells and (opened or _CLOSERS.fullmatch(text)):
+                cells[-1] += text.strip()
+            else:
+                cells.append(text.strip())
+            opened = bool(_OPENERS.fullmatch(text))
+    return tuple(cells)
+
+
+def _labelled(found: list[Row]) -> list[Row]:
+    """Short lines between rows of a table are labels of groups of rows, and belong to the table."""
+    out = list(found)
+    for i, row in enumerate(found):
+        above = next((r for r in out[max(0, i - 2) : i][::-1] if r.table), None)
+        below = next((r for r in found[i + 1 : i + 3] if r.table), None)
+        if row.table or above is None or below is None:
+            continue
+        width = max(above.segment.x1, below.segment.x1) - min(above.segment.x0, below.segment.x0)
+        near = _NEAR_EM * row.segment.size
+        close = (
+            row.segment.top - above.segment.bottom < near and below.segment.top - row.segment.bottom < near
+        )
+        if close and row.segment.width < _LABEL_SHARE * width and not row.text.endswith("."):
+            out[i] = replace(row, table=True, mark=False)
+    return out
+
+
+def _joined_labels(found: list[Row]) -> list[Row]:
+    """A label that wraps onto the row with the numbers is one label."""
+    out: list[Row] = []
+    for row in found:
+        before = out[-1] if out else None
+        if (
+            before is not None
+            and before.table
+            and len(before.cells) == 1
+            and len(row.cells) > 1
+            and row.cells[0][:1].islower()
+            and row.segment.baseline - before.segment.baseline <= _TIGHT_EM * row.segment.size
+        ):
+            out[-1] = replace(row, cells=(f"{before.text} {row.cells[0]}", *row.cells[1:]))
+        else:
+            out.append(row)
+    return out
