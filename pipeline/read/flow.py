@@ -15,6 +15,7 @@ from lxml import etree
 from pipeline.read.builder import DocumentBuilder
 from pipeline.read.formula import linear
 from pipeline.read.markup import Element, flat, local
+from pipeline.read.spacing import BREAK, PAGE, paragraphs, printable, split_pages
 from pipeline.read.tables import is_data_table, rows
 from pipeline.types import BlockKind
 
@@ -51,11 +52,6 @@ _BOLD = frozenset({"b", "strong"})
 _BOLD_STYLE = re.compile(r"font-weight\s*:\s*(bold|[6-9]00)", re.IGNORECASE)
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _NOTE_MARK = re.compile(r"\[?(?:[\divxlc]{1,4}|[a-z*†‡§]|(?:note|nb|n|fn)\s*\d+)\]?", re.IGNORECASE)
-# Noncharacters and separators that cannot be meant as text mark what white-space collapsing must not lose.
-_BREAK = "\u2028"
-_PAGE = "\ufdd0"
-_INVISIBLE = (_PAGE, "\u00ad", "\u200b", "\ufeff")
-_RESERVED = str.maketrans({_BREAK: "\n", "\u2029": "\n", **dict.fromkeys(_INVISIBLE)})
 _MATH_IMAGE = re.compile(r"math|tex\b|latex", re.IGNORECASE)
 
 
@@ -142,14 +138,14 @@ class _Walk:
     def _replaced(self, element: Element, name: str) -> bool:
         """Elements shown otherwise than by their text. True when the element is done with."""
         if name == "br":
-            self._parts.append("\n" if self._depth["pre"] else _BREAK)
+            self._parts.append("\n" if self._depth["pre"] else BREAK)
         elif name == "math":
             self._text(f" {linear(element)} ")
         elif name == "img":
             if _MATH_IMAGE.search(element.get("class") or ""):
                 self._text(f" {element.get('alt') or ''} ")
         elif _is_page_break(element):
-            self._parts.append(_PAGE)
+            self._parts.append(PAGE)
             self._labels.append(_page_label(element))
         elif name == "sup":
             return self._superscript(element)
@@ -203,7 +199,7 @@ class _Walk:
     def _text(self, text: str | None) -> None:
         if not text:
             return
-        self._parts.append(text.translate(_RESERVED))
+        self._parts.append(printable(text))
         shown = sum(map(len, text.split()))
         self._seen["all"] += shown
         self._seen["bold"] += shown if self._depth["bold"] else 0
@@ -212,13 +208,13 @@ class _Walk:
     def _flush(self) -> Iterator[Piece]:
         raw, self._parts = "".join(self._parts), []
         seen, self._seen = self._seen, {"all": 0, "bold": 0, "link": 0}
-        if not raw.strip(_BREAK + " \n\t\r\f\v\xa0"):
+        if not raw.strip(BREAK + " \n\t\r\f\v\xa0"):
             return
         kind, level = self._kind()
-        texts = [raw.strip("\n").replace(_BREAK, "\n")] if kind == "code" else _paragraphs(raw)
+        texts = [raw.strip("\n").replace(BREAK, "\n")] if kind == "code" else paragraphs(raw)
         total = max(seen["all"], 1)
         for text in texts:
-            plain, offsets = _page_offsets(text)
+            plain, offsets = split_pages(text)
             labels, self._labels = self._labels[: len(offsets)], self._labels[len(offsets) :]
             breaks = tuple(zip(offsets, labels, strict=False))
             if kind == "list_item" and plain.strip():
@@ -269,20 +265,3 @@ def _first_number(ordered: Element) -> int | None:
     if other or ordered.get("reversed") is not None:
         return None
     return int(start) if start.isascii() and start.isdecimal() and len(start) < 9 else 1
-
-
-def _paragraphs(raw: str) -> list[str]:
-    """White space collapsed; one line break stays, two part paragraphs."""
-    lines = [" ".join(line.split()) for line in raw.split(_BREAK)]
-    return [text.strip("\n") for text in re.split(r"\n{2,}", "\n".join(lines)) if text.strip("\n")]
-
-
-def _page_offsets(text: str) -> tuple[str, list[int]]:
-    """The text without page marks, and where they were."""
-    text = re.sub(rf"\s*{_PAGE}\s*", lambda m: f" {_PAGE}" if m[0] != _PAGE else _PAGE, text)
-    before, *after = text.split(_PAGE)
-    offsets = []
-    for part in after:
-        offsets.append(len(before))
-        before += part
-    return before, offsets

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from pipeline.errors import DamagedFileError, EmptyDocumentError
 from pipeline.read import aozora, gutenberg
@@ -46,7 +47,7 @@ def read(data: bytes, hints: Hints) -> Document:
         warnings.append("Readings printed beside characters (ruby, 《》) were left out.")
         about.setdefault("title", text.strip().split("\n", 1)[0].strip())
     document = _structured(reflow(text), marked)
-    title = about.pop("title", "")
+    title = about.pop("title", "") or PurePath(hints.name).stem
     return replace(document, title=title, metadata=about, warnings=tuple(warnings))
 
 
