@@ -1,0 +1,263 @@
+"""What the engine's process does: one shard of the embedded Qdrant an index, opened when needed.
+
+Shards have no write-ahead log: it would hold every point twice on disk and be replayed at each start,
+while an acknowledged write is promised only once :meth:`Shards.flush` returned, which syncs files
+without it. A crash before that leaves the shard as it was flushed, or with some later points whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge as qdrant
+
+from indexers._edge_worker import translated
+from indexers._projection import FACTS, PAYLOAD, range_fields, record
+from pipeline.errors import DiskFullError, IndexDamagedError
+
+DENSE, SPARSE = "dense", "words"
+_MAX_OPEN = 48
+_MAX_RANGE_INDEXES = 32
+_EXACT_LIMIT = 1000  # beyond this many matches a graph walk costs more than a scan
+_ALL = qdrant.IdfParams(corpus=qdrant.Filter(must=[]))
+
+Reply = tuple[dict[str, Any], list[bytes]]
+
+
+class Shards:
+    """Every method answers one kind of request; paths are folders of shards."""
+
+    def __init__(self, opening: Callable[[str], None]) -> None:
+        """``opening`` is told a path before the engine reads it, so that a crash can be blamed."""
+        self._opening = opening
+        self._open: OrderedDict[str, qdrant.EdgeShard] = OrderedDict()
+        self._range_fields: dict[str, set[str]] = {}
+
+    def create(self, path: str, dim: int | None, lexical: bool, exact_below_points: int) -> Reply:
+        """Make an empty shard in place of whatever an interrupted attempt left there."""
+        _check_space(path, 1 << 20, 0)
+        self.release(path)
+        shutil.rmtree(path, ignore_errors=True)
+        Path(path).mkdir(parents=True)
+        threshold_kb = max(1, exact_below_points * (dim or 0) * 4 // 1024) if dim else 1000
+        dense = {DENSE: qdrant.EdgeVectorParams(size=dim, distance=qdrant.Distance.Dot)} if dim else {}
+        sparse = {SPARSE: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)} if lexical else {}
+        shard = qdrant.EdgeShard.create(
+            path,
+            qdrant.EdgeConfig(
+                vectors=dense,
+                sparse_vectors=sparse,
+                hnsw_config=qdrant.HnswIndexConfig(m=16, ef_construct=128, full_scan_threshold=10_000),
+                optimizers=qdrant.EdgeOptimizersConfig(
+                    indexing_threshold=threshold_kb, default_segment_number=1
+                ),
+                wal_enabled=False,
+            ),
+        )
+        facts = qdrant.IntegerIndexParams(lookup=True, range=False)
+        shard.update(qdrant.UpdateOperation.create_field_index(FACTS, facts))
+        self._keep(path, shard)
+        return self.flush([path])
+
+    def upsert(
+        self,
+        ids: memoryview,
+        payloads: memoryview,
+        *arrays: memoryview,
+        path: str,
+        dim: int | None,
+        lexical: bool,
+        reserve_bytes: int,
+    ) -> Reply:
+        """Write points: ids and payloads as JSON lists, then dense floats, then lengths, indices, weights."""
+        _check_space(path, 4 * sum(len(a) for a in (ids, payloads, *arrays)), reserve_bytes)
+        shard = self._shard(path)
+        records = [record(payload) for payload in json.loads(bytes(payloads))]
+        self._index_ranges(path, shard, records)
+        vectors = _vectors(len(records), dim, lexical, arrays)
+        points = [
+            qdrant.Point(key, vector, stored)
+            for key, vector, stored in zip(json.loads(bytes(ids)), vectors, records, strict=True)
+        ]
+        shard.update(qdrant.UpdateOperation.upsert_points(points))
+        return {}, []
+
+    def delete(self, path: str, where: Mapping[str, Any]) -> Reply:
+        """Remove what matches."""
+        self._shard(path).update(qdrant.UpdateOperation.delete_points_by_filter(_filter(where)))
+        return {}, []
+
+    def search(
+        self, *queries: memoryview, path: str, searches: Sequence[Mapping[str, Any]], ef: int
+    ) -> Reply:
+        """One JSON list of ``[id, score, payload]`` a search. A dense search has one buffer, a sparse
+        one two: indices and weights."""
+        buffers = iter(queries)
+        requests = [_request(search, buffers, ef) for search in searches]
+        found = self._shard(path).query_batch(qdrant.QueryBatchRequest(requests))
+        texts = (",".join(f'["{hit.id}",{hit.score!r},{_payload(hit)}]' for hit in hits) for hits in found)
+        return {}, [f"[{','.join(f'[{text}]' for text in texts)}]".encode()]
+
+    def count(self, path: str, where: Mapping[str, Any]) -> Reply:
+        """Exact number of matching points."""
+        return {"count": self._shard(path).count(qdrant.CountRequest(exact=True, filter=_filter(where)))}, []
+
+    def scroll(self, path: str, where: Mapping[str, Any], start: str | None, limit: int) -> Reply:
+        """A page of ``[id, payload]`` in id order from ``start`` on, and where the next page starts."""
+        request = qdrant.ScrollRequest(
+            offset=start, limit=limit, filter=_filter(where), with_payload=[PAYLOAD], with_vector=False
+        )
+        records, following = self._shard(path).scroll(request)
+        text = ",".join(f'["{r.id}",{_payload(r)}]' for r in records)
+        return {"next": None if following is None else str(following)}, [f"[{text}]".encode()]
+
+    def flush(self, paths: Sequence[str]) -> Reply:
+        """Sync these shards; the number of points in each."""
+        for path in paths:
+            self._shard(path).flush()
+            for folder, _, _ in os.walk(path):
+                _sync(folder)
+        return {"points": [self._shard(path).count(qdrant.CountRequest(exact=True)) for path in paths]}, []
+
+    def optimize(self, path: str, reserve_bytes: int) -> Reply:
+        """Merge and index segments where that is due."""
+        size = sum(f.stat().st_blocks * 512 for f in Path(path).rglob("*") if f.is_file())
+        _check_space(path, size, reserve_bytes)
+        return {"changed": self._shard(path).optimize()}, []
+
+    def release(self, path: str) -> Reply:
+        """Close a shard so that its folder can be removed."""
+        shard = self._open.pop(path, None)
+        if shard is not None:
+            shard.close()
+        return {}, []
+
+    def close(self) -> None:
+        """Close every shard."""
+        for path in list(self._open):
+            self.release(path)
+
+    def _shard(self, path: str) -> qdrant.EdgeShard:
+        shard = self._open.get(path)
+        if shard is None:
+            self._opening(path)
+            try:
+                shard = qdrant.EdgeShard.load(path)
+            except BaseException as error:  # the engine may panic, and a panic is no Exception
+                raise translated(error, IndexDamagedError) from error
+            self._keep(path, shard)
+        self._open.move_to_end(path)
+        return shard
+
+    def _keep(self, path: str, shard: qdrant.EdgeShard) -> None:
+        self._open[path] = shard
+        self._range_fields[path] = set(shard.info().payload_schema)
+        while len(self._open) > _MAX_OPEN:
+            oldest = self._open.popitem(last=False)[1]
+            oldest.flush()
+            oldest.close()
+
+    def _index_ranges(self, path: str, shard: qdrant.EdgeShard, records: Sequence[Mapping[str, Any]]) -> None:
+        known = self._range_fields[path]
+        for field in sorted(set().union(*map(range_fields, records)) - known):
+            if len(known) <= _MAX_RANGE_INDEXES:  # a range on any further field reads payloads
+                shard.update(qdrant.UpdateOperation.create_field_index(field, qdrant.PayloadSchemaType.Float))
+                known.add(field)
+
+
+def _vectors(
+    count: int,
+    dim: int | None,
+    lexical: bool,
+    arrays: Sequence[memoryview],
+) -> Iterator[dict[str, Any]]:
+    dense = arrays[0].cast("f") if dim else None
+    lengths, indices, weights = (
+        (arrays[-3].cast("i"), arrays[-2].cast("I"), arrays[-1].cast("f")) if lexical else (None, None, None)
+    )
+    end = 0
+    for i in range(count):
+        vector: dict[str, Any] = {}
+        if dense is not None and dim:
+            vector[DENSE] = _floats(dense[i * dim : (i + 1) * dim])
+        if lengths is not None and indices is not None and weights is not None:
+            start, end = end, end + lengths[i]
+            vector[SPARSE] = qdrant.SparseVector(indices[start:end].tolist(), _floats(weights[start:end]))
+        yield vector
+
+
+def _floats(view: memoryview[Any]) -> list[float]:
+    floats: list[Any] = view.cast("B").cast("f").tolist()
+    return floats
+
+
+def _request(search: Mapping[str, Any], buffers: Iterator[memoryview], ef: int) -> qdrant.QueryRequest:
+    limit = search["limit"]
+    if search["using"] == DENSE:
+        query: Any = _floats(next(buffers))
+        exact = limit > _EXACT_LIMIT
+        params = qdrant.SearchParams(hnsw_ef=max(ef, 2 * limit), exact=exact)
+    else:
+        query = qdrant.SparseVector(next(buffers).cast("I").tolist(), _floats(next(buffers)))
+        params = qdrant.SearchParams(idf=_ALL)  # counts the points there are now, not those once indexed
+    return qdrant.QueryRequest(
+        limit=limit,
+        query=qdrant.Query.Nearest(query, search["using"]),
+        filter=_filter(search["where"]),
+        with_payload=[PAYLOAD],
+        params=params,
+    )
+
+
+def _payload(found: qdrant.ScoredPoint | qdrant.Record) -> str:
+    return (found.payload or {})[PAYLOAD]  # type: ignore[no-any-return]
+
+
+def _filter(where: Mapping[str, Any]) -> qdrant.Filter:
+    return qdrant.Filter(must=[_condition(where)])
+
+
+def _condition(where: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the engine's many condition types
+    """One condition of Qdrant's REST JSON, of the kinds that the projection writes."""
+    for clause in ("must", "should", "must_not"):
+        if clause in where:
+            clauses: dict[str, Any] = {clause: [_condition(part) for part in where[clause]]}
+            return qdrant.Filter(**clauses)
+    if "has_id" in where:
+        return qdrant.HasIdCondition(set(where["has_id"]))
+    if "is_empty" in where:
+        return qdrant.IsEmptyCondition(where["is_empty"]["key"])
+    if "range" in where:
+        return qdrant.FieldCondition(where["key"], range=qdrant.RangeFloat(**where["range"]))
+    match = where["match"]
+    chosen = qdrant.MatchAny(match["any"]) if "any" in match else qdrant.MatchValue(match["value"])
+    return qdrant.FieldCondition(where["key"], match=chosen)
+
+
+def _check_space(path: str, needed_bytes: int, reserve_bytes: int) -> None:
+    """Refuse a write before it starts: the engine writes through memory maps, where a full disk kills."""
+    place = Path(path)
+    while not place.exists():
+        place = place.parent
+    disk = os.statvfs(place)
+    free = disk.f_bavail * disk.f_frsize
+    if free < needed_bytes + reserve_bytes:
+        raise DiskFullError(
+            f"The disk of {path} has {free:,} bytes free; this write needs {needed_bytes:,} and "
+            f"{reserve_bytes:,} are kept in reserve.",
+            remedy="Free space there and try again.",
+        )
+
+
+def _sync(folder: str) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

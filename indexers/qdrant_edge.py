@@ -1,0 +1,260 @@
+"""The embedded default: Qdrant's engine in a process of its own, one folder for everything.
+
+One process owns the folder at a time. Writes are durable once ``flush`` returned. Up to
+``exact_below_points`` vectors an index is scanned exactly; beyond that ``optimize`` builds an HNSW
+graph (Malkov and Yashunin 2018).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from indexers import _folders
+from indexers._edge_process import Buffer, EngineProcess
+from indexers._projection import condition
+from pipeline.errors import IndexDamagedError, IndexingError
+from pipeline.filters import EVERYTHING, Filter
+from pipeline.originals import disk_errors
+from pipeline.points import PointBatch, check_schema, check_search, pack
+from pipeline.seams import Indexer, IndexSchema, IndexSearch
+from pipeline.types import Match, Point
+
+_UPSERT_POINTS = 500  # a batch of about a megabyte keeps searches between batches waiting for 0.1 s
+_SEARCHES = 128
+_PAGE_POINTS = 1000
+_UNFLUSHED_BYTES = 32 << 20  # what may have to be written again if the engine dies
+
+
+class Config(BaseModel):
+    """``path`` is the folder of all indexes. ``ef`` is how many candidates a graph search keeps: more is
+    slower and finds more. ``reserve_bytes`` of the disk are left free."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path = Path("index")
+    exact_below_points: int = Field(default=20_000, ge=1)
+    ef: int = Field(default=256, ge=16, le=4096)
+    reserve_bytes: int = Field(default=64 << 20, ge=0)
+
+
+TINY = Config(exact_below_points=500)
+
+
+def build(config: Config) -> Indexer:
+    """Start the engine's process. Whether the folder is free is known at the first call."""
+    return QdrantEdgeIndexer(config)
+
+
+class QdrantEdgeIndexer:
+    """See :class:`pipeline.seams.Indexer`. Thread-safe."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._root = config.path.absolute()
+        with disk_errors(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._known: dict[str, _folders.Manifest] | None = None
+        self._checked: set[str] = set()
+        self._engine = EngineProcess(self._root)
+
+    def create(self, name: str, schema: IndexSchema) -> None:
+        """Make an empty index; nothing happens if it is there with this schema."""
+        with self._lock:
+            existing = self.schema(name)
+            check_schema(name, schema, existing)
+            if existing is None:
+                threshold = self._config.exact_below_points
+                self._engine.read(
+                    "create",
+                    path=self._path(name),
+                    dim=schema.dim,
+                    lexical=schema.lexical,
+                    exact_below_points=threshold,
+                )
+                self._record(_folders.Manifest(name, schema))
+                self._checked.add(name)
+
+    def schema(self, name: str) -> IndexSchema | None:
+        """The schema it was created with, or None."""
+        with self._lock:
+            manifest = self._manifests().get(name)
+            return manifest.schema if manifest else None
+
+    def names(self) -> list[str]:
+        """All indexes, sorted."""
+        with self._lock:
+            return sorted(self._manifests())
+
+    def drop(self, name: str) -> None:
+        """Remove the index and its files."""
+        with self._lock:
+            if self._manifests().pop(name, None):
+                self._engine.forget(self._path(name))
+                _folders.remove(self._root, name)
+                self._checked.discard(name)
+
+    def upsert(self, name: str, points: Sequence[Point]) -> None:
+        """Write points, replacing those of equal id, all or none."""
+        batch = pack(name, self._index(name), points)
+        for start in range(0, len(batch), _UPSERT_POINTS):
+            self._upsert(name, batch, slice(start, start + _UPSERT_POINTS))
+
+    def delete(self, name: str, where: Filter) -> None:
+        """Remove every point that matches."""
+        with self._lock:
+            self._changing(name)
+            self._engine.write("delete", path=self._path(name), where=condition(where))
+
+    def search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
+        """Matches best first, one list a search."""
+        schema = self._index(name)
+        for search in searches:
+            check_search(name, schema, search)
+        found: list[list[Match]] = []
+        for start in range(0, len(searches), _SEARCHES):
+            found += self._search(name, searches[start : start + _SEARCHES])
+        return found
+
+    def count(self, name: str, where: Filter | None = None) -> int:
+        """Exact number of points that match."""
+        self._index(name)
+        return self._count(name, where or EVERYTHING)
+
+    def points(self, name: str, where: Filter | None = None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Id and payload of matching points, in id order."""
+        self._index(name)
+        return self._scroll(name, condition(where or EVERYTHING))
+
+    def flush(self) -> None:
+        """Return once everything written would survive a power cut."""
+        with self._lock:
+            changed = [m for m in self._manifests().values() if m.points is None]
+            if changed:
+                counts = self._engine.flush([self._path(m.name) for m in changed])
+                for manifest, points in zip(changed, counts, strict=True):
+                    self._record(replace(manifest, points=points))
+
+    def optimize(self, name: str) -> None:
+        """Build what makes searching fast."""
+        self.flush()
+        self._index(name)
+        self._engine.read("optimize", path=self._path(name), reserve_bytes=self._config.reserve_bytes)
+
+    def close(self) -> None:
+        """Flush and let go; further calls raise."""
+        with self._lock:
+            if self._known is not None:
+                self.flush()
+            self._engine.close()
+
+    def _path(self, name: str) -> str:
+        return str(_folders.folder(self._root, name) / "shard")
+
+    def _manifests(self) -> dict[str, _folders.Manifest]:
+        """What there is, read once the folder is known to be ours."""
+        if self._known is None:
+            self._engine.read("flush", paths=[])
+            self._known = _folders.manifests(self._root)
+        return self._known
+
+    def _record(self, manifest: _folders.Manifest) -> None:
+        _folders.write_manifest(self._root, manifest)
+        self._manifests()[manifest.name] = manifest
+
+    def _upsert(self, name: str, batch: PointBatch, part: slice) -> None:
+        """Write a slice of a batch. The lock keeps a flush from taking place between note and write."""
+        with self._lock:
+            schema = self._changing(name)
+            self._engine.write(
+                "upsert",
+                *_buffers(batch, part),
+                path=self._path(name),
+                dim=schema.dim,
+                lexical=schema.lexical,
+                reserve_bytes=self._config.reserve_bytes,
+            )
+            if self._engine.unflushed_bytes > _UNFLUSHED_BYTES:
+                self.flush()
+
+    def _changing(self, name: str) -> IndexSchema:
+        """Note on disk that the count is about to change, so that a lower one after a crash is no damage."""
+        schema = self._index(name)
+        manifest = self._manifests()[name]
+        if manifest.points is not None:
+            self._record(replace(manifest, points=None))
+        return schema
+
+    def _index(self, name: str) -> IndexSchema:
+        """The schema, after a first look whether the points of the last flush are all there."""
+        with self._lock:
+            manifest = self._manifests().get(name)
+            if manifest is None:
+                raise IndexingError(f"There is no index {name!r}.", remedy="Create it first.")
+            if name not in self._checked:
+                found = self._count(name, EVERYTHING)
+                if manifest.points not in (None, found):
+                    raise IndexDamagedError(
+                        f"Index {name!r} has {found} points; {manifest.points} were flushed.",
+                        remedy=_folders.REBUILD,
+                    )
+                self._checked.add(name)
+            return manifest.schema
+
+    def _count(self, name: str, where: Filter) -> int:
+        count: int = self._engine.read("count", path=self._path(name), where=condition(where))[0]["count"]
+        return count
+
+    def _search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
+        described, buffers = [], []
+        for search in searches:
+            using = "words" if search.sparse is not None else "dense"
+            described.append(
+                {"limit": search.limit, "using": using, "where": condition(search.filter or EVERYTHING)}
+            )
+            arrays = (
+                (search.sparse.indices, search.sparse.values)
+                if search.sparse is not None
+                else (np.asarray(search.dense, np.float32),)
+            )
+            buffers += [array.tobytes() for array in arrays]
+        path, ef = self._path(name), self._config.ef
+        _, (answer,) = self._engine.read("search", *buffers, path=path, searches=described, ef=ef)
+        lists = [[Match(*hit) for hit in hits] for hits in json.loads(bytes(answer))]
+        for matches in lists:
+            matches.sort(key=lambda match: (-match.score, match.id))
+        return lists
+
+    def _scroll(self, name: str, where: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        start = None
+        while True:
+            path = self._path(name)
+            answer, (page,) = self._engine.read(
+                "scroll", path=path, where=where, start=start, limit=_PAGE_POINTS
+            )
+            yield from map(tuple, json.loads(bytes(page)))
+            start = answer["next"]
+            if start is None:
+                return
+
+
+def _buffers(batch: PointBatch, part: slice) -> list[Buffer]:
+    """A slice of the batch as the engine's process takes it."""
+    ids, payloads = json.dumps(batch.ids[part]).encode(), json.dumps(batch.payloads[part]).encode()
+    buffers: list[Buffer] = [ids, payloads]
+    if batch.dense is not None:
+        buffers.append(batch.dense[part].tobytes())
+    if batch.lengths is not None and batch.indices is not None and batch.weights is not None:
+        start = int(batch.lengths[: part.start].sum())
+        entries = slice(start, start + int(batch.lengths[part].sum()))
+        arrays = batch.lengths[part], batch.indices[entries], batch.weights[entries]
+        buffers += [array.tobytes() for array in arrays]
+    return buffers
