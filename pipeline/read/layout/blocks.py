@@ -6,6 +6,7 @@ line that stops although the next word would have fitted.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ _MAX_HEADING_CHARS = 200
 _MAX_HEADING_LINES = 4
 _MAX_CAPS_CHARS = 90
 _NEIGHBOURS = 3
-_NOTE = re.compile(r"(?:[⁰¹²³⁴⁵⁶⁷⁸⁹]+|\d{1,3}|[*†‡§¶]{1,3}|\(\d{1,2}\))[\s.)]?\s*\S")
+_NOTE = re.compile(r"(?:[⁰¹²³⁴⁵⁶⁷⁸⁹]+|\d{1,3}\s+(?=[^\W\d_a-z]|[\"“‘(])|[*†‡§¶]{1,3})\s*\S")
 _CAPTION = re.compile(
     r"(?:figure|fig\.|table|chart|exhibit|plate|map|abbildung|abb\.|tabelle|tab\.|figura|tableau|cuadro|tabla|図|表|图)"
     r"\s*[\dA-Z][\w.-]{0,7}(?:[.:–—|]|\s+[A-ZÄÖÜ(]|$)",
@@ -68,14 +69,17 @@ class Body:
 
 def page_blocks(page: PageText, body: Body) -> list[PageBlock]:
     """Blocks of one page in reading order, footnotes last."""
-    found: list[PageBlock] = []
+    found = [PageBlock("caption", (head,), page.number, body.size) for head in page.heads]
     notes: list[PageBlock] = []
     groups = [rows(group) for group in columns(page.segments)]
     ordinary = any(row.segment.size > _SMALL * body.size for group in groups for row in group)
     for column, group in enumerate(groups):
         at = _notes_begin(group, body) if ordinary and body.sizes_matter else len(group)
         found += (replace(block, column=column) for block in _blocks(group[:at], page.number, body))
-        notes += _footnotes(group[at:], page.number)
+        more = _footnotes(group[at:], page.number)
+        if notes and more and not _is_note(group[at]):  # a note that goes on in the next column
+            more[0] = replace(more[0], lines=notes.pop().lines + more[0].lines)
+        notes += more
     if page.turned:
         found.append(PageBlock("paragraph", page.turned, page.number, body.size))
     return found + notes
@@ -123,7 +127,7 @@ def _blocks(group: Sequence[Row], page: int, body: Body) -> list[PageBlock]:
 def _pitch(group: Sequence[Row]) -> dict[float, float]:
     """Usual distance of baselines in a column, by font size."""
     steps: dict[float, list[float]] = {}
-    for a, b in zip(group, group[1:], strict=False):
+    for a, b in itertools.pairwise(group):
         if _same_size(a, b) and not (a.table or b.table):
             steps.setdefault(round(a.segment.size), []).append(b.segment.baseline - a.segment.baseline)
     return {size: median(found) for size, found in steps.items() if len(found) >= _NEIGHBOURS}

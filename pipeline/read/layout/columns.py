@@ -8,6 +8,7 @@ by their segments: lines of prose are long, have several words, and fill their s
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ _MIN_CHARS = 11.0
 _MIN_FILL = 0.5
 _MAX_DIGITS = 0.3
 _EDGE_POINTS = 3.0
+_NARROW_EM = 1.0
+_STRIP_EM = 0.6
+_FIGURE_EM = 4.0  # white space as high as this holds a figure
+_CELL_CHARS = 22
+_FULL_CHARS = 24
 _MAX_DEPTH = 8
 _SLACK_POINTS = 1.0
 
@@ -39,6 +45,10 @@ def columns(segments: Sequence[Segment], depth: int = 0) -> list[list[Segment]]:
     """Groups of segments in reading order; each is one column, or what spans the columns."""
     if depth == _MAX_DEPTH or len(segments) < 2 * _MIN_LINES:
         return [list(segments)] if segments else []
+    if depth == 0:
+        parts = _strips(segments, _FIGURE_EM)
+        if len(parts) > 1:
+            return [group for part in parts for group in columns(part, 1)]
     best: tuple[int, list[_Band]] | None = None
     for x in _candidates(segments):
         bands = _bands(segments, x)
@@ -75,41 +85,81 @@ def _beside(left: Segment, right: Segment) -> bool:
 
 def _bands(segments: Sequence[Segment], x: float) -> list[_Band]:
     """The page cut into bands at the segments that cross ``x``, from top to bottom."""
+    across = [s for s in segments if s.x0 < x < s.x1 - _SLACK_POINTS]
+    rows = {round(s.baseline) for s in across}
     bands: list[_Band] = []
     left: list[Segment] = []
     right: list[Segment] = []
     crossing: list[Segment] = []
     for segment in sorted(segments, key=lambda s: (s.baseline, s.x0)):
-        if segment.x0 < x < segment.x1 - _SLACK_POINTS:
+        if round(segment.baseline) in rows:  # beside a segment that crosses: part of a full-width row
             crossing.append(segment)
             continue
-        if crossing and segment.top >= crossing[-1].bottom - 0.3 * segment.size:
+        if crossing:
             bands.append(_Band(left, right, crossing))
             left, right, crossing = [], [], []
-        elif crossing:  # beside a segment that crosses: part of the same full-width row
-            crossing.append(segment)
-            continue
         (left if segment.x1 - _SLACK_POINTS <= x else right).append(segment)
     bands.append(_Band(left, right, crossing))
-    return bands
+    return [part for band in bands for part in _without_tables(band)]
+
+
+def _without_tables(band: _Band) -> list[_Band]:
+    """A table that happens to have a gap at the gutter, split off at the white space around it."""
+    strips = _strips((*band.left, *band.right), _STRIP_EM)
+    parts: list[_Band] = []
+    left = set(band.left)
+    for tabular, group in itertools.groupby(strips, _is_tabular):
+        both = [segment for strip in group for segment in strip]
+        sides = [s for s in both if s in left], [s for s in both if s not in left]
+        parts.append(_Band([], [], both) if tabular else _Band(*sides, []))
+    if band.crossing:
+        parts.append(_Band([], [], band.crossing))
+    return parts
+
+
+def _strips(segments: Sequence[Segment], gap_em: float) -> list[list[Segment]]:
+    """Segments parted where white space of more than ``gap_em`` font sizes runs across all of them."""
+    strips: list[list[Segment]] = []
+    bottom = 0.0
+    for segment in sorted(segments, key=lambda s: s.top):
+        if not strips or segment.top > bottom + gap_em * segment.size:
+            strips.append([])
+        strips[-1].append(segment)
+        bottom = max(bottom, segment.bottom)
+    return strips
+
+
+def _is_tabular(strip: list[Segment]) -> bool:
+    """Rows of numbers, rows led by dots to a number, or the short cells that head them."""
+    levels = {round(s.baseline) for s in strip}
+    chars = sum(len(s.text) for s in strip)
+    figures = sum(sum(c.isdigit() for c in s.text) * 2 > len(s.text) or "...." in s.text for s in strip)
+    if chars < _CELL_CHARS * len(strip) and len(strip) >= _MIN_LINES * len(levels):
+        return True
+    return len(strip) >= 2 * len(levels) and figures * 4 >= len(strip)
 
 
 def _is_columns(band: _Band) -> bool:
     """Whether both sides of the gutter are prose, of enough lines to be sure."""
     few, many = sorted((len(band.left), len(band.right)))
+    if few == many == 2 and min(len(s.text) for s in (*band.left, *band.right)) >= _FULL_CHARS:
+        return True
     if few < 1 or many < _MIN_LINES or (few < _MIN_LINES and many < 2 * _MIN_LINES):
         return False
+    gutter = min(s.x0 for s in band.right) - max(s.x1 for s in band.left)
+    if gutter < _NARROW_EM * median(s.size for s in band.left) and few < 2 * _MIN_LINES:
+        return False  # the spaces of justified lines, above each other by chance
     return _is_prose(band.left) and _is_prose(band.right)
 
 
 def _is_prose(side: list[Segment]) -> bool:
-    width = max(s.x1 for s in side) - min(s.x0 for s in side)
+    widths = sorted(s.width for s in side)
     chars = sum(len(s.text) for s in side)
     digits = sum(c.isdigit() for s in side for c in s.text)
     return (
         (sum(s.words for s in side) / len(side) >= _MIN_WORDS or _is_unspaced(side))
         and chars / len(side) >= _MIN_CHARS
-        and median(s.width for s in side) >= _MIN_FILL * width
+        and median(widths) >= _MIN_FILL * widths[int(0.9 * (len(widths) - 1))]
         and digits <= _MAX_DIGITS * chars
     )
 

@@ -1,11 +1,12 @@
 """Running heads, running feet and page numbers: what repeats at the edge of pages is not the text.
 
-A running head is kept where it first stands if the text nowhere says the same, so that a book whose
-title stands only in its running heads keeps it.
+A running head is kept once, at the top of its page, if the text nowhere says the same, so that a book
+whose title stands only in its running heads keeps it.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,16 +14,17 @@ from dataclasses import dataclass, replace
 
 from pipeline.read.layout.segments import PageText, Segment
 
-_ZONE_SHARE = 0.14  # of the page's height, at each end
+_ZONE_SHARE = 0.1  # of the page's height, from the first row and from the last
 _DEPTH_ROWS = 4
 _ROW_POINTS = 3.0
 _SAME_PLACE_POINTS = 14.0
 _MIN_PAGES = 3
 _DEEP_SHARE = 0.25
 _NUMBER = re.compile(
-    r"\W*(?:page|seite|p\.)?\s*(?P<label>\d{1,4}|[ivxlcdm]{1,8}|[A-Z]{1,2}-\d{1,4})\W*(?:(?:of|/|von)\s*\d+)?\W*",
+    r"\W*(?:page|seite|p\.)?\s*(?P<label>\d{1,5}|[ivxlcdm]{1,8}|[A-Z]{1,2}-\d{1,5})\W*(?:(?:of|/|von)\s*\d+)?\W*",
     re.I,
 )
+_END_NUMBERS = re.compile(r"^\d+\s+|\s+\d+$")
 _ROMAN_OR_DIGITS = re.compile(r"\d+|\b[ivxlcdm]+\b", re.I)
 
 
@@ -39,6 +41,11 @@ class _Row:
     def text(self) -> str:
         return " ".join(segment.text for segment in self.segments)
 
+    @property
+    def words(self) -> str:
+        """Without the page number."""
+        return _END_NUMBERS.sub("", self.text)
+
 
 def strip(pages: Sequence[PageText]) -> tuple[list[PageText], dict[int, str]]:
     """The pages without furniture, and the number printed on each page where one was found.
@@ -51,33 +58,35 @@ def strip(pages: Sequence[PageText]) -> tuple[list[PageText], dict[int, str]]:
     places = _places(row for ends in edges.values() for end in ends for row in end)
     numbered = sum(any(_is_number(end[:1]) for end in ends) for ends in edges.values())
     marginal = Counter(_key(line) for page in pages for line in set(page.turned))
-    drop: dict[int, set[Segment]] = {}
-    labels: dict[int, str] = {}
-    seen: set[str] = set()
     elsewhere = _Elsewhere(pages, edges)
+    labels: dict[int, str] = {}
+    said: set[str] = {""}
+    stripped = []
     for page in pages:
-        drop[page.number] = set()
-        for end in edges[page.number]:
-            for row in end:
-                if not _is_furniture(row, places, len(pages), numbered):
-                    break
-                found = _label(row)
-                if found and page.number not in labels:
-                    labels[page.number] = found
-                if row.key and row.key not in seen and not elsewhere.says(row.key):
-                    seen.add(row.key)
-                    continue
-                seen.add(row.key)
-                drop[page.number].update(row.segments)
-    stripped = [
-        replace(
-            page,
-            segments=tuple(s for s in page.segments if s not in drop[page.number]),
-            turned=tuple(t for t in page.turned if len(t) > 1 and marginal[_key(t)] == 1),
+        top, bottom = edges[page.number]
+        heads = _outermost(top, places, len(pages), numbered)
+        feet = _outermost(bottom, places, len(pages), numbered)
+        for row in (*heads, *feet):
+            found = _label(row)
+            if found:
+                labels.setdefault(page.number, found)
+        kept = [row for row in heads if row.key not in said and not elsewhere.says(row.key)]
+        said.update(row.key for row in heads)
+        gone = {segment for row in (*heads, *feet) for segment in row.segments}
+        stripped.append(
+            replace(
+                page,
+                segments=tuple(s for s in page.segments if s not in gone),
+                heads=tuple(row.words for row in kept),
+                turned=tuple(t for t in page.turned if len(t) > 1 and marginal[_key(t)] == 1),
+            )
         )
-        for page in pages
-    ]
     return stripped, labels
+
+
+def _outermost(end: list[_Row], places: dict[str, list[float]], pages: int, numbered: int) -> list[_Row]:
+    """The rows of one end that are furniture: from the edge inward, up to the first that is not."""
+    return list(itertools.takewhile(lambda row: _is_furniture(row, places, pages, numbered), end))
 
 
 class _Elsewhere:
@@ -99,10 +108,10 @@ class _Elsewhere:
 
 def _edge(page: PageText, *, top: bool) -> list[_Row]:
     """Up to four rows at one end of the page, the outermost first."""
-    zone = page.height * _ZONE_SHARE
-    near = [s for s in page.segments if (s.baseline < zone if top else s.baseline > page.height - zone)]
     rows: list[list[Segment]] = []
-    for segment in sorted(near, key=lambda s: s.baseline if top else -s.baseline):
+    for segment in sorted(page.segments, key=lambda s: s.baseline if top else -s.baseline):
+        if rows and abs(rows[0][0].baseline - segment.baseline) > page.height * _ZONE_SHARE:
+            break
         if rows and abs(rows[-1][0].baseline - segment.baseline) <= _ROW_POINTS:
             rows[-1].append(segment)
         elif len(rows) == _DEPTH_ROWS:
@@ -149,6 +158,6 @@ def _label(row: _Row) -> str:
         if match:
             return match["label"]
     if row.key and len(row.segments) == 1:
-        ends = re.match(r"(\d{1,4})\b", row.text) or re.search(r"\b(\d{1,4})\W*$", row.text)
+        ends = re.match(r"(\d{1,5})\b", row.text) or re.search(r"\b(\d{1,5})\W*$", row.text)
         return ends[1] if ends else ""
     return ""

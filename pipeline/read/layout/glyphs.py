@@ -33,6 +33,20 @@ _REPLACED = {
     0x02: SOFT_HYPHEN,  # PDFium's mark for a hyphen that ends a line
     0xFFFE: SOFT_HYPHEN,
 }
+_ACCENTS = {
+    "\u00a8": "\u0308",
+    "\u00b4": "\u0301",
+    "\u0060": "\u0300",
+    "\u02c6": "\u0302",
+    "\u005e": "\u0302",
+}
+_ACCENTS |= {
+    "\u02dc": "\u0303",
+    "\u00b8": "\u0327",
+    "\u02c7": "\u030c",
+    "\u02da": "\u030a",
+    "\u00af": "\u0304",
+}
 
 Glyph = tuple[str, float, float]
 """Text, left and right edge in reading direction of its word."""
@@ -173,6 +187,8 @@ def _follows(glyphs: list[Glyph], style: _Style, x0: float, x1: float, edge: flo
 
 
 def _word(glyphs: list[Glyph], style: _Style) -> Word:
+    if any(text in _ACCENTS for text, _, _ in glyphs):
+        glyphs = _accented(glyphs)
     rtl = any(is_rtl(char) for text, _, _ in glyphs for char in text)
     return Word(
         text=_logical(glyphs) if rtl else "".join(glyph[0] for glyph in glyphs),
@@ -186,6 +202,32 @@ def _word(glyphs: list[Glyph], style: _Style) -> Word:
         spaced=style.spaced,
         rtl=rtl,
     )
+
+
+def _accented(glyphs: list[Glyph]) -> list[Glyph]:
+    """Accents drawn on top of a letter, before or after it, as one letter ("¨u" is "ü")."""
+    out: list[Glyph] = []
+    waiting = ""
+    for text, x0, x1 in glyphs:
+        if waiting:
+            before, b0, b1 = out.pop()
+            on_next = x0 <= (b0 + b1) / 2 <= x1 and text.isalpha()
+            out.append(
+                (unicodedata.normalize("NFC", text + waiting), x0, x1) if on_next else (before, b0, b1)
+            )
+            waiting = ""
+            if on_next:
+                continue
+            out.append((text, x0, x1))
+            continue
+        centre = (x0 + x1) / 2
+        if text in _ACCENTS and out and out[-1][1] <= centre <= out[-1][2] and out[-1][0].isalpha():
+            letter, b0, b1 = out.pop()
+            out.append((unicodedata.normalize("NFC", letter + _ACCENTS[text]), b0, b1))
+            continue
+        waiting = _ACCENTS.get(text, "")
+        out.append((text, x0, x1))
+    return out
 
 
 def is_rtl(char: str) -> bool:

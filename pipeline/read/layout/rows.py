@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from pipeline.read.layout.segments import Segment
 
 BULLET = re.compile(r"[•‣◦▪▫■□●○➢➤►✓✔·∙⁃–—*o-]|[\uf000-\uf0ff]")
 ENUMERATOR = re.compile(
-    r"\(?(?:\d{1,3}(?:\.\d{1,3}){0,5}|[a-z]{1,2}|[A-Z]|[ivxlc]{1,6}|[IVXLC]{1,6})[.):]|\d{1,2}(?:\.\d{1,3}){1,5}|§+ ?\d[\w.]*"
+    r"\(?(?:\d{1,3}(?:\.\d{1,3}){0,5}|[a-z]{1,2}|[A-Z]|[ivxlc]{1,6}|[IVXLC]{1,6})[.):]"
+    r"|\d{1,2}(?:\.\d{1,3}){1,5}|§+ ?\d[\w.]*"
 )
 _NAMED = re.compile(
     r"(?:item|part|section|chapter|article|note|schedule|annex|appendix|exhibit|figure|fig\.|table)\s+[\w.()-]{1,8}[.:]?",
@@ -21,7 +23,9 @@ _OPENERS = re.compile(r"[$€£¥]\s?\(?|\(|US\$|C\$|A\$")
 _CLOSERS = re.compile(r"\)?\s?%?\)?|\)?\s?(?:bps|pts)|[*†‡]|\([a-z\d]\)")
 _LEADERS = re.compile(r"(?:[ ]?[.·…_]){4,}[ ]?|(?:[.…]\s){3,}")
 _SAME_LINE = 0.5
-_WIDE_EM = 1.6
+_NEAR_LINES = 2
+_MIN_GUTTER_POINTS = 3.0
+_PROSE_GAP_EM = 1.2
 _TABLE_GAP_EM = 3.0
 _MIN_PROSE_WORDS = 5
 _LABEL_SHARE = 0.7
@@ -54,15 +58,25 @@ def rows(segments: Sequence[Segment]) -> list[Row]:
         else:
             lines.append([segment])
     ordered = [sorted(line, key=lambda s: s.x0) for line in lines]
-    found = [
-        _row(line, lonely=_single(ordered, i - 1) and _single(ordered, i + 1))
-        for i, line in enumerate(ordered)
-    ]
+    found = [_row(line, aligned=_aligned(ordered, i)) for i, line in enumerate(ordered)]
     return _joined_labels(_labelled(found))
 
 
-def _single(lines: list[list[Segment]], i: int) -> bool:
-    return not 0 <= i < len(lines) or len(lines[i]) == 1
+def _aligned(lines: list[list[Segment]], at: int) -> bool:
+    """Whether a gap of this line stands above or below a gap of a line nearby, as in a table."""
+    if all(len(line) == 1 for line in lines[max(0, at - 1) : at] + lines[at + 1 : at + 2]):
+        return False
+    near = [line for line in lines[max(0, at - _NEAR_LINES) : at + _NEAR_LINES + 1] if line is not lines[at]]
+    theirs = [gap for line in near for gap in _gaps(line)]
+    return any(
+        min(gap[1], other[1]) - max(gap[0], other[0]) >= _MIN_GUTTER_POINTS
+        for gap in _gaps(lines[at])
+        for other in theirs
+    )
+
+
+def _gaps(line: list[Segment]) -> list[tuple[float, float]]:
+    return [(a.x1, b.x0) for a, b in itertools.pairwise(line)]
 
 
 def _level(a: Segment, b: Segment) -> bool:
@@ -70,7 +84,7 @@ def _level(a: Segment, b: Segment) -> bool:
     return overlap >= _SAME_LINE * min(a.size, b.size)
 
 
-def _row(line: list[Segment], *, lonely: bool) -> Row:
+def _row(line: list[Segment], *, aligned: bool) -> Row:
     first = line[0]
     if len(line) == 1:
         cells = tuple(cell.strip() for cell in _LEADERS.split(first.text) if cell.strip())
@@ -79,8 +93,14 @@ def _row(line: list[Segment], *, lonely: bool) -> Row:
     whole = _whole(line)
     if len(line) == 2 and (_is_mark(first.text) or _NAMED.fullmatch(first.text)):
         return Row(whole, (whole.text,), mark=_is_mark(first.text))
-    gap = max(b.x0 - a.x1 for a, b in zip(line, line[1:], strict=False)) / first.size
-    if lonely and gap <= _TABLE_GAP_EM and whole.words >= _MIN_PROSE_WORDS and not _has_figures(line):
+    if any(_LEADERS.search(s.text) for s in line):
+        return Row(whole, _cells(line), table=True)
+    widest = max(right - left for left, right in _gaps(line)) / first.size
+    if (
+        widest <= (_PROSE_GAP_EM if aligned else _TABLE_GAP_EM)
+        and whole.words >= _MIN_PROSE_WORDS
+        and not _has_figures(line)
+    ):
         return Row(whole, (whole.text,), mark=_begins_with_mark(whole.text))
     return Row(whole, _cells(line), table=True)
 

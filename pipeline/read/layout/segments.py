@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.read.layout.glyphs import Glyphs, Word, restore
 
-_GAP_EM = 0.9  # columns and cells are further apart than this
+_GAP_EM = 0.65  # columns and cells are further apart than this
 _OVERLAP_EM = 0.6
 _SPACE_EM = 0.2
 _RTL_SPACE_EM = 0.12
@@ -22,7 +22,7 @@ _BUCKET_POINTS = 4.0
 _SUPERSCRIPT_SIZE = 0.82
 _SUPERSCRIPT_RAISE_EM = 0.15
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_MOSTLY = 0.8
+_MOSTLY = 0.97
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,18 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class PageText:
-    """The segments of one page. ``turned`` are lines that run up or down the margin. ``hidden`` says
-    that the text is an invisible layer over a scan, whose font sizes mean little; ``rtl`` that the page
-    was mirrored. ``inked`` is False for a page on which nothing at all is drawn."""
+    """The segments of one page.
+
+    ``heads`` are running heads to keep, ``turned`` are lines that run up or down the margin. ``hidden``
+    says that the text is an invisible layer over a scan, whose font sizes mean little; ``rtl`` that the
+    page was mirrored. ``inked`` is False for a page on which nothing at all is drawn.
+    """
 
     number: int
     width: float
     height: float
     segments: tuple[Segment, ...]
+    heads: tuple[str, ...] = ()
     turned: tuple[str, ...] = ()
     hidden: bool = False
     rtl: bool = False

@@ -12,6 +12,7 @@ _HYPHENS = ("-", "\N{HYPHEN}", SOFT_HYPHEN)
 _WORD = re.compile(r"[^\W\d_]+(?:[-\N{HYPHEN}][^\W\d_]+)*")
 _STEM = re.compile(rf"([-\N{{HYPHEN}}]?)([^\W\d_]+)[-\N{{HYPHEN}}{SOFT_HYPHEN}]$")
 _HEAD = re.compile(r"[^\W\d_]+")
+_TIGHT = re.compile(r"\w[–—]$|\S@$|(?:://|www\.)\S*[/_.=&?%-]$|://$")
 _KNOWN = 2
 
 
@@ -28,9 +29,8 @@ class Joiner:
         """The text, and the offset at which each line begins (with its end as one more)."""
         text = ""
         starts = []
-        for i, line in enumerate(lines):
-            last = i + 1 == len(lines)
-            line = _plain(line, last=last)
+        for i, raw in enumerate(lines):
+            line = _plain(raw, last=i + 1 == len(lines))
             if text:
                 text = self._seam(text, line)
             starts.append(len(text))
@@ -46,6 +46,8 @@ class Joiner:
             return text[:-1] + "-"
         if text.endswith(SOFT_HYPHEN):
             text = text[:-1] + "-"
+        if _TIGHT.search(text[-200:]) and line[:1].isalnum():
+            return text
         return text if _unspaced(text[-1]) and _unspaced(line[:1]) else text + " "
 
     def _is_one_word(self, stem: re.Match[str], head: str, hyphen: str) -> bool:
