@@ -91,7 +91,8 @@ class Originals:
             document = wire.decode(path.read_bytes())
         except (OSError, DamagedFileError) as error:
             raise StorageError(
-                f"The stored text of {key.document_id!r} version {key.version} cannot be read: {error}.",
+                f"The stored text of {key.document_id!r} version {key.version} cannot be read "
+                f"({error.__cause__ or error}).",
                 remedy="Ingest the document again, or restore the data directory from a backup.",
             ) from error
         return replace(document, id=key.document_id, version=key.version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import unicodedata
 import uuid
 from collections.abc import Mapping
@@ -76,7 +77,9 @@ def claim(source: Source, limits: Limits) -> Claim:
     Raises InvalidRequestError, LimitExceededError, or ReadError for a file that cannot be opened.
     """
     if (source.data is None) == (source.text is None):
-        raise InvalidRequestError(f"{source.name!r} must have either a file or a text.")
+        raise InvalidRequestError(
+            f"{source.name!r} must have either a file or a text.", remedy="Give one of data and text."
+        )
     size, sha256 = _measure(source, limits)
     metadata = indexable(source.metadata)
     title = " ".join(clean(source.title or "").split())[:MAX_TITLE_CHARS]
@@ -144,7 +147,10 @@ def _measure(source: Source, limits: Limits) -> tuple[int, str]:
 
 def _measure_file(path: Path, limits: Limits) -> tuple[int, str]:
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device may have no end
+            raise ReadError(f"{path} is not a file.", remedy="Name a file.")
+        size = status.st_size
         _check_size(str(path), size, limits)
         with path.open("rb") as file:
             return size, hashlib.file_digest(file, "sha256").hexdigest()
