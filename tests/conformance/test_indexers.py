@@ -1,0 +1,425 @@
+"""Every indexer does what the exact one does, on the same points and questions.
+
+A plugin that keeps its indexes in a folder has a ``path`` in its ``Config``.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from indexers.exact import ExactIndexer
+from pipeline import plugins
+from pipeline.errors import FingerprintMismatchError, IndexingError
+from pipeline.filters import EVERYTHING, And, AnyOf, Equals, Exists, Filter, Not, Or, Range
+from pipeline.points import MAX_LIMIT
+from pipeline.seams import Indexer, IndexSchema, IndexSearch
+from pipeline.types import Match, Point, SparseVector
+
+DIM = 32
+SCHEMA = IndexSchema("model@1", DIM, True, {"analyser": "words", "avg_len": 12.5})
+NAME = "tenant/collection/passages"
+Reopen = Callable[[], Indexer]
+
+
+def point(i: int, generation: int = 0) -> Point:
+    """A point that depends on its number and generation alone; some payloads lack some fields."""
+    rng = np.random.default_rng([i, generation])
+    dense = rng.standard_normal(DIM) + 3 * np.random.default_rng([i % 7]).standard_normal(DIM)
+    terms = np.unique(rng.zipf(1.4, 12) % 60).astype(np.uint32)
+    payload: dict[str, Any] = {
+        "_document_id": f"документ {i % 40}",
+        "_version": 1 + generation,
+        "_ordinal": i,
+        "_start": 100 * i,
+        "_page_start": None if i % 2 else i // 10,
+        "year": 1860 + i % 10,
+        "rare": i % 200 == 0,
+        "published": f"20{i % 30:02d}-0{1 + i % 9}-15",
+        "mixed": [1, "1", 1.5, "true", True, "naïve", "nai\u0308ve"][i % 7],
+    }
+    if i % 3:
+        payload["tags"] = [f"tag {j}" for j in range(i % 4)]
+        payload["publisher"] = {"country": "FR" if i % 2 else "États-Unis", "a.b": {"c": -float(i)}}
+    weights = rng.uniform(0.2, 2.4, len(terms)).astype(np.float32)
+    key = str(uuid.uuid5(uuid.NAMESPACE_OID, str(i)))
+    return Point(key, payload, unit(dense), SparseVector(terms, weights))
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def dense_query(i: int) -> np.ndarray:
+    return unit(point(i).dense + 0.1 * np.random.default_rng([1, i]).standard_normal(DIM))
+
+
+def sparse_query(i: int) -> SparseVector:
+    rng = np.random.default_rng([2, i])
+    terms = np.unique(np.append(rng.integers(0, 60, 5), 10**9)).astype(np.uint32)
+    return SparseVector(terms, rng.integers(1, 4, len(terms)).astype(np.float32))
+
+
+@pytest.fixture(scope="module", params=plugins.names("indexers"))
+def plugin(request: pytest.FixtureRequest) -> Any:
+    return plugins._module("indexers", request.param)
+
+
+def opener(plugin: Any, path: Path) -> Reopen:
+    return lambda: plugin.build(plugin.TINY.model_copy(update={"path": path / "index"}))
+
+
+@pytest.fixture
+def reopen(plugin: Any, tmp_path: Path) -> Reopen:
+    return opener(plugin, tmp_path)
+
+
+@pytest.fixture
+def indexer(reopen: Reopen) -> Iterator[Indexer]:
+    opened = reopen()
+    opened.create(NAME, SCHEMA)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def filled(plugin: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Indexer, Indexer]]:
+    """An index and the oracle with the same 400 points, some of them deleted and replaced."""
+    tested, oracle = opener(plugin, tmp_path_factory.mktemp("filled"))(), ExactIndexer(None)
+    for each in (tested, oracle):
+        each.create(NAME, SCHEMA)
+        each.upsert(NAME, [point(i) for i in range(450)])
+        each.delete(NAME, Range("_ordinal", gte=400))
+        each.upsert(NAME, [point(i, 1) for i in range(50, 90)])
+    tested.flush()
+    yield tested, oracle
+    tested.close()
+
+
+def assert_same(found: list[Match], oracle: Indexer, search: IndexSearch) -> None:
+    """Same scores in the same order, same points; points of equal score may differ where a list ends."""
+    everything = IndexSearch(MAX_LIMIT, search.dense, search.sparse, search.filter)
+    expected = oracle.search(NAME, [everything])[0]
+    scores = {match.id: match.score for match in expected}
+    assert [m.score for m in found] == pytest.approx(
+        [m.score for m in expected][: search.limit], rel=1e-4, abs=1e-5
+    )
+    assert [scores[m.id] for m in found] == pytest.approx([m.score for m in found], rel=1e-4, abs=1e-5)
+    assert len({m.id for m in found}) == len(found)
+    assert found == sorted(found, key=lambda m: (-m.score, m.id))
+    payloads = {match.id: match.payload for match in expected}
+    assert all(match.payload == payloads[match.id] for match in found)
+
+
+SELECTIVITY: dict[str, Filter] = {
+    "all": EVERYTHING,
+    "0.5 %": Equals("rare", "true"),
+    "10 %": Equals("year", 1863),
+    "90 %": Not(Equals("year", 1863)),
+    "one document": And((Equals("_document_id", "документ 3"), AnyOf("_ordinal", tuple(range(200))))),
+    "none": Or(()),
+}
+
+
+@pytest.mark.parametrize("where", SELECTIVITY.values(), ids=SELECTIVITY.keys())
+@pytest.mark.parametrize("limit", [1, 10, 300])
+def test_searches_equal_the_oracle(filled: tuple[Indexer, Indexer], where: Filter, limit: int) -> None:
+    tested, oracle = filled
+    dense = [IndexSearch(limit, dense=dense_query(i), filter=where) for i in range(0, 400, 50)]
+    lexical = [IndexSearch(limit, sparse=sparse_query(i), filter=where) for i in range(8)]
+    for search, found in zip(dense + lexical, tested.search(NAME, dense + lexical), strict=True):
+        assert_same(found, oracle, search)
+
+
+FIELDS = ["year", "rare", "published", "mixed", "tags", "publisher.country", "publisher.a.b.c", "nothing"]
+FIELDS += ["_document_id", "_ordinal", "_start", "_page_start"]
+VALUES = st.sampled_from(
+    [
+        1,
+        1.0,
+        "1",
+        1.5,
+        "true",
+        "false",
+        "naïve",
+        "FR",
+        "États-Unis",
+        "tag 1",
+        1865,
+        0,
+        0.0,
+        -0.0,
+        -7,
+        700,
+        "2004-05-15",
+        "документ 3",
+        "",
+        "?",
+    ]
+)
+BOUND = st.none() | st.sampled_from([-100.0, 0.0, 1.0, 1.5, 100.0, 1863.0, 2500.0, 1.1e9])
+RANGES = st.builds(Range, st.sampled_from(FIELDS), BOUND, BOUND, BOUND, BOUND).filter(
+    lambda r: any(b is not None for b in (r.gt, r.gte, r.lt, r.lte))
+)
+LEAVES = st.one_of(
+    st.builds(Equals, st.sampled_from(FIELDS), VALUES),
+    st.builds(AnyOf, st.sampled_from(FIELDS), st.lists(VALUES, max_size=4).map(tuple)),
+    st.builds(Exists, st.sampled_from([*FIELDS, "publisher", "publisher.a", "publi"])),
+    RANGES,
+)
+FILTERS = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda parts: And(tuple(parts))),
+        st.lists(inner, max_size=3).map(lambda parts: Or(tuple(parts))),
+        inner.map(Not),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=FILTERS)
+def test_any_filter_means_the_same(filled: tuple[Indexer, Indexer], where: Filter) -> None:
+    tested, oracle = filled
+    assert list(tested.points(NAME, where)) == list(oracle.points(NAME, where))
+    assert tested.count(NAME, where) == oracle.count(NAME, where)
+
+
+def test_scores_follow_every_change(indexer: Indexer) -> None:
+    """Document frequencies count the points there are, after deletes and replacements as well."""
+    oracle = ExactIndexer(None)
+    oracle.create(NAME, SCHEMA)
+    for step in range(6):
+        for each in (indexer, oracle):
+            each.upsert(NAME, [point(i, step) for i in range(40 * step, 40 * step + 60)])
+            each.delete(NAME, Equals("mixed", 1))
+            if step == 3:
+                each.flush()
+                each.optimize(NAME)
+        for search in (IndexSearch(20, sparse=sparse_query(step)), IndexSearch(20, dense=dense_query(step))):
+            assert_same(indexer.search(NAME, [search])[0], oracle, search)
+    empty = Point(
+        point(0).id, {}, point(0).dense, SparseVector(np.empty(0, np.uint32), np.empty(0, np.float32))
+    )
+    for each in (indexer, oracle):
+        each.upsert(NAME, [empty])
+    search = IndexSearch(20, sparse=sparse_query(1))
+    assert_same(indexer.search(NAME, [search])[0], oracle, search)
+
+
+def test_the_last_of_equal_ids_is_kept(indexer: Indexer) -> None:
+    indexer.upsert(
+        NAME, [point(1), point(2), Point(point(1).id, {"new": True}, point(1).dense, point(1).sparse)]
+    )
+    assert dict(indexer.points(NAME))[point(1).id] == {"new": True}
+    assert indexer.count(NAME) == 2
+
+
+def test_an_empty_index_answers(indexer: Indexer) -> None:
+    assert indexer.search(NAME, []) == []
+    assert indexer.search(
+        NAME, [IndexSearch(5, dense=dense_query(0)), IndexSearch(5, sparse=sparse_query(0))]
+    ) == [[], []]
+    indexer.upsert(NAME, [])
+    indexer.delete(NAME, EVERYTHING)
+    indexer.optimize(NAME)
+    assert indexer.count(NAME) == 0
+    assert list(indexer.points(NAME)) == []
+    nothing_asked = SparseVector(np.empty(0, np.uint32), np.empty(0, np.float32))
+    indexer.upsert(NAME, [point(0)])
+    assert indexer.search(NAME, [IndexSearch(5, sparse=nothing_asked)]) == [[]]
+
+
+def test_lexical_only_and_dense_only(indexer: Indexer) -> None:
+    indexer.create("words", IndexSchema("f", None, True, {}))
+    indexer.create("vectors", IndexSchema("f", DIM, False, {}))
+    indexer.upsert("words", [Point(point(i).id, {"i": i}, None, point(i).sparse) for i in range(30)])
+    indexer.upsert("vectors", [Point(point(i).id, {"i": i}, point(i).dense) for i in range(30)])
+    term = point(4).sparse
+    assert indexer.search("words", [IndexSearch(30, sparse=term)])[0][0].payload == {"i": 4}
+    assert indexer.search("vectors", [IndexSearch(1, dense=point(9).dense)])[0][0].payload == {"i": 9}
+    for name, search in (
+        ("words", IndexSearch(1, dense=point(9).dense)),
+        ("vectors", IndexSearch(1, sparse=term)),
+    ):
+        with pytest.raises(IndexingError):
+            indexer.search(name, [search])
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "tenant/collection/units", "平家物語/第一章/units", "a" * 900, "../..", 'Ü?*|:"<> ']
+)
+def test_any_name_and_no_mixing(indexer: Indexer, reopen: Reopen, name: str) -> None:
+    other = name.swapcase() + "."
+    for each in (name, other):
+        indexer.create(each, SCHEMA)
+    indexer.upsert(name, [point(1)])
+    assert indexer.count(other) == 0
+    assert indexer.names() == sorted([NAME, name, other])
+    indexer.close()
+    again = reopen()
+    assert (again.count(name), again.count(other)) == (1, 0)
+    again.drop(name)
+    again.drop(name)
+    assert again.names() == sorted([NAME, other])
+    assert again.schema(name) is None
+    again.create(name, SCHEMA)
+    assert again.count(name) == 0
+    again.close()
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "a\nb", "a" * 1001])
+def test_impossible_names_are_refused(indexer: Indexer, name: str) -> None:
+    with pytest.raises(IndexingError, match="cannot be named"):
+        indexer.create(name, SCHEMA)
+
+
+def test_a_restart_changes_nothing(indexer: Indexer, reopen: Reopen) -> None:
+    indexer.upsert(NAME, [point(i) for i in range(100)])
+    indexer.delete(NAME, Range("_ordinal", lt=10))
+    indexer.flush()
+    searches = [IndexSearch(10, dense=dense_query(50)), IndexSearch(10, sparse=sparse_query(0))]
+    before = indexer.search(NAME, searches), list(indexer.points(NAME))
+    indexer.close()
+    again = reopen()
+    assert (again.search(NAME, searches), list(again.points(NAME))) == before
+    assert again.schema(NAME) == SCHEMA
+    again.upsert(NAME, [point(0)])
+    assert again.count(NAME) == 91
+    again.close()
+
+
+def test_another_fingerprint_is_refused(indexer: Indexer) -> None:
+    indexer.create(NAME, IndexSchema(SCHEMA.fingerprint, DIM, True, {"avg_len": 99}))
+    assert indexer.schema(NAME) == SCHEMA
+    for other in (IndexSchema("model@2", DIM, True, {}), IndexSchema("model@1", 64, True, {})):
+        with pytest.raises(FingerprintMismatchError, match=r"model@1.*cannot hold"):
+            indexer.create(NAME, other)
+    with pytest.raises(IndexingError):
+        indexer.create("nothing", IndexSchema("f", None, False, {}))
+
+
+def test_ten_thousand_questions_at_once(indexer: Indexer) -> None:
+    indexer.upsert(NAME, [point(i) for i in range(20)])
+    queries = [IndexSearch(1, dense=point(i % 20).dense) for i in range(10_000)]
+    found = indexer.search(NAME, queries)
+    assert [matches[0].payload["_ordinal"] for matches in found] == [i % 20 for i in range(10_000)]
+
+
+def test_thousands_of_points_in_id_order(indexer: Indexer) -> None:
+    points = [point(i) for i in range(2500)]
+    indexer.upsert(NAME, points)
+    assert [key for key, _ in indexer.points(NAME)] == sorted(p.id for p in points)
+    third = list(indexer.points(NAME, Range("_ordinal", gte=1000, lt=2200)))
+    assert sorted(payload["_ordinal"] for _, payload in third) == list(range(1000, 2200))
+    indexer.flush()
+    indexer.optimize(NAME)
+    queries = [IndexSearch(10, dense=dense_query(i)) for i in range(0, 2500, 50)]
+    oracle = ExactIndexer(None)
+    oracle.create(NAME, SCHEMA)
+    oracle.upsert(NAME, points)
+    pairs = zip(indexer.search(NAME, queries), oracle.search(NAME, queries), strict=True)
+    recalls = [len({m.id for m in a} & {m.id for m in b}) / 10 for a, b in pairs]
+    assert np.mean(recalls) >= 0.95
+
+
+def broken_points() -> dict[str, Point]:
+    good = point(5)
+    nan, short = good.dense.copy(), good.dense[:-1]
+    nan[3] = np.nan
+    unsorted = SparseVector(np.array([5, 3], np.uint32), np.ones(2, np.float32))
+    repeated = SparseVector(np.array([3, 3], np.uint32), np.ones(2, np.float32))
+    negative = SparseVector(np.array([3], np.uint32), -np.ones(1, np.float32))
+    return {
+        "NaN": Point(good.id, {}, nan, good.sparse),
+        "dimension": Point(good.id, {}, short, good.sparse),
+        "length": Point(good.id, {}, 2 * good.dense, good.sparse),
+        "no dense": Point(good.id, {}, None, good.sparse),
+        "no words": Point(good.id, {}, good.dense, None),
+        "unsorted": Point(good.id, {}, good.dense, unsorted),
+        "repeated": Point(good.id, {}, good.dense, repeated),
+        "negative": Point(good.id, {}, good.dense, negative),
+        "id": Point("doc-1", {}, good.dense, good.sparse),
+        "upper-case id": Point(good.id.upper(), {}, good.dense, good.sparse),
+        "payload NaN": Point(good.id, {"x": float("nan")}, good.dense, good.sparse),
+        "payload object": Point(good.id, {"x": object()}, good.dense, good.sparse),
+        "payload surrogate": Point(good.id, {"x": "\ud800"}, good.dense, good.sparse),
+    }
+
+
+@pytest.mark.parametrize("case", broken_points())
+def test_one_bad_point_and_nothing_is_written(indexer: Indexer, case: str) -> None:
+    indexer.upsert(NAME, [point(1)])
+    with pytest.raises(IndexingError):
+        indexer.upsert(NAME, [point(1, 1), *[point(i) for i in range(10, 1200)], broken_points()[case]])
+    assert list(indexer.points(NAME)) == [(point(1).id, point(1).payload)]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        IndexSearch(0, dense=point(1).dense),
+        IndexSearch(MAX_LIMIT + 1, dense=point(1).dense),
+        IndexSearch(1, dense=point(1).dense[:-1]),
+        IndexSearch(1, dense=point(1).dense * np.nan),
+        IndexSearch(1, dense=point(1).dense * 3),
+        IndexSearch(1),
+        IndexSearch(1, dense=point(1).dense, sparse=point(1).sparse),
+    ],
+)
+def test_a_bad_search_is_refused(indexer: Indexer, search: IndexSearch) -> None:
+    with pytest.raises(IndexingError):
+        indexer.search(NAME, [search])
+
+
+def test_unknown_and_closed(indexer: Indexer) -> None:
+    for call in (
+        lambda: indexer.search("no", [IndexSearch(1, dense=dense_query(0))]),
+        lambda: indexer.upsert("no", [point(1)]),
+        lambda: indexer.delete("no", EVERYTHING),
+        lambda: indexer.count("no"),
+        lambda: list(indexer.points("no")),
+        lambda: indexer.optimize("no"),
+    ):
+        with pytest.raises(IndexingError, match="no index 'no'"):
+            call()
+    assert indexer.schema("no") is None
+    indexer.close()
+    indexer.close()
+    with pytest.raises(IndexingError, match="closed"):
+        indexer.count(NAME)
+
+
+def test_threads_read_and_write_together(indexer: Indexer) -> None:
+    """Eight threads write, search, flush and delete; what each wrote last is there in the end."""
+    failures: list[BaseException] = []
+
+    def work(worker: int) -> None:
+        try:
+            for round_ in range(5):
+                mine = [point(i, round_) for i in range(100 * worker, 100 * worker + 20)]
+                indexer.upsert(NAME, mine)
+                indexer.flush()
+                best = indexer.search(NAME, [IndexSearch(1, dense=mine[3].dense)])[0][0]
+                assert (best.id, best.payload["_version"]) == (mine[3].id, round_ + 1)
+            indexer.delete(NAME, And((Range("_ordinal", gte=100 * worker + 10, lt=100 * worker + 100),)))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    expected = {point(i, 4).id: point(i, 4).payload for w in range(8) for i in range(100 * w, 100 * w + 10)}
+    assert {key: dict(payload) for key, payload in indexer.points(NAME)} == expected
