@@ -43,7 +43,7 @@ _TITLES = _words(
 # Before a number: "No. 5", "Fig. 2", "pp. 3-4". Otherwise an ordinary word.
 _NUMBERED = _words(
     "no nos fig figs art arts sec secs § eq eqs ref refs ch chap vol p pp para par tab pt ex exh cl reg "
-    "app n nr s abb kap abs bd no° núm cap pág стр гл рис табл п ред r rule stat c"
+    "app d n nr s abb kap abs bd no° núm cap pág стр гл рис табл п д кв ред r rule stat c"
 )
 # May end a sentence: they do where a common first word follows.
 _EITHER = _words(
@@ -61,6 +61,8 @@ _FIRST_WORDS = _words(
 _MONTHS = _words("januar februar märz april mai juni juli august september oktober november dezember jänner")
 _PARTS = _words("section article item chapter part rule clause schedule exhibit book annex appendix note")
 _WORD_BEFORE = re.compile(r"[^\s\"'“”‘’«»()\[\]{}/—–]*$")
+_ACRONYM = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
+_NUMBER = re.compile(r"[ivxlcIVXLC]+|\d[\d.]*")
 _WORD_AFTER = re.compile(rf"\s*[{re.escape(_OPENERS)}]*([^\W_]*)")
 
 _ITEM = re.compile(r"\s*(?:[-*•‣▪◦–—·●○■□►]\s|\(?(?:\d{1,3}|[ivxlc]{1,6}|[a-zA-Z])[.)]\s|[|>#])")
@@ -141,9 +143,10 @@ def _ends(text: str, forced: Sequence[int]) -> Iterator[int]:
 
 def _is_uncased(text: str, candidates: list[Span]) -> bool:
     """Whether sentences begin in lower case here, as in chats and automatic transcripts."""
-    followers = [text[end + 1 : end + 2] for _, end in candidates[:2000]]
+    stops = [end for stop, end in candidates[:2000] if end - stop == 1 and text[stop] == "."]
+    followers = [text[end + 1 : end + 2] for end in stops]
     lower = sum(c.islower() for c in followers)
-    return lower > 0.4 * sum(c.isalpha() for c in followers)
+    return lower > max(2, 0.4 * sum(c.isalpha() for c in followers))
 
 
 def _is_end(text: str, start: int, stop: int, end: int, uncased: bool) -> bool:
@@ -167,13 +170,14 @@ def _is_abbreviation(text: str, start: int, stop: int, following: str) -> bool:
     lower, next_lower = word.lower(), following.lower()
     if lower in _TITLES:
         return True
-    if word.isdigit() or re.fullmatch(r"[ivxlcIVXLC]+|\d[\d.]*", word):
+    if _NUMBER.fullmatch(word):
         return _is_numbering(text, start, stop - len(word), next_lower)
-    if lower in _NUMBERED and following[:1].isdigit():
+    is_code = any(c.isdigit() for c in following) or (following.isupper() and following not in "AI")
+    if lower in _NUMBERED and is_code:
         return True
-    initials = len(word) == 1 and word.isupper() and word not in "I"
-    if initials or lower in _EITHER or re.fullmatch(r"(?:[^\W\d_]\.)+[^\W\d_]", word):
-        return bool(following) and next_lower not in _FIRST_WORDS
+    is_initial = len(word) == 1 and word.isalpha() and word != "I"
+    if is_initial or lower in _EITHER or _ACRONYM.fullmatch(word):
+        return next_lower not in _FIRST_WORDS
     return False
 
 
