@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 
 from api import problems
-from api.build import open_longleaf
+from api.build import Longleaf, open_longleaf
+from api.incidents import Incidents
 from api.keys import KeyRing
 from api.routes import answer, collections, documents, health, search
 from api.sections import Settings
@@ -23,10 +24,12 @@ Offsets are half-open and count Unicode code points of the document's text. Erro
 documents with a stable `code` and a `remedy`. A refusal for load is 503 with `Retry-After`."""
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, longleaf: Longleaf | None = None) -> FastAPI:
     """The application; without settings they are gathered from file and environment.
 
-    Raises ConfigurationError when it would listen beyond this machine and no key exists.
+    A ``longleaf`` that is open already is used and left open; otherwise one is opened at start and
+    closed at shutdown. Raises ConfigurationError when it would listen beyond this machine and no key
+    exists.
     """
     settings = settings or load_settings()
     keys = KeyRing(settings.data)
@@ -34,10 +37,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with open_longleaf(settings) as longleaf:
-            # Opened before the first request, so that a damaged or occupied data directory stops the start.
-            longleaf.ledger, longleaf.indexer  # noqa: B018 - made by being asked for
-            service = Service.of(longleaf)
+        with nullcontext(longleaf) if longleaf else open_longleaf(settings) as opened:
+            opened.open_stores()
+            service = Service.of(opened)
             app.state.service = service
             if settings.server.preload:
                 service.preload()
@@ -58,5 +60,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app, settings.server.retry_after_seconds)
     for routes in (health, collections, documents, search, answer):
         app.include_router(routes.router)
+    app.add_middleware(Incidents)
     app.add_middleware(Gate, settings=settings.server, keys=keys)
     return app

@@ -7,16 +7,18 @@ from contextlib import ExitStack, contextmanager
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+from api.sections import PACKAGES
+from pipeline import plugins
 from pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pipeline.retrieve import Retriever
+
+    from api.sections import Settings
     from pipeline.answer import Answerer
     from pipeline.ingest import Ingestor
     from pipeline.ledger import Ledger
     from pipeline.lexical import Analyser
-    from pipeline.retrieve import Retriever
-
-    from api.sections import Settings
     from pipeline.seams import Embedder, Indexer, LanguageModel
 
 T = TypeVar("T")
@@ -54,6 +56,11 @@ class Longleaf:
         self.lock = RLock()
         self._closing = closing
 
+    def open_stores(self) -> None:
+        """Open ledger and index now, so that a damaged or occupied data directory is told at once."""
+        self.ledger.collections()
+        self.indexer.names()
+
     @once
     def ledger(self) -> Ledger:
         """The record of truth."""
@@ -66,14 +73,14 @@ class Longleaf:
     @once
     def indexer(self) -> Indexer:
         """The store of vectors and terms, under the data directory."""
-        indexer: Indexer = self.settings.plugin("indexer")
+        indexer: Indexer = self._plugin("indexer")
         self._closing.callback(indexer.close)
         return indexer
 
     @once
     def embedder(self) -> Embedder:
         """Text to vectors; loads its model."""
-        embedder: Embedder = self.settings.plugin("embedder")
+        embedder: Embedder = self._plugin("embedder")
         return embedder
 
     @once
@@ -128,7 +135,18 @@ class Longleaf:
 
         none = self.settings.language_model.spec == "none"
         model = None if none else lambda: self.language_model
-        return Answerer(self.retriever, self.embedder, model, self.settings.answer)
+        return Answerer(
+            self.retriever,
+            self.embedder,
+            model,
+            self.settings.answer,
+            lexical=self.settings.lexical,
+            documents=self.ledger,
+        )
+
+    def _plugin(self, section: str) -> Any:  # noqa: ANN401 - the seam decides the type
+        name = getattr(self.settings, section).name
+        return plugins.load(PACKAGES[section], name, **self.settings.plugin_options(section))
 
 
 @contextmanager

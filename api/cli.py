@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except _usage_error() as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "longleaf"
-        report_error("usage", _told(error), f"{path} --help", json="--json" in arguments)
+        if told := _told(error):  # empty after a help page that was shown for want of a command
+            report_error("usage", told, f"{path} --help", json="--json" in arguments)
         code = USAGE
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("stopped\n")

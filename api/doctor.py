@@ -122,7 +122,7 @@ def _disk(data: Path) -> Check:
 
 def _embedder(settings: Settings) -> Check:
     choice = settings.embedder
-    config = plugins.configure(PACKAGES["embedder"], choice.name, **choice.options)
+    config = plugins.configure(PACKAGES["embedder"], choice.name, **settings.plugin_options("embedder"))
     spec = getattr(config, "model", None)
     if not isinstance(spec, str):
         return Check("embedder", "ok", f"{choice.name} (no model)")

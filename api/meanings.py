@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import inspect
 import re
 import textwrap
@@ -25,16 +24,21 @@ def field_names(kind: type[Any]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
 
 
-@functools.cache
 def meanings(kind: type[Any]) -> dict[str, str]:
     """Field name to meaning, in order. A meaning that nobody wrote is empty."""
     names = field_names(kind)
     described = {}
     if issubclass(kind, pydantic.BaseModel):
         described = {name: field.description or "" for name, field in kind.model_fields.items()}
-    below = _strings_below(kind)
-    prose = inspect.getdoc(kind) or ""
-    return {name: described.get(name) or below.get(name) or _phrase(prose, name, names) for name in names}
+    found: dict[str, str] = {}
+    for ancestor in kind.__mro__:
+        if not field_names(ancestor):
+            continue
+        below = _strings_below(ancestor)
+        prose = ancestor.__doc__ or ""
+        for name in names:
+            found[name] = found.get(name) or below.get(name) or _phrase(prose, name, names)
+    return {name: described.get(name) or found.get(name, "") for name in names}
 
 
 def _strings_below(kind: type[Any]) -> dict[str, str]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
-from uuid import uuid4
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,7 +18,6 @@ from pipeline.errors import InvalidRequestError, LongleafError
 MEDIA_TYPE = "application/problem+json"
 MAX_DETAIL_CHARS = 600
 _CLIENT_CLOSED = 499
-_log = logging.getLogger("longleaf.http")
 
 
 class ProblemResponse(Response):
@@ -79,17 +76,19 @@ def install(app: FastAPI, retry_after_seconds: int) -> None:
         assert isinstance(error, RequestValidationError)
         return validation_problem(error.errors())
 
-    async def of_anything(request: Request, error: Exception) -> Response:
-        incident = uuid4().hex
-        _log.error("incident %s: %s on %s", incident, type(error).__name__, request.scope["path"])
-        return ProblemResponse(
-            500, "internal", "The service failed.", remedy=f"Report incident {incident}.", incident=incident
-        )
-
     app.add_exception_handler(LongleafError, of_longleaf)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
-    app.add_exception_handler(Exception, of_anything)
+
+
+def status_of(code: str) -> int:
+    """HTTP status of an error of the tree by its code; 500 for a code that no error has."""
+    kinds: list[type[LongleafError]] = [LongleafError]
+    for kind in kinds:
+        if kind.code == code:
+            return kind.status
+        kinds += kind.__subclasses__()
+    return LongleafError.status
 
 
 class Problem(BaseModel):

@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.answer import AnswerConfig
-from pipeline.lexical import LexicalConfig
 from pipeline.retrieve import RetrievalConfig
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import plugins
+from pipeline.answer import AnswerConfig
 from pipeline.chunk import ChunkConfig
+from pipeline.lexical import LexicalConfig
 from pipeline.read.limits import Limits
 
 # Settings section to the package its plugins live in.
@@ -137,7 +137,11 @@ class Settings(BaseModel):
     server: ServerSettings = ServerSettings()
     """The HTTP service."""
 
-    def plugin(self, section: str) -> Any:  # noqa: ANN401 - the seam decides the type
-        """Build the plugin chosen in ``section``. Raises ConfigurationError or what the plugin raises."""
+    def plugin_options(self, section: str) -> dict[str, Any]:
+        """The options of the plugin chosen in ``section``. An indexer that keeps files gets a folder of
+        its own under ``data``, unless its ``path`` is set."""
         choice: PluginChoice = getattr(self, section)
-        return plugins.load(PACKAGES[section], choice.name, **choice.options)
+        kind = type(plugins.configure(PACKAGES[section], choice.name))
+        stores = section == "indexer" and "path" in kind.model_fields
+        own = {"path": self.data / "index" / choice.name} if stores else {}
+        return {**own, **choice.options}

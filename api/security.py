@@ -50,7 +50,7 @@ def refuse_open_door(settings: ServerSettings, keys: KeyRing) -> None:
         )
 
 
-class ClientTooSlowError(Exception):
+class ClientTooSlowError(ConnectionError):
     """A client stopped reading its answer; the connection is dropped and nobody is told."""
 
 

@@ -106,28 +106,31 @@ def assemble(layers: list[Layer]) -> Settings:
     return settings
 
 
-def known_keys(chosen: Mapping[str, str] | None = None) -> Iterator[tuple[str, Any, type[Any]]]:
-    """Every dotted key with its default and the class it is a field of, sections in order. ``chosen``
-    names the plugin whose options are listed for a plugin section; without it, the default one's."""
-    default = Settings()
+def entries(settings: Settings) -> Iterator[tuple[str, Any, type[Any]]]:
+    """Every dotted key with its value and the class it is a field of, sections in order; for a plugin
+    section the options of the plugin that is chosen."""
     for section in Settings.model_fields:
-        value = getattr(default, section)
-        if section in PACKAGES:
-            name = (chosen or {}).get(section, value.name)
+        value = getattr(settings, section)
+        if isinstance(value, PluginChoice):
             yield f"{section}.name", value.name, Settings
-            own = value.options if name == value.name else {}
-            value = plugins.configure(PACKAGES[section], name, **own)
-        names = field_names(type(value))
-        for name in names:
-            yield f"{section}.{name}", getattr(value, name), type(value)
-        if not names and section not in PACKAGES:
+            value = plugins.configure(PACKAGES[section], value.name, **settings.plugin_options(section))
+        elif not field_names(type(value)):
             yield section, value, Settings
+        for name in field_names(type(value)):
+            yield f"{section}.{name}", getattr(value, name), type(value)
+
+
+def with_plugins(names: Mapping[str, str]) -> Settings:
+    """The defaults with these plugins instead, by section."""
+    default = Settings()
+    other = {s: PluginChoice(name=n) for s, n in names.items() if getattr(default, s).name != n}
+    return default.model_copy(update=other)
 
 
 def settings_table() -> list[tuple[str, str, Any, str]]:
     """Key, environment variable, default and meaning of every setting, for people."""
     rows = []
-    for key, default, owner in known_keys():
+    for key, default, owner in entries(Settings()):
         field = key.partition(".")[0] if owner is Settings else key.rpartition(".")[2]
         rows.append((key, variable(key), default, meanings(owner)[field]))
     return rows
@@ -181,7 +184,7 @@ def _parse(value: Any) -> Any:  # noqa: ANN401 - whatever TOML could say
 
 def _reject_unknown(merged: Tree, origins: Mapping[str, Layer]) -> None:
     names = {s: v["name"] for s, v in merged.items() if s in PACKAGES and isinstance(v, dict) and "name" in v}
-    known = [key for key, _, _ in known_keys(names)]
+    known = [key for key, _, _ in entries(with_plugins(names))]
     sections = {key.partition(".")[0] for key in known}
     for key, layer in origins.items():
         if key in known or (key in sections and not isinstance(merged.get(key), dict)):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from starlette.types import Receive
 
@@ -28,11 +29,56 @@ class Pool:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self._places = threading.BoundedSemaphore(workers + queue)
 
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """A place in the line, for a request that has something to do before its work can start.
+
+        Raises UnavailableError when the line is full. Given back once the work has really ended.
+        """
+        if not self._places.acquire(blocking=False):
+            raise UnavailableError(
+                f"Too much {self.name} work is waiting already.", remedy="Try again in a moment."
+            )
+        place = Place(self._threads)
+        try:
+            yield place
+        finally:
+            if place.job is None:
+                self._places.release()
+            else:
+                place.job.add_done_callback(lambda _: self._places.release())
+
     async def run(self, receive: Receive, work: Callable[[Cancelled], T]) -> T:
-        """Run ``work`` in a thread. Raises UnavailableError when the line is full, and
-        WorkCancelledError when the client disconnected (``receive`` tells) before it was done."""
+        """:meth:`Place.run` in a place of its own."""
+        with self.place() as place:
+            return await place.run(receive, work)
+
+    async def stream(
+        self, receive: Receive, produce: Callable[[Cancelled], Iterator[T]], *, heartbeat_seconds: float
+    ) -> AsyncGenerator[T | None, None]:
+        """:meth:`Place.stream` in a place of its own."""
+        with self.place() as place:
+            async for item in place.stream(receive, produce, heartbeat_seconds=heartbeat_seconds):
+                yield item
+
+    def close(self) -> None:
+        """Wait for running work; refuse what is still waiting."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+class Place:
+    """The right to run one piece of work in a pool's threads."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+        self.job: Future[Any] | None = None
+
+    async def run(self, receive: Receive, work: Callable[[Cancelled], T]) -> T:
+        """Run ``work`` in a thread. Raises WorkCancelledError when the client disconnected before it was
+        done, which ``receive`` tells once the body has been read."""
         cancelled = threading.Event()
-        job = self._submit(lambda: work(cancelled.is_set))
+        job: Future[T] = self._threads.submit(lambda: work(cancelled.is_set))
+        self.job = job
         done = _outcome(job)
         gone = asyncio.ensure_future(disconnect(receive))
         try:
@@ -48,7 +94,7 @@ class Pool:
 
     async def stream(
         self, receive: Receive, produce: Callable[[Cancelled], Iterator[T]], *, heartbeat_seconds: float
-    ) -> AsyncIterator[T | None]:
+    ) -> AsyncGenerator[T | None, None]:
         """Items as ``produce`` yields them in a thread; None after every ``heartbeat_seconds`` of
         silence. Ends early when the client disconnects. Raises what ``produce`` raises."""
         loop = asyncio.get_running_loop()
@@ -59,7 +105,7 @@ class Pool:
             for item in produce(cancelled.is_set):
                 loop.call_soon_threadsafe(items.put_nowait, item)
 
-        job = self._submit(work)
+        job = self.job = self._threads.submit(work)
         done = _outcome(job)
         gone = asyncio.ensure_future(disconnect(receive))
         try:
@@ -84,23 +130,6 @@ class Pool:
             cancelled.set()
             job.cancel()
             gone.cancel()
-
-    def close(self) -> None:
-        """Wait for running work; refuse what is still waiting."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
-
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
-        if not self._places.acquire(blocking=False):
-            raise UnavailableError(
-                f"Too much {self.name} work is waiting already.", remedy="Try again in a moment."
-            )
-        try:
-            job = self._threads.submit(work)
-        except BaseException:
-            self._places.release()
-            raise
-        job.add_done_callback(lambda _: self._places.release())
-        return job
 
 
 def _outcome(job: Future[T]) -> asyncio.Future[T]:

@@ -138,7 +138,8 @@ from pipeline import plugins
 for package in ("embedders", "indexers", "rerankers"):
     for name in plugins.names(package):
         importlib.import_module(f"{package}.{name}")
-print(*sorted({"torch", "transformers", "sentence_transformers", "faiss", "qdrant_client"} & set(sys.modules)))
+heavy = {"torch", "transformers", "sentence_transformers", "faiss", "qdrant_client", "qdrant_edge"}
+print(*sorted(heavy & set(sys.modules)))
 """
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True

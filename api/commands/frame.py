@@ -113,7 +113,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Body], Body]:
         own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
         shared = list(inspect.signature(_shared, eval_str=True).parameters.values())
 
-        def invoke(**options: object) -> None:
+        def invoke(**options: Any) -> None:  # noqa: ANN401 - typer gives what each parameter says
             common = {parameter.name: options.pop(parameter.name) for parameter in shared}
             raise typer.Exit(_run(body, options, **common))
 

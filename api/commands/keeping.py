@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.commands.frame import DONE, FAILED, Run, command
+
+if TYPE_CHECKING:
+    from pipeline.records import VersionKey
 
 _MARKS = {"ok": ("ok", "green"), "note": ("--", "yellow"), "missing": ("!!", "bold red")}
 
@@ -48,24 +51,53 @@ def doctor(
 
 def verify(
     run: Run,
-    collection: Annotated[str, typer.Option("--collection", "-c", help="Which collection.")] = "default",
+    quick: Annotated[bool, typer.Option("--quick", help="Do not read the stored files.")] = False,
 ) -> int:
-    """Compare the index with the ledger and change nothing.
+    """Compare index and files with the ledger, and change nothing.
 
     Example: longleaf verify
     """
-    return _reconcile(run, collection, repair=False)
+    from pipeline import reconcile
+
+    longleaf = run.longleaf
+    found = reconcile.verify(longleaf.ledger, longleaf.indexer, files=not quick)
+    clean = all(state.clean for state in found)
+    if run.json:
+        run.emit({"clean": clean, "collections": found})
+        return DONE if clean else FAILED
+    for state in found:
+        run.out.print(f"{state.collection}: {'in order' if state.clean else 'not in order'}")
+        for layer in state.layers:
+            told = layer.damaged or f"{layer.missing} missing, {layer.orphans} unowned"
+            run.out.print(f"   {layer.index}: {layer.expected} points, {told}")
+        for key in state.unreadable:
+            run.out.print(f"   {_told(key)}: its stored file is damaged; ingest it again")
+    if not clean:
+        run.note("Put the index in order with: longleaf repair", "yellow")
+    return DONE if clean else FAILED
 
 
-def repair(
-    run: Run,
-    collection: Annotated[str, typer.Option("--collection", "-c", help="Which collection.")] = "default",
-) -> int:
+def repair(run: Run) -> int:
     """Rebuild what the index lacks from the ledger, and remove what it should not have.
 
     Example: longleaf repair
     """
-    return _reconcile(run, collection, repair=True)
+    from pipeline import reconcile
+
+    parts = run.longleaf
+    done = reconcile.repair(
+        parts.ledger, parts.indexer, parts.embedder, parts.analyser, run.settings.chunking
+    )
+    failed = any(collection.failed for collection in done)
+    if run.json:
+        run.emit({"collections": done})
+        return FAILED if failed else DONE
+    for collection in done:
+        rebuilt, removed = collection.rebuilt_documents, collection.deleted_orphans
+        run.out.print(f"{collection.collection}: {rebuilt} documents rebuilt, {removed} points removed")
+        for identity, why in collection.failed.items():
+            run.out.print(f"   {identity}: {why}")
+    return FAILED if failed else DONE
 
 
 def version(run: Run) -> None:
@@ -79,3 +111,19 @@ def version(run: Run) -> None:
         run.emit({"version": VERSION})
     else:
         run.out.print(VERSION)
+
+
+def _settings(run: Run) -> int:
+    from api.commands.tables import table
+    from api.settings import entries
+
+    rows = [(key, value) for key, value, _ in entries(run.settings)]
+    if run.json:
+        run.emit({"settings": dict(rows)})
+    else:
+        run.out.print(table([{"setting": key, "value": str(value)} for key, value in rows]))
+    return DONE
+
+
+def _told(key: VersionKey) -> str:
+    return f"{key.document_id} (version {key.version})"

@@ -80,7 +80,7 @@ def show(
 
 def delete(
     run: Run,
-    document_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As listed.")],
+    document_ids: Annotated[list[str], typer.Argument(metavar="ID", help="As listed.")],
     collection: Collection = "default",
 ) -> int | None:
     """Delete documents: their text, their original file and everything in the index.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Annotated
 
 import typer
 
-from api.commands.frame import Run, command
+from api.commands.frame import FAILED, Run, command
+
+SHUTDOWN_SECONDS = 20  # for answers being written when the service is asked to stop
+MAX_HEADER_BYTES = 64 * 1024
 
 
 def register(app: typer.Typer) -> None:
@@ -18,34 +22,57 @@ def serve(
     run: Run,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 lets the system choose.")] = None,
-) -> None:
+) -> int | None:
     """Serve the HTTP API until stopped. Without a key it listens on this machine only.
 
     Example: longleaf serve --host 127.0.0.1 --port 8000
     """
     run.flags.update({"server.host": host, "server.port": port})
     settings = run.settings
-
-    import uvicorn
-
-    from api.app import create_app
     from api.keys import KeyRing
+    from api.security import refuse_open_door
 
-    app = create_app(settings)
-    keyed = KeyRing(settings.data).required
-    run.note(
-        "Every request needs a key."
-        if keyed
-        else "Single-user mode: no key exists, so only this machine is served, and without asking who it is."
-    )
-    config = uvicorn.Config(
-        app,
-        host=settings.server.host,
-        port=settings.server.port,
-        server_header=False,
-        access_log=False,
-        log_level="info",
-        h11_max_incomplete_event_size=64 * 1024,
-        timeout_graceful_shutdown=20,
-    )
-    uvicorn.Server(config).run()
+    keys = KeyRing(settings.data)
+    refuse_open_door(settings.server, keys)
+    with _listen(settings.server.host, settings.server.port) as listener:
+        run.longleaf.open_stores()
+
+        import uvicorn
+
+        from api.app import create_app
+
+        config = uvicorn.Config(
+            create_app(settings, run.longleaf),
+            server_header=False,
+            access_log=False,
+            log_level="warning",
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+        run.note(
+            "Every request needs a key."
+            if keys.required
+            else "Single-user mode: no key exists, so this machine is served without one, and no other."
+        )
+        run.note(f"Listening on {_address(listener)}; stop with Ctrl-C.", "bold")
+        server = uvicorn.Server(config)
+        server.run(sockets=[listener])
+        return None if server.started else FAILED
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    from pipeline.errors import UnavailableError
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=256)
+    except OSError as error:
+        raise UnavailableError(
+            f"Cannot listen on {host} port {port}: {error.strerror or error}.",
+            remedy="Choose another --port, or stop the program that has this one.",
+        ) from error
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

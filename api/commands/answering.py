@@ -1,0 +1,125 @@
+"""``longleaf search`` and ``longleaf ask``: passages and answers out."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+import typer
+
+from api.commands.frame import Run, command
+from api.commands.options import Budget, Collection, DocumentId, Filter, TopK
+
+_EXAMPLE = 'Write --filter \'{"year": {"gte": 2020}}\'.'
+
+
+def register(app: typer.Typer) -> None:
+    """Add the family to the command tree."""
+    command(app, "ask")(ask)
+    command(app, "search")(search)
+
+
+def ask(
+    run: Run,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In words.")],
+    *,
+    collection: Collection = "default",
+    mode: Annotated[
+        Literal["auto", "extractive", "composed"] | None,
+        typer.Option(help="Quotations only, the model's own words, or both (auto)."),
+    ] = None,
+    top_k: TopK = 10,
+    filter_: Filter = None,
+    document_id: DocumentId = None,
+    budget: Budget = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens the model writes.")] = None,
+) -> None:
+    """Answer a question from the documents, every statement with its source.
+
+    Example: longleaf ask "When may the tenant end the lease?" -c contracts
+    """
+    from api.commands import passages
+    from api.queries import checked_query
+    from pipeline.answer import AnswerOptions
+    from pipeline.events import Done, TokenDelta
+
+    query = checked_query(
+        question,
+        run.settings.server,
+        collection=collection,
+        top_k=top_k,
+        filter=_conditions(filter_),
+        document_id=document_id,
+        budget_tokens=budget,
+    )
+    options = AnswerOptions(mode=mode, max_tokens=max_tokens)
+    if run.json:
+        run.emit(run.longleaf.answerer.answer(query, options))
+        return
+    for event in run.longleaf.answerer.stream(query, options):
+        if isinstance(event, TokenDelta):
+            run.out.print(passages.said(event.text), end="", soft_wrap=True)
+        elif isinstance(event, Done):
+            run.out.print("\n")
+            for line in passages.source_lines(event.answer):
+                run.out.print(line, soft_wrap=True)
+            for what in event.answer.degraded:
+                run.note(f"note: {what}", "yellow")
+            run.note(passages.timing_line(event.answer.timings))
+
+
+def search(
+    run: Run,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The question, in words.")],
+    *,
+    collection: Collection = "default",
+    top_k: TopK = 10,
+    filter_: Filter = None,
+    document_id: DocumentId = None,
+    budget: Budget = None,
+    full: Annotated[bool, typer.Option("--full", help="Print whole passages.")] = False,
+) -> None:
+    """Find the passages that answer a query.
+
+    Example: longleaf search "notice period for termination" -c contracts -k 5
+    """
+    from api.queries import checked_query
+
+    checked = checked_query(
+        query,
+        run.settings.server,
+        collection=collection,
+        top_k=top_k,
+        filter=_conditions(filter_),
+        document_id=document_id,
+        budget_tokens=budget,
+    )
+    retrieval = run.longleaf.retriever.search(checked)
+    if run.json:
+        run.emit(retrieval)
+        return
+    from api.commands import passages
+
+    for rank, hit in enumerate(retrieval.hits, 1):
+        run.out.print(passages.hit_lines(rank, hit, full=full), soft_wrap=True)
+    if not retrieval.hits:
+        run.note("Nothing was found.")
+    for what in retrieval.degraded:
+        run.note(f"note: {what}", "yellow")
+    run.note(passages.timing_line(retrieval.timings))
+
+
+def _conditions(text: str | None) -> dict[str, Any] | None:
+    from pipeline.errors import InvalidRequestError
+
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"The filter is not JSON: {error}.", remedy=_EXAMPLE) from error
+    if not isinstance(value, dict):
+        raise InvalidRequestError(
+            "The filter is not a JSON object.", remedy="Write --filter '{\"year\": 2020}'."
+        )
+    return value

@@ -1,0 +1,132 @@
+"""``longleaf ingest``: documents in."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.commands.frame import DONE, FAILED, Run, command
+from api.commands.options import Collection
+
+if TYPE_CHECKING:
+    from pipeline.progress import Progress
+    from pipeline.results import IngestResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the family to the command tree."""
+    command(app, "ingest")(ingest)
+
+
+def ingest(
+    run: Run,
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH", help="Files, folders, or - for standard input.")
+    ],
+    *,
+    collection: Collection = "default",
+    title: Annotated[str | None, typer.Option(help="Title; for one file.")] = None,
+    document_id: Annotated[
+        str | None, typer.Option("--id", help="Id; for one file. Its relative path otherwise.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata", "-m", metavar="KEY=VALUE|JSON", help="What filters can ask for. Repeatable."
+        ),
+    ] = None,
+    password: Annotated[str | None, typer.Option(help="For encrypted files; kept nowhere.")] = None,
+) -> int:
+    """Read documents, cut them, embed them and put them into the index.
+
+    A file that has not changed costs nothing; a changed one replaces its older version.
+
+    Example: longleaf ingest contracts/ -c contracts -m year=2024
+    """
+    from api.sources import find, read_metadata, to_sources
+
+    found, skipped = find(paths)
+    sources = list(
+        to_sources(
+            found,
+            metadata=read_metadata(metadata or []),
+            document_id=document_id,
+            title=title,
+            password=password,
+        )
+    )
+    if skipped:
+        run.note(f"Left out {len(skipped)} files of other kinds, such as {skipped[0].name}.")
+    started = time.perf_counter()
+    with _progress(run, len(sources)) as show:
+        results = list(
+            run.longleaf.ingestor.ingest(sources, tenant="default", collection=collection, progress=show)
+        )
+    _report(run, results, time.perf_counter() - started)
+    return FAILED if any(result.status == "failed" for result in results) else DONE
+
+
+def _report(run: Run, results: list[IngestResult], seconds: float) -> None:
+    counts = Counter(result.status for result in results)
+    tokens = sum(result.tokens for result in results if result.status in ("created", "replaced"))
+    if run.json:
+        totals = {
+            **{str(status): count for status, count in counts.items()},
+            "tokens": tokens,
+            "seconds": round(seconds, 3),
+        }
+        run.emit({"documents": results, "totals": totals})
+        return
+    from api.commands.tables import table
+
+    stored = [result for result in results if result.status != "failed"]
+    if stored:
+        columns = ("document_id", "status", "version", "pages", "tokens", "passages", "title")
+        run.out.print(table([{name: getattr(result, name) for name in columns} for result in stored]))
+    for result in results:
+        for warning in result.warnings:
+            run.note(f"{result.document_id}: {warning}", "yellow")
+    for result in results:
+        if result.status == "failed":
+            run.note(f"failed: {result.name or 'standard input'}: {result.message}", "bold red")
+            if result.remedy:
+                run.note(f"  fix: {result.remedy}", "")
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    run.note(f"{told}; {tokens:,} tokens in {seconds:.1f} s.")
+
+
+@contextmanager
+def _progress(run: Run, total: int) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar on standard error while somebody watches it."""
+    if run.json or not run.err.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[tokens]:,} tokens"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[name]}"),
+    )
+    with Bar(*columns, console=run.err, transient=True) as bar:
+        task = bar.add_task("reading", total=total, tokens=0, name="")
+
+        def show(now: Progress) -> None:
+            bar.update(
+                task,
+                description=now.stage,
+                completed=now.documents_done,
+                tokens=now.tokens_done,
+                name=now.name[-40:],
+            )
+
+        yield show

@@ -1,0 +1,72 @@
+"""How hits, citations and timings look to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.text import Text
+
+from api.commands.frame import printable
+from pipeline.types import Answer, Citation, Hit
+
+SHOWN_CHARS = 400  # of a passage in a list of hits
+
+
+def hit_lines(rank: int, hit: Hit, *, full: bool) -> Text:
+    """A hit: where it is, how each stage scored it, and its text."""
+    head = f"{rank}. {hit.title or hit.document_id}, {place(hit)}"
+    scores = "  ".join(f"{name} {score:.3f}" for name, score in hit.scores.items())
+    section = f"   {hit.section}\n" if hit.section else ""
+    text = hit.text if full or len(hit.text) <= SHOWN_CHARS else hit.text[:SHOWN_CHARS].rstrip() + " …"
+    return Text.assemble(
+        (printable(f"{head}\n"), "bold"),
+        (printable(section), "italic"),
+        (f"   score {hit.score:.3f}  {scores}\n", "dim"),
+        printable(indented(text)) + "\n",
+    )
+
+
+def citation_lines(number: int, citation: Citation) -> Text:
+    """A citation: title, page, characters, and the quoted words."""
+    head = f"[{number}] {citation.title or citation.document_id}, {place(citation)}\n"
+    return Text.assemble((printable(head), "bold"), printable(indented(f"“{flat(citation.quote)}”")) + "\n")
+
+
+def place(at: Hit | Citation) -> str:
+    """Pages, where the document has any, and characters."""
+    pages = ""
+    if at.page_start is not None:
+        last = at.page_end if at.page_end is not None else at.page_start
+        pages = f"page {at.page_start}, " if last == at.page_start else f"pages {at.page_start}-{last}, "
+    return f"{pages}characters {at.start}-{at.end}"
+
+
+def timing_line(timings: Mapping[str, float]) -> str:
+    """Seconds by stage."""
+    return "  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in timings.items())
+
+
+def said(text: str) -> Text:
+    """A piece of an answer."""
+    return Text(printable(text))
+
+
+def source_lines(answer: Answer) -> Iterator[Text]:
+    """Every citation of an answer once, in order, and what the model said without support."""
+    cited = [citation for statement in answer.statements for citation in statement.citations]
+    for number, citation in enumerate(dict.fromkeys(cited), 1):
+        yield citation_lines(number, citation)
+    unsupported = [statement.text for statement in answer.statements if not statement.supported]
+    if unsupported:
+        yield Text("Left out, because no passage supports it:", "dim")
+        yield from (Text(printable(indented(flat(text))), "dim") for text in unsupported)
+
+
+def flat(text: str) -> str:
+    """One line."""
+    return " ".join(text.split())
+
+
+def indented(text: str) -> str:
+    """Every line moved in by three."""
+    return "\n".join(f"   {line}" for line in text.splitlines())

@@ -1,0 +1,53 @@
+"""What happens to a defect: the client gets a number, the log the place, and nobody the content."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from uuid import uuid4
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import ProblemResponse
+
+_FRAMES = 8
+_log = logging.getLogger("longleaf.http")
+
+
+class Incidents:
+    """Turns a defect into a problem document and a log entry: where it happened, and no value, because
+    the words of an exception may be words of a document."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and answer for whatever comes back raised."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except ConnectionError:
+            raise
+        except ClientDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001 - the last place where it can be answered
+            incident = uuid4().hex
+            frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+            where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+            _log.error("incident %s: %s at %s", incident, type(error).__name__, where)
+            if not begun:
+                remedy = f"Report incident {incident}; the service's log has it."
+                answer = ProblemResponse(
+                    500, "internal", "The service failed.", remedy=remedy, incident=incident
+                )
+                await answer(scope, receive, send)

@@ -1,0 +1,148 @@
+"""Documents of a collection: upload, list, look at, delete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from api.plain import plain
+from api.problems import ProblemResponse, documented, status_of
+from api.routes.collections import CollectionName
+from api.routes.strict import StrictRoute
+from api.service import Running
+from api.uploads import TextDocuments, uploaded
+from api.work import Cancelled
+from pipeline.records import DocumentRecord
+from pipeline.results import IngestResult
+
+router = APIRouter(
+    prefix="/v1/collections/{collection}/documents", tags=["documents"], route_class=StrictRoute
+)
+
+DocumentId = Annotated[str, Path(description="Id of the document.", examples=["lease"])]
+
+EXAMPLE = {
+    "documents": [
+        {
+            "id": "lease",
+            "title": "Lease of the mill",
+            "text": "The tenant pays 40 pounds a year. Either party may end the lease with a month's notice.",
+            "metadata": {"year": 1869},
+        }
+    ]
+}
+
+_FORM = {
+    "type": "object",
+    "properties": {
+        "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "id": {"type": "string", "description": "For one file."},
+        "title": {"type": "string", "description": "For one file."},
+        "metadata": {"type": "string", "description": "A JSON object, for every file."},
+        "password": {"type": "string", "description": "For every encrypted file; kept nowhere."},
+    },
+    "required": ["files"],
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": TextDocuments.model_json_schema(), "example": EXAMPLE},
+            "multipart/form-data": {"schema": _FORM},
+        },
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UploadReport:
+    """One result for each document, in the order given."""
+
+    documents: list[IngestResult]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentPage:
+    """Documents by id. ``next`` is the cursor of the next page, null on the last."""
+
+    documents: list[DocumentRecord]
+    next: str | None
+
+
+@router.post(
+    "",
+    summary="Upload documents",
+    status_code=200,
+    response_model=UploadReport,
+    openapi_extra=_BODY,
+    responses={207: {"model": UploadReport, "description": "Some failed"}, **documented(415)},
+)
+async def upload(collection: CollectionName, request: Request, running: Running) -> Response | UploadReport:
+    """Files as a form, or texts as JSON; the collection is made if need be.
+
+    200 when every document is stored and searchable, 207 when some failed (each result says which and
+    why), and the problem of the first, with all results under `documents`, when all failed.
+    """
+    limits = running.settings.server
+    with running.ingesting.place() as place:
+        async with uploaded(request, limits) as sources:
+
+            def work(cancelled: Cancelled) -> list[IngestResult]:
+                ingestor = running.longleaf.ingestor
+                return list(
+                    ingestor.ingest(sources, tenant="default", collection=collection, cancelled=cancelled)
+                )
+
+            results = await place.run(request.receive, work)
+    report = UploadReport(results)
+    failed = [result for result in results if result.status == "failed"]
+    if not failed:
+        return report
+    if len(failed) < len(results):
+        return JSONResponse(plain(report), 207)
+    first = failed[0]
+    status = status_of(first.code)
+    return ProblemResponse(status, first.code, first.message, remedy=first.remedy, **plain(report))
+
+
+@router.get("", summary="List documents", responses=documented(404))
+async def list_documents(
+    collection: CollectionName,
+    request: Request,
+    running: Running,
+    after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Most documents of a page.")] = 100,
+) -> DocumentPage:
+    """In order of id."""
+
+    def work(_: Cancelled) -> DocumentPage:
+        ledger = running.longleaf.ledger
+        ledger.collection("default", collection)
+        found = ledger.documents("default", collection, after=after, limit=limit + 1)
+        page = found[:limit]
+        return DocumentPage(page, page[-1].id if len(found) > limit else None)
+
+    return await running.searching.run(request.receive, work)
+
+
+@router.get("/{document_id:path}", summary="Look at a document", responses=documented(404))
+async def get_document(
+    collection: CollectionName, document_id: DocumentId, request: Request, running: Running
+) -> DocumentRecord:
+    """What the ledger knows of its live version."""
+    return await running.searching.run(
+        request.receive, lambda _: running.longleaf.ledger.document("default", collection, document_id)
+    )
+
+
+@router.delete("/{document_id:path}", status_code=204, summary="Delete a document", responses=documented(404))
+async def delete_document(
+    collection: CollectionName, document_id: DocumentId, request: Request, running: Running
+) -> None:
+    """Its text, its original file and everything in the index."""
+    await running.ingesting.run(
+        request.receive, lambda _: running.longleaf.ingestor.delete("default", collection, document_id)
+    )

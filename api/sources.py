@@ -1,0 +1,124 @@
+"""Paths from the command line as sources for ingestion: files, folders, and standard input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import InvalidRequestError
+from pipeline.read import SUFFIXES, SUPPORTED
+
+if TYPE_CHECKING:
+    from pipeline.sources import Source
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file to ingest and the name it goes by: relative to the folder it was found in."""
+
+    path: Path
+    name: str
+
+
+def find(paths: Sequence[str]) -> tuple[list[Found], list[Path]]:
+    """Files to ingest, folders searched to the bottom, and the files there of no known format.
+
+    A file named outright is always taken, whatever its suffix, existing or not, so that its own error
+    is told. Raises InvalidRequestError for a folder in which there is nothing to read.
+    """
+    found: list[Found] = []
+    skipped: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(Found(path, path.name))
+            continue
+        known, unknown = _split(path)
+        if not known:
+            raise InvalidRequestError(
+                f"The folder {str(path)!r} has no file that can be read ({len(unknown)} of other kinds).",
+                remedy=f"Formats: {SUPPORTED}. Name a file outright to have it tried whatever its suffix.",
+            )
+        found += [Found(file, file.relative_to(path).as_posix()) for file in known]
+        skipped += unknown
+    return found, skipped
+
+
+def _split(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files below a folder that look readable, and the others; hidden ones are left out of both."""
+    known: list[Path] = []
+    unknown: list[Path] = []
+    for file in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if not hidden and file.is_file():
+            (known if file.suffix.lower() in SUFFIXES else unknown).append(file)
+    return known, unknown
+
+
+def read_metadata(given: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` pairs and JSON objects, merged in order. A value that is JSON counts as JSON."""
+    metadata: dict[str, Any] = {}
+    for item in given:
+        if item.lstrip().startswith("{"):
+            metadata.update(_object(item))
+            continue
+        key, equals, value = item.partition("=")
+        if not (equals and key.strip()):
+            raise InvalidRequestError(
+                f"Metadata {item!r} is neither key=value nor a JSON object.",
+                remedy="Write --metadata year=1869.",
+            )
+        metadata[key.strip()] = _value(value)
+    return metadata
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"Metadata {text!r} is not valid JSON: {error}.", remedy="Write --metadata '{\"year\": 1869}'."
+        ) from error
+    assert isinstance(value, dict)  # it begins with a brace
+    return value
+
+
+def _value(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def to_sources(
+    found: Sequence[Found],
+    *,
+    metadata: Mapping[str, Any],
+    document_id: str | None,
+    title: str | None,
+    password: str | None,
+) -> Iterator[Source]:
+    """Sources in order. Standard input is read when its turn comes. ``document_id`` and ``title`` are for
+    one source only: raises InvalidRequestError otherwise."""
+    from pipeline.sources import Source
+
+    if len(found) != 1 and (document_id or title):
+        raise InvalidRequestError(
+            f"--id and --title name one document, but there are {len(found)} files.",
+            remedy="Ingest it alone.",
+        )
+    for item in found:
+        is_input = str(item.path) == STANDARD_INPUT
+        yield Source(
+            name="" if is_input else item.name,
+            data=sys.stdin.buffer.read() if is_input else item.path,
+            metadata=metadata,
+            document_id=document_id,
+            title=title,
+            password=password,
+        )

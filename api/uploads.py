@@ -1,0 +1,133 @@
+"""An upload request as sources: multipart files, or documents in JSON. Both are checked before work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+
+from api import strict_json
+from api.sections import ServerSettings
+from pipeline.errors import InvalidRequestError, LimitExceededError
+from pipeline.sources import Source
+
+FILE_FIELDS = ("files", "file")
+TEXT_FIELDS = ("id", "title", "metadata", "password")
+
+
+class TextDocument(BaseModel):
+    """A document given as text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str = Field(description="The whole text.")
+    id: str | None = Field(default=None, description="Its id; made from the text if absent.")
+    title: str | None = Field(default=None, description="Shown in citations.")
+    metadata: dict[str, Any] = Field(default_factory=dict, description="What filters can ask for.")
+
+
+class TextDocuments(BaseModel):
+    """The JSON form of an upload."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    documents: list[TextDocument] = Field(min_length=1)
+
+
+@asynccontextmanager
+async def uploaded(request: Request, limits: ServerSettings) -> AsyncIterator[Iterator[Source]]:
+    """The sources of a request. Files of a form are read one at a time, and gone at the end.
+
+    Raises InvalidRequestError, LimitExceededError and RequestValidationError.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        most = limits.max_upload_documents
+        async with request.form(max_files=most, max_fields=len(TEXT_FIELDS)) as form:
+            yield _from_form(form, most)
+    elif media_type == "application/json" or media_type.endswith("+json"):
+        yield _from_json(await request.body(), limits)
+    else:
+        raise HTTPException(415, "Send multipart/form-data with files, or application/json with documents.")
+
+
+def _from_json(body: bytes, limits: ServerSettings) -> Iterator[Source]:
+    content = strict_json.loads(body, max_depth=limits.max_json_depth)
+    try:
+        upload = TextDocuments.model_validate(content)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError(
+            [{**fault, "loc": ("body", *fault["loc"])} for fault in faults]
+        ) from None
+    _check_count(len(upload.documents), limits.max_upload_documents)
+    return (
+        Source(name="", text=given.text, title=given.title, metadata=given.metadata, document_id=given.id)
+        for given in upload.documents
+    )
+
+
+def _from_form(form: FormData, most: int) -> Iterator[Source]:
+    texts: dict[str, str] = {}
+    files: list[UploadFile] = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile) and name in FILE_FIELDS:
+            files.append(value)
+        elif isinstance(value, str) and name in TEXT_FIELDS:
+            texts[name] = value
+        else:
+            raise InvalidRequestError(
+                f"The form has a field {name[:80]!r} that is not taken here.",
+                remedy=f"Files go in `files`; other fields: {', '.join(TEXT_FIELDS)}.",
+            )
+    if not files:
+        raise InvalidRequestError("The form has no file.", remedy="Put files in the field `files`.")
+    _check_count(len(files), most)
+    if len(files) > 1 and ("id" in texts or "title" in texts):
+        raise InvalidRequestError(
+            f"`id` and `title` name one document, but there are {len(files)} files.",
+            remedy="Upload it alone.",
+        )
+    metadata = _metadata(texts.get("metadata", "{}"))
+    return (
+        Source(
+            name=file.filename or "",
+            data=file.file.read(),
+            media_type=_declared(file.content_type),
+            metadata=metadata,
+            document_id=texts.get("id"),
+            title=texts.get("title"),
+            password=texts.get("password"),
+        )
+        for file in files
+    )
+
+
+def _declared(media_type: str | None) -> str | None:
+    """What a browser or curl says when it does not know says nothing."""
+    return None if media_type in (None, "", "application/octet-stream") else media_type
+
+
+def _metadata(text: str) -> Mapping[str, Any]:
+    metadata = strict_json.loads(text.encode("utf-8", "surrogatepass"), max_depth=32)
+    if not isinstance(metadata, dict):
+        raise InvalidRequestError(
+            "The field `metadata` is not a JSON object.",
+            remedy=f"Write for example {json.dumps({'year': 1869})}.",
+        )
+    return metadata
+
+
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        raise LimitExceededError(
+            f"The upload has {count} documents; at most {most} are taken.",
+            remedy="Send several uploads, or raise server.max_upload_documents.",
+        )

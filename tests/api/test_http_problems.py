@@ -1,0 +1,121 @@
+"""Everything that can go wrong before a route is reached, and what no answer may repeat."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from starlette.testclient import TestClient
+
+CANARY = "canary-7f3a"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"query": "canary-7f3a", "top_k": NaN}',
+        b'{"query": "canary-7f3a", "top_k": 1e999}',
+        b'{"query": "canary-7f3a", "top_k": -Infinity}',
+        b'{"query": "canary-7f3a \\ud800"}',
+        b'{"query": "canary-7f3a", "filter": ' + b'{"not":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+        b'{"query": "canary-7f3a", "top_k": ' + b"9" * 5000 + b"}",
+        b'{"query": "canary-7f3a"',
+        b'{"canary-7f3a": 1}',
+        b'{"query": {"canary-7f3a": ["canary-7f3a"]}}',
+        b'{"query": "a", "mode": "canary-7f3a"}',
+        b'"canary-7f3a"',
+        b"canary-7f3a",
+        b"\xff\xfecanary-7f3a",
+        b"",
+    ],
+    ids=lambda body: repr(body[:45]),
+)
+@pytest.mark.parametrize("route", ["search", "answer", "documents"])
+def test_hostile_json_is_refused_without_an_echo(shelf: TestClient, route: str, body: bytes) -> None:
+    response = shelf.post(f"/v1/collections/books/{route}", content=body, headers=JSON)
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert len(response.content) < 2000
+    problem = response.json()
+    assert problem["code"] == "invalid_request"
+    if b'{"canary' not in body:  # a name of a field is told, a value never
+        assert CANARY not in response.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1", 404),
+        ("GET", "/docs", 404),
+        ("GET", "/v1/collections/books/search", 405),
+        ("PUT", "/v1/collections", 405),
+        ("GET", "/v1/collections/books/documents?limit=0", 422),
+        ("GET", "/v1/collections/books/documents?limit=abc", 422),
+        ("GET", "/v1/collections/books/documents/%FF%FE", 404),
+        ("GET", "/v1/collections/%2e%2e/documents", 422),
+        ("GET", "/v1/collections/" + "x" * 5000 + "/documents", 422),
+    ],
+)
+def test_every_refusal_is_a_problem_document(shelf: TestClient, method: str, path: str, status: int) -> None:
+    response = shelf.request(method, path)
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert {"type", "title", "detail", "code"} <= set(problem)
+    if status == 405:
+        assert response.headers["allow"]
+
+
+def test_a_defect_is_told_as_an_incident_and_no_more(
+    library: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    longleaf = library.app.state.service.longleaf  # type: ignore[attr-defined]
+
+    class Broken:
+        def search(self, query: object) -> None:
+            raise ZeroDivisionError(CANARY)
+
+    longleaf.made["retriever"] = Broken()
+    response = library.post("/v1/collections/books/search", json={"query": CANARY})
+    assert response.status_code == 500
+    problem = response.json()
+    assert (problem["code"], problem["status"]) == ("internal", 500)
+    assert CANARY not in response.text
+    assert problem["incident"] in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_health_needs_nothing(client: TestClient) -> None:
+    assert client.get("/livez").json() == {"status": "ok"}
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["parts"]["embedder"] == "loading"
+    client.app.state.service.longleaf.embedder  # type: ignore[attr-defined] # noqa: B018 - loads it
+    assert client.get("/readyz").json() == {
+        "status": "ok",
+        "parts": {"ledger": "ok", "indexer": "ok", "embedder": "ok"},
+    }
+
+
+def test_a_key_is_needed_once_one_exists(library: TestClient, settings: object) -> None:
+    from api.keys import KeyRing
+
+    ring = KeyRing(settings.data)  # type: ignore[attr-defined]
+    key = ring.create("test")
+    for path in ("/v1/collections", "/openapi.json", "/v1/collections/books/documents/lease"):
+        assert library.get(path).status_code == 401
+        assert library.get(path, headers={"authorization": f"Bearer {key}"}).status_code == 200
+    assert library.get("/livez").status_code == 200
+    ring.revoke(key.split(".")[0])
+    assert library.get("/v1/collections", headers={"authorization": f"Bearer {key}"}).status_code == 401
+
+
+def test_problem_documents_survive_any_text() -> None:
+    from api.problems import ProblemResponse
+
+    body = json.loads(ProblemResponse(422, "x", "\ud800 \u2028 é" + "y" * 10_000).body)
+    assert body["detail"].startswith("\ud800")
+    assert len(body["detail"]) == 600
