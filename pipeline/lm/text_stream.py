@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-_MOST_INCOMPLETE_CHARS = 3  # bytes of an unfinished UTF-8 character; some tokenizers show one sign for each
+_MOST_INCOMPLETE_BYTES = 3  # of an unfinished UTF-8 character; there may be one token, and one sign, for each
 
 
 class Detokenizer:
     """Turns token ids into text incrementally.
 
-    The pieces of :meth:`push` together are ``decode`` of all ids, except that a character whose last
-    bytes never came is dropped. ``decode`` is called with a few ids at a time, always with some that
-    were shown already before the new ones, because many tokenizers treat the first token differently.
+    The pieces of :meth:`push` together are ``decode`` of all ids, except that signs for undecodable
+    bytes at the very end (a character whose last bytes never came) are dropped. ``decode`` is called with
+    a few ids at a time, always with some that were shown already before the new ones, because many
+    tokenizers treat the first token differently.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
@@ -27,8 +28,9 @@ class Detokenizer:
         self._ids.append(token)
         text = self._decode(self._ids)
         whole = text.rstrip(_INCOMPLETE)
-        if len(text) - len(whole) > _MOST_INCOMPLETE_CHARS:  # not waiting for more bytes: really invalid
-            whole = text[:-_MOST_INCOMPLETE_CHARS]
+        unfinished_ids = len(self._ids) - self._shown_ids
+        if min(unfinished_ids, len(text) - len(whole)) > _MOST_INCOMPLETE_BYTES:
+            whole = text[:-_MOST_INCOMPLETE_BYTES]  # not waiting for more bytes: really invalid
         piece = whole[self._shown_chars :]
         self._shown_chars = max(self._shown_chars, len(whole))
         if whole == text and whole:
