@@ -31,8 +31,10 @@ _KINDS: dict[str, BlockKind] = {
     "pre": "code",
     "listing": "code",
     "xmp": "code",
+    "footnote": "footnote",
     **dict.fromkeys(_HEADINGS, "heading"),
 }
+_NOTE_ROLES = frozenset({"footnote", "endnote", "rearnote", "doc-footnote", "doc-endnote"})
 _BLOCKS = frozenset(_KINDS) | frozenset(
     {
         "address", "article", "aside", "blockquote", "body", "center", "details", "dialog", "div", "dl",
@@ -168,7 +170,7 @@ class _Walk:
         return power
 
     def _enter(self, element: Element, name: str) -> None:
-        self._open.append(name)
+        self._open.append("footnote" if _is_note(element) else name)
         if name in ("ol", "ul", "menu"):
             self._counters.append(_first_number(element) if name == "ol" else None)
         elif name == "li" and self._counters and self._counters[-1] is not None:
@@ -249,9 +251,18 @@ def _is_bold(element: Element, name: str) -> bool:
     return name in _BOLD or bool(_BOLD_STYLE.search(element.get("style") or ""))
 
 
-def _is_page_break(element: Element) -> bool:
+def _roles(element: Element) -> set[str]:
+    """What EPUB's structural semantics and ARIA call the element."""
     kind = element.get("{http://www.idpf.org/2007/ops}type") or element.get("epub:type") or ""
-    return "pagebreak" in kind.split() or element.get("role") == "doc-pagebreak"
+    return {*kind.split(), element.get("role") or ""}
+
+
+def _is_page_break(element: Element) -> bool:
+    return not _roles(element).isdisjoint(("pagebreak", "doc-pagebreak"))
+
+
+def _is_note(element: Element) -> bool:
+    return not _roles(element).isdisjoint(_NOTE_ROLES)
 
 
 def _page_label(element: Element) -> str:
