@@ -310,11 +310,13 @@ class Ledger:
             raise NotFoundError(f"There is no document {name!r} in collection {collection!r}.")
         return hidden
 
-    def retire(self, keys: Sequence[VersionKey]) -> None:
-        """Give up versions that are still staged."""
+    def retire(self, keys: Sequence[VersionKey]) -> list[VersionKey]:
+        """Give up versions that are still staged; returns those that are retired now and may be removed.
+
+        One that is live (its publication succeeded although its caller saw an error) is left alone.
+        """
         with self._write() as connection:
-            for key in keys:
-                lifecycle.give_up(connection, key)
+            return [key for key in keys if lifecycle.give_up(connection, key)]
 
     def leftovers(self) -> list[VersionKey]:
         """Versions that are staged or retired: in the making, or yet to be removed."""

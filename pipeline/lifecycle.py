@@ -71,10 +71,12 @@ def hide(connection: Connection, tenant: str, collection: str, document_id: str)
     return key
 
 
-def give_up(connection: Connection, key: VersionKey) -> None:
-    """Retire a version if it is still staged."""
-    staged = (*is_version(key), versions.c.state == "staged")
-    connection.execute(sa.update(versions).where(*staged).values(state="retired"))
+def give_up(connection: Connection, key: VersionKey) -> bool:
+    """Retire a version if it is still staged. False if it is live or gone."""
+    state = connection.execute(sa.select(versions.c.state).where(*is_version(key))).scalar_one_or_none()
+    if state == "staged":
+        _set_state(connection, key, "retired")
+    return state in ("staged", "retired")
 
 
 def leftovers(connection: Connection) -> list[VersionKey]:

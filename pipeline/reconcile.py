@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.compatibility import require_same
-from pipeline.errors import IndexDamagedError, LongleafError, NotFoundError
+from pipeline.errors import IndexDamagedError, LongleafError, NotFoundError, StorageError
 from pipeline.layers import LAYERS, Layer, expected_ids, index_name, of_versions, schemas
 from pipeline.ledger import MAX_PAGE, Ledger
 from pipeline.lexical import Analyser
@@ -162,9 +162,14 @@ def _entry(  # noqa: PLR0917 - one value of each stage
     analyser: Analyser,
     chunking: ChunkConfig,
 ) -> Entry:
-    """The document again as it was written, from its stored text. Raises IndexDamagedError if the
-    chunker now cuts it differently."""
+    """The document again as it was written, from its stored text. Raises StorageError if its files are
+    not what was written, and IndexDamagedError if the chunker now cuts it differently."""
     stored = ledger.document(key.tenant, key.collection, key.document_id)
+    if not _readable(ledger, key, stored):
+        raise StorageError(
+            f"The stored files of {key.document_id!r} version {key.version} are missing or were changed.",
+            remedy="Ingest the document again, or restore the data directory from a backup.",
+        )
     document = ledger.originals.document(key)
     chunked = chunk(document, embedder.encode(document.text), chunking)
     if (len(chunked.passages), len(chunked.units)) != (stored.passages, stored.units):

@@ -72,8 +72,7 @@ class Store:
             published = self._ledger.publish(keys)
         except BaseException:
             with suppress(LongleafError):  # the first error is the one to tell; recovery does the rest
-                self._ledger.retire(keys)
-                self.remove(keys)
+                self.remove(self._ledger.retire(keys))
             raise
         finally:
             with self._marking:
@@ -94,13 +93,14 @@ class Store:
 
         Raises IndexingError if the index still has some of them afterwards.
         """
+        if not keys:
+            return
         with self._removing:
             for (tenant, collection), group in groupby(sorted(keys), lambda k: (k.tenant, k.collection)):
                 mine = list(group)
                 for i in range(0, len(mine), _SLICE_VERSIONS):
                     self._remove_points(tenant, collection, mine[i : i + _SLICE_VERSIONS])
-            if keys:
-                self._indexer.flush()
+            self._indexer.flush()
             self._ledger.originals.remove(keys)
             self._ledger.forget(keys)
 
@@ -134,8 +134,8 @@ class Store:
         for tenant, collection in self._ledger.dropped_collections():
             self.drop(tenant, collection)
         with self._marking:
-            keys = [key for key in self._ledger.leftovers() if key not in self._active]
-            self._ledger.retire(keys)
+            leftovers = [key for key in self._ledger.leftovers() if key not in self._active]
+            keys = self._ledger.retire(leftovers) if leftovers else []
         self.remove(keys)
         return keys
 
