@@ -30,9 +30,8 @@ _MAX_CAPS_CHARS = 90
 _NEIGHBOURS = 3
 _NOTE = re.compile(r"(?:[⁰¹²³⁴⁵⁶⁷⁸⁹]+|\d{1,3}\s+(?=[^\W\d_a-z]|[\"“‘(])|[*†‡§¶]{1,3})\s*\S")
 _CAPTION = re.compile(
-    r"(?:figure|fig\.|table|chart|exhibit|plate|map|abbildung|abb\.|tabelle|tab\.|figura|tableau|cuadro|tabla|図|表|图)"
-    r"\s*[\dA-Z][\w.-]{0,7}(?:[.:–—|]|\s+[A-ZÄÖÜ(]|$)",
-    re.I,
+    r"(?i:figure|fig\.|table|chart|exhibit|plate|map|abbildung|abb\.|tabelle|tab\.|figura|tableau|cuadro|tabla|図|表|图)"
+    r"\s*(?:\d[\w.-]{0,7}|[IVXLC]{1,5}|[A-Z][.-]?\d{0,3})(?:[.:–—|]|\s+[A-ZÄÖÜ(]|$)"
 )
 _ENDS = (".", "!", "?", ":", ";", "。", "！", "？", "؟", "”", '"', "»", ")", "¹", "²", "³")
 
@@ -71,7 +70,7 @@ def page_blocks(page: PageText, body: Body) -> list[PageBlock]:
     """Blocks of one page in reading order, footnotes last."""
     found = [PageBlock("caption", (head,), page.number, body.size) for head in page.heads]
     notes: list[PageBlock] = []
-    groups = [rows(group) for group in columns(page.segments)]
+    groups = [rows(group, scan=page.hidden) for group in columns(page.segments)]
     ordinary = any(row.segment.size > _SMALL * body.size for group in groups for row in group)
     for column, group in enumerate(groups):
         at = _notes_begin(group, body) if ordinary and body.sizes_matter else len(group)

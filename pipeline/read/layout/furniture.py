@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.read.layout.segments import PageText, Segment
@@ -19,6 +19,7 @@ _DEPTH_ROWS = 4
 _ROW_POINTS = 3.0
 _SAME_PLACE_POINTS = 14.0
 _MIN_PAGES = 3
+_MAX_HEAD_CHARS = 120
 _DEEP_SHARE = 0.25
 _NUMBER = re.compile(
     r"\W*(?:page|seite|p\.)?\s*(?P<label>\d{1,5}|[ivxlcdm]{1,8}|[A-Z]{1,2}-\d{1,5})\W*(?:(?:of|/|von)\s*\d+)?\W*",
@@ -47,25 +48,51 @@ class _Row:
         return _END_NUMBERS.sub("", self.text)
 
 
+@dataclass(frozen=True, slots=True)
+class _Habits:
+    """What the edges of this document's pages have in common.
+
+    ``places`` are the heights at which each text stands; ``offsets`` are the differences
+    between printed number and page on which several pages agree (a plate may be missing).
+    """
+
+    places: dict[str, list[float]]
+    pages: int
+    offsets: frozenset[int]
+
+    def outermost(self, end: list[_Row], page: int) -> list[_Row]:
+        """The rows of one end that are furniture: from the edge inward, up to the first that is not."""
+        return list(itertools.takewhile(lambda row: self.furnish(row, page), end))
+
+    def furnish(self, row: _Row, page: int) -> bool:
+        """Whether the row is a running head, a running foot or a page number."""
+        label = _label(row)
+        counted = label.isdigit() and int(label) - page in self.offsets
+        if not row.key:
+            return row.depth <= 1 and (counted or (label != "" and not label.isdigit()))
+        if counted and row.depth == 0 and len(row.text) <= _MAX_HEAD_CHARS:
+            return True
+        repeats = sum(abs(place - row.place) <= _SAME_PLACE_POINTS for place in self.places[row.key])
+        needed = min(_MIN_PAGES, self.pages) if row.depth == 0 else max(_MIN_PAGES, _DEEP_SHARE * self.pages)
+        return repeats >= needed
+
+
 def strip(pages: Sequence[PageText]) -> tuple[list[PageText], dict[int, str]]:
     """The pages without furniture, and the number printed on each page where one was found.
 
-    Pages of a document of one page are left as they are.
+    A document of one page is left as it is.
     """
     if len(pages) < 2:
         return list(pages), {}
     edges = {page.number: (_edge(page, top=True), _edge(page, top=False)) for page in pages}
-    places = _places(row for ends in edges.values() for end in ends for row in end)
-    numbered = sum(any(_is_number(end[:1]) for end in ends) for ends in edges.values())
+    habits = _habits(edges)
     marginal = Counter(_key(line) for page in pages for line in set(page.turned))
     elsewhere = _Elsewhere(pages, edges)
     labels: dict[int, str] = {}
     said: set[str] = {""}
     stripped = []
     for page in pages:
-        top, bottom = edges[page.number]
-        heads = _outermost(top, places, len(pages), numbered)
-        feet = _outermost(bottom, places, len(pages), numbered)
+        heads, feet = (habits.outermost(end, page.number) for end in edges[page.number])
         for row in (*heads, *feet):
             found = _label(row)
             if found:
@@ -84,9 +111,17 @@ def strip(pages: Sequence[PageText]) -> tuple[list[PageText], dict[int, str]]:
     return stripped, labels
 
 
-def _outermost(end: list[_Row], places: dict[str, list[float]], pages: int, numbered: int) -> list[_Row]:
-    """The rows of one end that are furniture: from the edge inward, up to the first that is not."""
-    return list(itertools.takewhile(lambda row: _is_furniture(row, places, pages, numbered), end))
+def _habits(edges: dict[int, tuple[list[_Row], list[_Row]]]) -> _Habits:
+    places: defaultdict[str, list[float]] = defaultdict(list)
+    offsets: Counter[int] = Counter()
+    for page, ends in edges.items():
+        for end in ends:
+            for row in end:
+                places[row.key].append(row.place)
+        labels = {_label(row) for end in ends for row in end[:2]}
+        offsets.update({int(label) - page for label in labels if label.isdigit()})
+    needed = max(2, len(edges) // 20)
+    return _Habits(places, len(edges), frozenset(o for o, pages in offsets.items() if pages >= needed))
 
 
 class _Elsewhere:
@@ -130,25 +165,6 @@ def _row(segments: list[Segment], depth: int) -> _Row:
 def _key(text: str) -> str:
     """Letters only, so that "50 The Siege" and "The Siege. 51" are one running head."""
     return " ".join(re.findall(r"[^\W\d_]+", _ROMAN_OR_DIGITS.sub(" ", text).lower()))
-
-
-def _places(rows: Iterable[_Row]) -> dict[str, list[float]]:
-    places: defaultdict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        places[row.key].append(row.place)
-    return places
-
-
-def _is_furniture(row: _Row, places: dict[str, list[float]], pages: int, numbered: int) -> bool:
-    if not row.key:
-        return row.depth <= 1 and _label(row) != "" and numbered >= max(2, pages // 4)
-    repeats = sum(abs(place - row.place) <= _SAME_PLACE_POINTS for place in places[row.key])
-    needed = min(_MIN_PAGES, pages) if row.depth == 0 else max(_MIN_PAGES, _DEEP_SHARE * pages)
-    return repeats >= needed
-
-
-def _is_number(rows: list[_Row]) -> bool:
-    return any(_label(row) for row in rows)
 
 
 def _label(row: _Row) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pypdfium2.raw as pdfium
 SOFT_HYPHEN = "\N{SOFT HYPHEN}"
 
 _BOLD_WEIGHT = 600
-_BOLD_NAMES = ("bold", "black", "heavy", "cmbx", "demi")
+_BOLD_NAMES = re.compile(r"bold|black|heavy|demi|^[a-z+]*(?:cm|sf|ec|tc|lm)\w?bx")
 _INVISIBLE = 3
 _GAP_EM = 0.3
 _SHIFT_EM = 0.1
@@ -57,7 +58,7 @@ class Word:
     """Glyphs without a space between them, of one font size, on one baseline.
 
     ``turns`` counts quarter turns anticlockwise; coordinates are upright in the word's own direction.
-    ``spaced`` says that PDFium saw a space before it.
+    ``spaced`` says that the file has a space before it; where PDFium only guessed one, the gap decides.
     """
 
     text: str
@@ -105,27 +106,29 @@ class Glyphs:
         handle, box = self._handle, self._box
         pointer = ctypes.byref(box)
         unicode_at, box_at = pdfium.FPDFText_GetUnicode, pdfium.FPDFText_GetLooseCharBox
+        is_generated = pdfium.FPDFText_IsGenerated
         glyphs: list[Glyph] = []
         style: _Style | None = None
-        spaced = True
+        broken = spaced = False
         for index in range(pdfium.FPDFText_CountChars(handle)):
             code = unicode_at(handle, index)
             if code in _SPACES or not code:
-                spaced = True
+                broken = True
+                spaced = spaced or not is_generated(handle, index)
                 continue
             box_at(handle, index, pointer)
             if glyphs and code > 0x0300 and _is_mark(chr(code)):
-                spaced = False  # PDFium takes the overlap of a mark for a gap
+                broken = spaced = False  # PDFium takes the overlap of a mark for a gap
             turns = style.turns if style else 0
             x0, x1, edge = self._upright(box, turns)
-            if style is None or spaced or not _follows(glyphs, style, x0, x1, edge):
+            if style is None or broken or not _follows(glyphs, style, x0, x1, edge):
                 if style and glyphs:
                     yield _word(glyphs, style)
                 style = self._style(index, box, spaced)
                 x0, x1, _ = self._upright(box, style.turns)
                 glyphs = []
             glyphs.append((_REPLACED.get(code) or chr(code), x0, x1))
-            spaced = False
+            broken = spaced = False
         if style and glyphs:
             yield _word(glyphs, style)
 
@@ -168,7 +171,7 @@ class Glyphs:
             pdfium.FPDFFont_GetBaseFontName(font, name, len(name))
             named = name.value.decode("latin-1").lower()
             heavy = pdfium.FPDFFont_GetWeight(font) >= _BOLD_WEIGHT
-            self._fonts[key] = heavy or any(word in named for word in _BOLD_NAMES)
+            self._fonts[key] = heavy or bool(_BOLD_NAMES.search(named))
         return self._fonts[key]
 
 

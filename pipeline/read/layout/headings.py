@@ -10,6 +10,7 @@ from pipeline.read.layout.blocks import PageBlock
 
 _MAX_LEVEL = 6
 _PART = 0.6
+_HABITUAL = 2
 
 Style = tuple[int, bool, bool]
 """Size in points, whether in capitals, whether bold. Sorted descending: the weightiest first."""
@@ -33,10 +34,11 @@ def ranked(blocks: Sequence[PageBlock], outline: Sequence[OutlineEntry]) -> list
         if block.level:
             votes[_style(block)][block.level] += 1
     known = {style: levels.most_common(1)[0][0] for style, levels in votes.items()}
-    styles = sorted({_style(b) for b in found if b.kind == "heading" and not b.level}, reverse=True)
-    deepest = max(known.values(), default=0)
-    fresh = [style for style in styles if style not in known]
-    known |= {style: min(deepest + 1 + rank, _MAX_LEVEL) for rank, style in enumerate(fresh)}
+    fresh = Counter(_style(b) for b in found if b.kind == "heading" and not b.level)
+    level = max(known.values(), default=0) + 1
+    for style in sorted(fresh.keys() - known, reverse=True):
+        known[style] = min(level, _MAX_LEVEL)
+        level += fresh[style] >= _HABITUAL  # a style used once is no rank of its own
     return [replace(b, level=known[_style(b)]) if b.kind == "heading" and not b.level else b for b in found]
 
 
@@ -50,11 +52,11 @@ def _match(blocks: list[PageBlock], outline: Sequence[OutlineEntry]) -> None:
         wanted = _letters(entry.title)
         if not wanted:
             continue
-        for i in places[entry.page]:
-            if not blocks[i].level and _names(wanted, blocks[i]):
-                level = min(max(entry.level, 1), _MAX_LEVEL)
-                blocks[i] = replace(blocks[i], kind="heading", level=level)
-                break
+        named = [i for i in places[entry.page] if not blocks[i].level and _names(wanted, blocks[i])]
+        if named:  # a table of contents on the same page says the same in smaller type
+            best = max(named, key=lambda i: (blocks[i].kind == "heading", blocks[i].size, -i))
+            level = min(max(entry.level, 1), _MAX_LEVEL)
+            blocks[best] = replace(blocks[best], kind="heading", level=level)
 
 
 def _names(wanted: str, block: PageBlock) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.read.builder import ROW_SEPARATOR
-from pipeline.read.layout.segments import Segment
+from pipeline.read.layout.segments import SUPERSCRIPTS, Segment
 
 BULLET = re.compile(r"[•‣◦▪▫■□●○➢➤►✓✔·∙⁃–—*o-]|[\uf000-\uf0ff]")
 ENUMERATOR = re.compile(
@@ -21,7 +21,10 @@ _NAMED = re.compile(
 )
 _OPENERS = re.compile(r"[$€£¥]\s?\(?|\(|US\$|C\$|A\$")
 _CLOSERS = re.compile(r"\)?\s?%?\)?|\)?\s?(?:bps|pts)|[*†‡]|\([a-z\d]\)")
-_LEADERS = re.compile(r"(?:[ ]?[.·…_]){4,}[ ]?|(?:[.…]\s){3,}")
+_LEADERS = re.compile(r"(?:[ ]?[.·…_]){5,}[ ]?")
+_NOTE_MARK = re.compile(r"[\d⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}|[*†‡§¶]{1,3}")
+_NOTE_MARK_SIZE = 0.85
+_RAISE_EM = 0.15
 _SAME_LINE = 0.5
 _NEAR_LINES = 2
 _MIN_GUTTER_POINTS = 3.0
@@ -49,8 +52,11 @@ class Row:
         return ROW_SEPARATOR.join(self.cells)
 
 
-def rows(segments: Sequence[Segment]) -> list[Row]:
-    """The rows of a column from top to bottom."""
+def rows(segments: Sequence[Segment], *, scan: bool = False) -> list[Row]:
+    """The rows of a column from top to bottom.
+
+    On a ``scan`` gaps within a line are no sign of a table unless there are numbers.
+    """
     lines: list[list[Segment]] = []
     for segment in sorted(segments, key=lambda s: (s.baseline, s.x0)):
         if lines and _level(lines[-1][0], segment):
@@ -58,7 +64,7 @@ def rows(segments: Sequence[Segment]) -> list[Row]:
         else:
             lines.append([segment])
     ordered = [sorted(line, key=lambda s: s.x0) for line in lines]
-    found = [_row(line, aligned=_aligned(ordered, i)) for i, line in enumerate(ordered)]
+    found = [_row(line, aligned=not scan and _aligned(ordered, i)) for i, line in enumerate(ordered)]
     return _joined_labels(_labelled(found))
 
 
@@ -91,16 +97,16 @@ def _row(line: list[Segment], *, aligned: bool) -> Row:
         marked = _begins_with_mark(first.text)
         return Row(first, cells or (first.text,), table=len(cells) > 1, mark=marked)
     whole = _whole(line)
+    if _is_note_mark(line):
+        text = f"{first.text.translate(SUPERSCRIPTS)} {whole.text.removeprefix(first.text).strip()}"
+        return Row(replace(whole, text=text, size=line[1].size, raised=True), (text,))
     if len(line) == 2 and (_is_mark(first.text) or _NAMED.fullmatch(first.text)):
         return Row(whole, (whole.text,), mark=_is_mark(first.text))
     if any(_LEADERS.search(s.text) for s in line):
         return Row(whole, _cells(line), table=True)
     widest = max(right - left for left, right in _gaps(line)) / first.size
-    if (
-        widest <= (_PROSE_GAP_EM if aligned else _TABLE_GAP_EM)
-        and whole.words >= _MIN_PROSE_WORDS
-        and not _has_figures(line)
-    ):
+    prose = widest <= _PROSE_GAP_EM and whole.words >= _MIN_PROSE_WORDS
+    if (prose or (not aligned and widest <= _TABLE_GAP_EM)) and not _has_figures(line):
         return Row(whole, (whole.text,), mark=_begins_with_mark(whole.text))
     return Row(whole, _cells(line), table=True)
 
@@ -114,6 +120,13 @@ def _whole(line: list[Segment]) -> Segment:
         bold=all(s.bold for s in line),
         words=sum(s.words for s in line),
     )
+
+
+def _is_note_mark(line: list[Segment]) -> bool:
+    """A footnote's number, set smaller or higher than the note that follows it after a tab."""
+    mark, note = line[:2]
+    small = mark.size < _NOTE_MARK_SIZE * note.size or mark.baseline < note.baseline - _RAISE_EM * note.size
+    return small and bool(_NOTE_MARK.fullmatch(mark.text)) and (mark.raised or len(line) == 2)
 
 
 def _has_figures(line: list[Segment]) -> bool:

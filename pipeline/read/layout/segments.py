@@ -12,16 +12,17 @@ from typing import Any
 
 from pipeline.read.layout.glyphs import Glyphs, Word, restore
 
+_SCAN_GAP_EM = 1.0  # recognised words are placed less exactly
 _GAP_EM = 0.65  # columns and cells are further apart than this
 _OVERLAP_EM = 0.6
-_SPACE_EM = 0.2
+_SPACE_EM = 0.13
 _RTL_SPACE_EM = 0.12
 _ASCENT, _DESCENT = 0.8, 0.2
 _MIN_OVERLAP = 0.55
 _BUCKET_POINTS = 4.0
 _SUPERSCRIPT_SIZE = 0.82
 _SUPERSCRIPT_RAISE_EM = 0.15
-_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MOSTLY = 0.97
 
 
@@ -87,15 +88,17 @@ def read_page(page: Any, number: int) -> PageText:  # noqa: ANN401 - a pypdfium2
     left, bottom, right, top = page.get_bbox()
     width, height = (right - left, top - bottom)[:: -1 if upright % 2 else 1]
     rtl = sum(len(w.text) for w in words if w.rtl) * 2 > sum(len(w.text) for w in words)
-    segments = [_segment(run, rtl=rtl) for run in _runs(w for w in words if w.turns == upright)]
-    turned = [_segment(run, rtl=rtl) for run in _runs(w for w in words if w.turns != upright)]
+    hidden = sum(word.hidden for word in words) * 2 > len(words)
+    gap_em = _SCAN_GAP_EM if hidden else _GAP_EM
+    segments = [_segment(run, rtl=rtl) for run in _runs([w for w in words if w.turns == upright], gap_em)]
+    turned = [_segment(run, rtl=rtl) for run in _runs([w for w in words if w.turns != upright], gap_em)]
     return PageText(
         number,
         width,
         height,
         tuple(_mirrored(s, width) if rtl else s for s in segments),
         turned=tuple(s.text for s in sorted(turned, key=lambda s: (s.baseline, s.x0))),
-        hidden=sum(word.hidden for word in words) * 2 > len(words),
+        hidden=hidden,
         rtl=rtl,
         inked=bool(words) or next(iter(page.get_objects(max_depth=1)), None) is not None,
     )
@@ -107,7 +110,7 @@ class _Run:
     x1: float
 
 
-def _runs(words: Iterable[Word]) -> list[list[Word]]:
+def _runs(words: Iterable[Word], gap_em: float) -> list[list[Word]]:
     """Chain words from left to right: each joins the run on its line that ends nearest before it."""
     runs: list[_Run] = []
     lines: defaultdict[tuple[int, int], list[_Run]] = defaultdict(list)
@@ -115,7 +118,7 @@ def _runs(words: Iterable[Word]) -> list[list[Word]]:
         row = int(word.baseline // _BUCKET_POINTS)
         reach = 1 + int(word.size // _BUCKET_POINTS)
         near = (run for y in range(row - reach, row + reach + 1) for run in lines[word.turns, y])
-        best = max((run for run in near if _joins(run, word)), key=lambda run: run.x1, default=None)
+        best = max((run for run in near if _joins(run, word, gap_em)), key=lambda run: run.x1, default=None)
         if best is None:
             best = _Run([], word.x1)
             runs.append(best)
@@ -126,10 +129,10 @@ def _runs(words: Iterable[Word]) -> list[list[Word]]:
     return [run.words for run in runs]
 
 
-def _joins(run: _Run, word: Word) -> bool:
+def _joins(run: _Run, word: Word, gap_em: float) -> bool:
     last = run.words[-1]
     size = max(last.size, word.size)
-    if not -_OVERLAP_EM * size <= word.x0 - run.x1 <= _GAP_EM * size:
+    if not -_OVERLAP_EM * size <= word.x0 - run.x1 <= gap_em * size:
         return False
     top = max(last.baseline - _ASCENT * last.size, word.baseline - _ASCENT * word.size)
     bottom = min(last.baseline + _DESCENT * last.size, word.baseline + _DESCENT * word.size)
@@ -165,7 +168,7 @@ def _segment(words: list[Word], *, rtl: bool) -> Segment:
 
 def _piece(word: Word, size: float, baseline: float) -> str:
     """The word's text; digits set as superscript become superscript digits, so that 2019¹ stays a year."""
-    return word.text.translate(_SUPERSCRIPTS) if _is_raised(word, size, baseline) else word.text
+    return word.text.translate(SUPERSCRIPTS) if _is_raised(word, size, baseline) else word.text
 
 
 def _is_raised(word: Word, size: float, baseline: float) -> bool:
@@ -180,9 +183,7 @@ def _space(words: list[Word], i: int, pieces: list[str], size: float) -> str:
     if i == 0:
         return ""
     gap = words[i].x0 - max(word.x1 for word in words[max(0, i - 2) : i])
-    if pieces[i] != words[i].text:  # a superscript stands right after its word
-        return "" if gap < _SPACE_EM * size * 2 else " "
-    return " " if gap > _SPACE_EM * size or (words[i].spaced and gap > 0) else ""
+    return " " if words[i].spaced or gap > _SPACE_EM * size else ""
 
 
 def _both_ways(words: list[Word], pieces: list[str], *, rtl: bool) -> str:
