@@ -14,12 +14,15 @@ from pipeline.seams import Embedder
 
 
 def require_same(
-    record: CollectionRecord, embedder: Embedder, analyser: Analyser, chunking: ChunkConfig
+    record: CollectionRecord, embedder: Embedder, analyser: Analyser, chunking: ChunkConfig | None = None
 ) -> None:
-    """Raise FingerprintMismatchError naming the settings that differ."""
+    """Raise FingerprintMismatchError naming the settings that differ.
+
+    ``chunking`` matters for writing only; a search leaves it out.
+    """
     pairs: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         "embedder": ({"fingerprint": record.fingerprint}, {"fingerprint": str(embedder.fingerprint)}),
-        "chunking": (record.chunking, asdict(chunking)),
+        "chunking": (record.chunking, asdict(chunking) if chunking else record.chunking),
         "lexical analysis": (record.lexical["analyser"], analyser.parameters),
     }
     for what, (made, configured) in pairs.items():

@@ -11,14 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
-from pipeline import cues
+from pipeline.duplicates import Distinct
 from pipeline.errors import ConfigurationError
 from pipeline.sentences import sentences
 from pipeline.types import Context, Hit
 
 ReadingOrder = Literal["score", "reverse", "edges", "document"]
-SHINGLE_WORDS = 4
-DUPLICATE_CONTAINMENT = 0.9
 
 
 def arrange(
@@ -78,28 +76,16 @@ def _in_order(best_first: list[Hit], order: ReadingOrder) -> list[Hit]:
 
 
 def _without_duplicates(best_first: list[Hit]) -> tuple[list[Hit], list[str]]:
-    kept: list[tuple[Hit, frozenset[str], cues.Claims]] = []
+    distinct = Distinct()
+    kept: list[Hit] = []
     dropped = []
     for hit in best_first:
-        shingles, claims = _shingles(hit.text), cues.claims(hit.text)
-        twin = next((k for k, s, c in kept if _repeats(shingles, s) and claims.within(c)), None)
+        twin = distinct.twin(hit.text)
         if twin is None:
-            kept.append((hit, shingles, claims))
+            kept.append(hit)
         else:
-            dropped.append(f"{_name(hit)}: nearly the same as {_name(twin)}")
-    return [hit for hit, _, _ in kept], dropped
-
-
-def _repeats(shingles: frozenset[str], earlier: frozenset[str]) -> bool:
-    # Containment, not Jaccard: a short passage inside a long one says nothing new either.
-    return len(shingles & earlier) >= DUPLICATE_CONTAINMENT * len(shingles)
-
-
-def _shingles(text: str) -> frozenset[str]:
-    words = cues.words(text)
-    return frozenset(
-        " ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))
-    )
+            dropped.append(f"{_name(hit)}: nearly the same as {_name(kept[twin])}")
+    return kept, dropped
 
 
 def _trim(hit: Hit, budget_tokens: int, count_tokens: Callable[[str], int]) -> Hit | None:

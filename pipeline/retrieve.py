@@ -1,0 +1,219 @@
+"""The search half of the read flow: Query -> Hits.
+
+A question is cut into sentences; each is looked for among units and passages by meaning, and the whole
+question among passages and documents by words. :mod:`pipeline.fuse` makes one ranking of passages of
+it, near-duplicates fall out, neighbours are joined, and the token budget is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline import filters, layers
+from pipeline.compatibility import require_same
+from pipeline.duplicates import Distinct
+from pipeline.errors import ConfigurationError, InvalidRequestError, LimitExceededError
+from pipeline.fuse import Evidence, Ranked, Weights, fuse
+from pipeline.ledger import Ledger
+from pipeline.lexical import Analyser
+from pipeline.passages import Passages
+from pipeline.seams import Embedder, Indexer, IndexSearch
+from pipeline.sentences import sentences
+from pipeline.types import Hit, Match, Query, Retrieval
+
+MIN_PART_WORDS = 3
+MIN_TRIMMED_TOKENS = 16  # less than this of a passage says nothing
+
+# What users may filter by besides their own metadata.
+OWN_FIELDS: Mapping[str, str] = {"_document_id": "keyword", "_title": "keyword"}
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalConfig:
+    """How evidence is gathered and weighed; the defaults measured best across development sets."""
+
+    dense_weight: float = 0.6
+    """Share of meaning against words, 0 to 1."""
+    unit_weight: float = 0.5
+    """Share of a passage's best small unit against the passage's own vector, 0 to 1."""
+    passage_weight: float = 0.5
+    """Share of a passage's own evidence against that of its whole document, 0 to 1."""
+    unit_candidates: int = 300
+    """Units looked at for each sentence of the question."""
+    passage_candidates: int = 200
+    """Passages looked at for each sentence, and for the words of the question."""
+    document_candidates: int = 100
+    """Documents looked at for the words of the question."""
+    max_query_sentences: int = 16
+    """A longer question is searched in this many pieces of several sentences."""
+    max_query_chars: int = 8_000
+    """Longest question."""
+    max_top_k: int = 1_000
+    """Most hits of one search."""
+    max_merged_tokens: int = 512
+    """Neighbouring passages that rank next to each other are joined up to this length; 0 joins none."""
+
+    def __post_init__(self) -> None:
+        for name in ("dense_weight", "unit_weight", "passage_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigurationError(
+                    f"retrieval.{name} is {getattr(self, name)}.", remedy="Set it between 0 and 1."
+                )
+        for name in ("unit_candidates", "passage_candidates", "document_candidates", "max_query_sentences"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(
+                    f"retrieval.{name} is {getattr(self, name)}.", remedy="Set 1 or more."
+                )
+
+
+class Retriever:
+    """Searches the collections of one ledger and one index. Thread-safe if its parts are."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        indexer: Indexer,
+        ledger: Ledger,
+        analyser: Analyser,
+        config: RetrievalConfig | None = None,
+    ) -> None:
+        self._embedder = embedder
+        self._indexer = indexer
+        self._ledger = ledger
+        self._analyser = analyser
+        self._config = config or RetrievalConfig()
+
+    def search(self, query: Query) -> Retrieval:
+        """The best passages, best first.
+
+        Raises InvalidRequestError or LimitExceededError for an empty or too long question, a ``top_k``
+        or a budget out of range; FilterError; NotFoundError for an unknown collection or document; and
+        FingerprintMismatchError when the collection was made with another embedder.
+        """
+        self._check(query)
+        timings: dict[str, float] = {}
+        where = self._where(query)
+        with _timed(timings, "embed"):
+            parts = query_parts(query.text, self._config.max_query_sentences)
+            vectors = self._embedder.embed_queries(parts).vectors
+        with _timed(timings, "search"):
+            evidence = self._gather(query, vectors, where)
+        with _timed(timings, "fuse"):
+            ranked = self._live(query, fuse(evidence, self._weights()))
+        with _timed(timings, "load"):
+            hits = self._select(query, ranked, evidence)
+        return Retrieval(tuple(hits), timings)
+
+    def _check(self, query: Query) -> None:
+        config = self._config
+        if not query.text.strip():
+            raise InvalidRequestError("The query is empty.", remedy="Ask a question.")
+        if len(query.text) > config.max_query_chars:
+            raise LimitExceededError(
+                f"The query has {len(query.text):,} characters; the limit is {config.max_query_chars:,}.",
+                remedy="Shorten it, or raise retrieval.max_query_chars.",
+            )
+        if not 1 <= query.top_k <= config.max_top_k:
+            raise InvalidRequestError(
+                f"top_k is {query.top_k}.", remedy=f"Set it between 1 and {config.max_top_k}."
+            )
+        if query.budget_tokens is not None and query.budget_tokens < 1:
+            raise InvalidRequestError(f"budget_tokens is {query.budget_tokens}.", remedy="Set 1 or more.")
+
+    def _where(self, query: Query) -> filters.Filter | None:
+        """The query's filter and scope, checked against what the collection has."""
+        record = self._ledger.collection(query.tenant, query.collection)
+        require_same(record, self._embedder, self._analyser)
+        wanted: list[filters.Filter] = []
+        if query.document_id is not None:
+            self._ledger.document(query.tenant, query.collection, query.document_id)
+            wanted.append(filters.Equals("_document_id", query.document_id))
+        if query.filter:
+            chosen = filters.parse(query.filter)
+            known = self._ledger.metadata_fields(query.tenant, query.collection)
+            filters.check_fields(chosen, {**known, **OWN_FIELDS})
+            wanted.append(chosen)
+        if not wanted:
+            return None
+        return wanted[0] if len(wanted) == 1 else filters.And(tuple(wanted))
+
+    def _gather(self, query: Query, vectors: Any, where: filters.Filter | None) -> Evidence:  # noqa: ANN401 - float32 (sentences, dim)
+        config = self._config
+        words = self._analyser.query_vector(query.text)
+        enough = 2 * query.top_k
+        units = [IndexSearch(max(config.unit_candidates, enough), dense=v, filter=where) for v in vectors]
+        limit = max(config.passage_candidates, enough)
+        passages = [IndexSearch(limit, dense=v, filter=where) for v in vectors]
+        lexical = [IndexSearch(limit, sparse=words, filter=where)] if len(words.indices) else []
+        documents = [replace(search, limit=config.document_candidates) for search in lexical]
+        by_passage = self._search(query, "passages", passages + lexical)
+        by_document = self._search(query, "documents", documents) if documents else []
+        return Evidence(
+            units=self._search(query, "units", units),
+            passages=by_passage[: len(passages)],
+            passages_lexical=by_passage[-1] if lexical else [],
+            documents_lexical=by_document[0] if by_document else [],
+        )
+
+    def _search(
+        self, query: Query, layer: layers.Layer, searches: Sequence[IndexSearch]
+    ) -> list[list[Match]]:
+        return self._indexer.search(layers.index_name(query.tenant, query.collection, layer), searches)
+
+    def _weights(self) -> Weights:
+        return Weights(self._config.dense_weight, self._config.unit_weight, self._config.passage_weight)
+
+    def _live(self, query: Query, ranked: list[Ranked]) -> list[Ranked]:
+        """Without versions that were replaced or deleted while the index still has their points."""
+        ids = list({r.document_id for r in ranked})
+        live = self._ledger.live_versions(query.tenant, query.collection, ids)
+        return [r for r in ranked if live.get(r.document_id) == r.version]
+
+    def _select(self, query: Query, ranked: list[Ranked], evidence: Evidence) -> list[Hit]:
+        """The best ``top_k`` within the budget: near-duplicates dropped, neighbours in rank joined."""
+        passages = Passages(query, self._indexer, self._ledger, self._embedder, evidence)
+        hits: list[Hit] = []
+        distinct = Distinct()
+        left = query.budget_tokens
+        for hit in passages.hits(ranked):
+            if left is not None and hits and left < MIN_TRIMMED_TOKENS:
+                break
+            if distinct.twin(hit.text) is not None:
+                continue
+            if left is not None:
+                fitting = passages.trimmed(hit, left)
+                left -= fitting.tokens
+            else:
+                fitting = hit
+            joined = passages.joined(hits[-1], fitting, self._config.max_merged_tokens) if hits else None
+            if joined is not None:
+                hits[-1] = joined
+            elif len(hits) == query.top_k:
+                break
+            else:
+                hits.append(fitting)
+        return hits
+
+
+def query_parts(text: str, most: int) -> list[str]:
+    """The sentences of a question, very short ones with their neighbour, as at most ``most`` pieces."""
+    pieces: list[str] = []
+    for start, end in sentences(text):
+        piece = text[start:end]
+        if pieces and min(len(piece.split()), len(pieces[-1].split())) < MIN_PART_WORDS:
+            pieces[-1] = f"{pieces[-1]} {piece}"
+        else:
+            pieces.append(piece)
+    size = -(-len(pieces) // most)
+    return [" ".join(pieces[i : i + size]) for i in range(0, len(pieces), size)]
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    timings[stage] = time.perf_counter() - start
