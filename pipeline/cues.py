@@ -44,7 +44,8 @@ _ORDINALS = {
 _NUMBER_WORD = re.compile(
     r"\b(?:(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)[\s-]"
     r"(one|two|three|four|five|six|seven|eight|nine)"
-    rf"|({'|'.join(_NUMBER_WORDS)}|a|an|one)(?=\s+(?:{'|'.join(_SCALED)})\b)|({'|'.join(_NUMBER_WORDS)}))\b",
+    rf"|({'|'.join(_NUMBER_WORDS)}|a|an|one)(?=\s+(?:{'|'.join(_SCALED)})\b)"
+    rf"|({'|'.join(_NUMBER_WORDS)}))\b",
     re.IGNORECASE,
 )
 _ORDINAL = re.compile(r"(?<![\w.,])(\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
@@ -53,10 +54,10 @@ _ORDINAL = re.compile(r"(?<![\w.,])(\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
 STOP_WORDS = frozenset(
     _listed(
         "a an the and or of to in on at by for from with as is are was were be been being am it its this "
-        "that these those he she they his her their them him we you i your our my me us do does did done doing "
-        "have has had having who whom whose what when where which why how will would shall should can could "
-        "may might must so than then there here if but into about also any each such own same too very all "
-        "more most some other because while during out up not no nor s t"
+        "that these those he she they his her their them him we you i your our my me us do does did done "
+        "doing have has had having who whom whose what when where which why how will would shall should can "
+        "could may might must so than then there here if but into about also any each such own same too "
+        "very all more most some other because while during out up not no nor s t"
     )
 )
 
@@ -74,6 +75,18 @@ NEGATIONS = frozenset(
         # Chinese and Japanese, where a word is one character here
         "不 没 沒 無 无 未 非"
     )
+)
+_CONNECTIVES = frozenset(
+    _listed(
+        "however therefore thus hence moreover furthermore additionally overall finally according based yes "
+        "although though since unless whether instead indeed specifically generally similarly consequently "
+        "accordingly otherwise meanwhile often usually currently today later first another both many several "
+        "few two three one passage answer question"
+    )
+)
+_CLAUSE = re.compile(
+    r"[,;:()\[\]–—]|\b(?:but|although|though|while|whereas|because|unless|except|if|which|who|and|or)\b",
+    re.IGNORECASE,
 )
 _CONTRACTION = re.compile(r"n['’]t$")
 
@@ -98,6 +111,10 @@ _OPPOSITES = (
     ("accept approv agre", "reject refus declin den"),
     ("win won victori", "lose lost defeat"),
     ("always", "never"),
+    ("first", "last"),
+    ("highest", "lowest"),
+    ("best", "worst"),
+    ("early", "late"),
     ("posit", "negat"),
     ("improv better", "worsen wors deterior"),
     ("maximum", "minimum"),
@@ -160,7 +177,9 @@ class Claims:
 
 def claims(text: str) -> Claims:
     """Numbers, names and the count of negations of a text of any length."""
-    return Claims(numbers(text), frozenset(name.casefold() for name in names(text)), negations(words(text)))
+    return Claims(
+        frozenset(numbers(text)), frozenset(name.casefold() for name in names(text)), negations(words(text))
+    )
 
 
 def words(text: str) -> list[str]:
@@ -168,17 +187,33 @@ def words(text: str) -> list[str]:
     return [m.group().casefold().replace("’", "'") for m in _WORD.finditer(text)]
 
 
-def numbers(text: str) -> frozenset[str]:
+def written_words(text: str) -> list[str]:
+    """Words as written, in order."""
+    return [m.group() for m in _WORD.finditer(text)]
+
+
+def clauses(sentence: str) -> list[str]:
+    """A sentence cut at commas, brackets and conjunctions: about as far as a negation reaches."""
+    return [clause for clause in _CLAUSE.split(sentence) if clause.strip()]
+
+
+def is_common(word: str) -> bool:
+    """Whether the word says nothing about what a sentence is about, or only joins it to another."""
+    return word.casefold() in STOP_WORDS or word.casefold() in _CONNECTIVES
+
+
+def numbers(text: str) -> list[str]:
     """Canonical numbers: "1,234.50", "1234.5" and "5 million", "5,000,000", "five million" agree.
 
-    An ordinal ("third", "3rd") is another thing than its number and reads "3th".
+    Each as often as it stands there. An ordinal ("third", "3rd") is another thing than its number and
+    reads "3th".
     """
     text = unicodedata.normalize("NFKC", text)
-    found = {f"{int(m.group(1))}th" for m in _ORDINAL.finditer(text)}
-    found |= {_ORDINALS[word] for word in words(text) if word in _ORDINALS}
+    found = [f"{int(m.group(1))}th" for m in _ORDINAL.finditer(text)]
+    found += [_ORDINALS[word] for word in words(text) if word in _ORDINALS]
     for m in _NUMBER.finditer(text):
         if not _ORDINAL.match(text, m.start()):
-            found.add(_scaled(_decimal(m.group()), text, m.end()))
+            found.append(_scaled(_decimal(m.group()), text, m.end()))
     for m in _NUMBER_WORD.finditer(text):
         tens, unit, counted, alone = (g.lower() if g else "" for g in m.groups())
         value = (
@@ -186,13 +221,15 @@ def numbers(text: str) -> frozenset[str]:
             if tens
             else _NUMBER_WORDS.get(counted or alone, 1)
         )
-        found.add(_scaled(Decimal(value), text, m.end()))
-    return frozenset(found)
+        found.append(_scaled(Decimal(value), text, m.end()))
+    return found
 
 
 def names(text: str) -> list[str]:
     """Words that a capital or a digit inside marks as names, in order, sentence-initial ones included."""
-    found = (re.sub(r"['’]s$", "", m.group()) for m in _WORD.finditer(text))
+    found = [re.sub(r"['’]s$", "", m.group()) for m in _WORD.finditer(text)]
+    if text.isupper():  # a heading: here a capital means nothing
+        found = [word for word in found if any(c.isdigit() for c in word)]
     return [word for word in found if len(word) > 1 and _is_name(word)]
 
 

@@ -24,8 +24,8 @@ class Folded:
 
 
 def fold(text: str) -> Folded:
-    """Compatibility forms, case, quotation marks and dashes unified; white space collapsed; words
-    hyphenated at a line end joined."""
+    """Compatibility forms, case, quotation marks and dashes unified; white space collapsed; hyphens
+    inside words left out, with the line break that may follow them."""
     characters: list[str] = []
     origins: list[int] = []
     for position, original in enumerate(text):
@@ -34,11 +34,9 @@ def fold(text: str) -> Folded:
                 if characters and characters[-1] != " ":
                     characters.append(" ")
                     origins.append(position)
-            elif c.isalpha() and _ends_hyphenated(characters, origins, text):
-                del characters[-2:], origins[-2:]
-                characters.append(c)
-                origins.append(position)
             else:
+                if c.isalpha() and (hyphen := _hyphen_before(characters, origins, text)):
+                    del characters[-hyphen:], origins[-hyphen:]
                 characters.append(c)
                 origins.append(position)
     return Folded("".join(characters), tuple(origins))
@@ -57,14 +55,16 @@ def locate(quote: str, text: str | Folded) -> tuple[int, int] | None:
     return None
 
 
-def _ends_hyphenated(characters: list[str], origins: list[int], text: str) -> bool:
-    return (
-        len(characters) > 2
-        and characters[-1] == " "
-        and characters[-2] == "-"
-        and characters[-3].isalpha()
-        and "\n" in text[origins[-2] + 1 : origins[-1] + 2]
-    )
+def _hyphen_before(characters: list[str], origins: list[int], text: str) -> int:
+    """How many of the last characters are a hyphen inside a word: 1, 2 with a line break, or 0."""
+    length = 2 if characters[-1:] == [" "] else 1
+    if (
+        characters[-length : len(characters) - length + 1] != ["-"]
+        or not "".join(characters[-length - 1 : -length]).isalpha()
+    ):
+        return 0
+    gap = text[origins[-length] + 1 : origins[-1] + 2]
+    return length if length == 1 or "\n" in gap else 0
 
 
 def _is_boundary(text: str, at: int) -> bool:

@@ -1,60 +1,90 @@
-"""How far a piece of work has come, and whether it is still wanted."""
+"""One answer while it is made: its text, statements, seconds, tokens, and what could not be done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from threading import Lock
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipeline.errors import WorkCancelledError
+from pipeline.events import Cited, Event, TokenDelta
+from pipeline.seams import TextDelta
+from pipeline.types import Answer, Citation, Context, Query, Statement
 
-Stage = Literal["reading", "chunking", "embedding", "indexing", "optimizing", "done"]
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
-    """Where an ingestion stands. ``documents_total`` is None while the end of the sources is unknown.
+    """What accumulates while one answer is made."""
 
-    ``stage`` and ``name`` tell what began or moved last; stages of different documents overlap.
-    ``tokens_done`` counts document tokens embedded in this call.
-    """
+    query: Query
+    cancelled: Callable[[], bool]
+    timings: dict[str, float] = field(default_factory=dict)
+    usage: dict[str, int] = field(default_factory=dict)
+    degraded: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
 
-    stage: Stage
-    name: str
-    documents_done: int
-    documents_total: int | None
-    tokens_done: int
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds spent inside to the stage, unless cancelled before it begins."""
+        if self.cancelled():
+            raise WorkCancelledError(f"The answer was cancelled before {stage}.")
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - began
+
+    def listener(self) -> Callable[[TextDelta], None]:
+        """Counts tokens and times generation (less the grounding of finished sentences) from now on."""
+        began = time.perf_counter()
+
+        def heard(delta: TextDelta) -> None:
+            seconds = time.perf_counter() - began
+            self.timings.setdefault("first_token", seconds)
+            self.timings["generate"] = seconds - self.timings.get("ground", 0.0)
+            self.usage["completion_tokens"] += delta.tokens
+
+        return heard
+
+    @property
+    def supported(self) -> bool:
+        """Whether there is a statement that stands."""
+        return any(statement.supported for statement in self.statements)
+
+    def say(self, text: str) -> Iterator[Event]:
+        """Add a line to the answer's text."""
+        piece = f"\n{text}" if self.text else text
+        self.text.append(piece)
+        yield TokenDelta(piece)
+
+    def state(self, statement: Statement) -> Iterator[Event]:
+        """Add a statement; only a supported one becomes text, with the numbers of its citations."""
+        self.statements.append(statement)
+        if statement.supported:
+            numbering = distinct_citations(self.statements)
+            marks = "".join(f" [{numbering.index(citation) + 1}]" for citation in statement.citations)
+            quoted = statement.origin == "quoted"
+            yield from self.say(f"“{statement.text}”{marks}" if quoted else f"{statement.text}{marks}")
+        yield Cited(len(self.statements) - 1, statement)
+
+    def finish(self, context: Context, *, found: bool, mode: Literal["extractive", "composed"]) -> Answer:
+        """The answer as it stands; one that was not found states nothing."""
+        return Answer(
+            text="".join(self.text),
+            found=found,
+            statements=tuple(self.statements) if found else (),
+            context=replace(context, dropped=(*context.dropped, *self.dropped)),
+            mode=mode,
+            timings=dict(self.timings),
+            usage=dict(self.usage),
+            degraded=tuple(dict.fromkeys(self.degraded)),
+        )
 
 
-class Watch:
-    """Reports to one listener and asks one canceller; several threads may use it, one at a time each."""
-
-    def __init__(
-        self,
-        listener: Callable[[Progress], None] | None,
-        cancelled: Callable[[], bool] | None,
-        documents_total: int | None,
-    ) -> None:
-        self._listener = listener
-        self._cancelled = cancelled
-        self._total = documents_total
-        self._documents = 0
-        self._tokens = 0
-        self._lock = Lock()
-
-    def enter(self, stage: Stage, name: str) -> None:
-        """A stage begins for a document. Raises WorkCancelledError when the work is no longer wanted."""
-        self.moved(stage, name, documents=0, tokens=0)
-
-    def moved(self, stage: Stage, name: str, *, documents: int = 0, tokens: int = 0) -> None:
-        """Documents or tokens were finished. Raises WorkCancelledError as :meth:`enter` does."""
-        if self._cancelled is not None and self._cancelled():
-            raise WorkCancelledError(
-                f"Cancelled while {stage} {name!r}.", remedy="What was finished before is kept."
-            )
-        with self._lock:
-            self._documents += documents
-            self._tokens += tokens
-            if self._listener is not None:
-                self._listener(Progress(stage, name, self._documents, self._total, self._tokens))
+def distinct_citations(statements: Sequence[Statement]) -> list[Citation]:
+    """Citations of supported statements in order; ``[n]`` in an answer's text is the n-th, from 1."""
+    return list(dict.fromkeys(c for s in statements if s.supported for c in s.citations))

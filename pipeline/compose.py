@@ -1,0 +1,60 @@
+"""A language model's own sentences, each given out as soon as it is complete.
+
+Whoever asks for the next sentence lets the model go on; whoever stops asking stops the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import WorkCancelledError
+from pipeline.prompt import Prompt
+from pipeline.seams import LanguageModel, Sampling, TextDelta
+from pipeline.sentences import sentences
+
+STOP = ("\n\n",)
+
+
+def composed(
+    model: LanguageModel,
+    prompt: Prompt,
+    *,
+    max_tokens: int,
+    max_sentences: int,
+    cancelled: Callable[[], bool],
+    heard: Callable[[TextDelta], None],
+) -> Iterator[str]:
+    """At most ``max_sentences``, greedily decoded. ``heard`` is told every delta.
+
+    A sentence that the token limit cuts off is no statement and is left out. Raises WorkCancelledError
+    within one step of ``cancelled()`` being true, and ModelError from the model.
+    """
+    written, given = "", 0
+    with _closed_after(model.stream(prompt.messages, Sampling(max_tokens, stop=STOP), cancelled)) as deltas:
+        for delta in deltas:
+            heard(delta)
+            if delta.finish == "cancelled" or cancelled():
+                raise WorkCancelledError("The answer was cancelled while it was written.")
+            written += delta.text
+            spans = sentences(written)
+            whole = len(spans) if delta.finish == "stop" or _ends(written) else len(spans) - 1
+            for start, end in spans[given : min(whole, max_sentences)]:
+                yield " ".join(written[start:end].split())
+            given = max(given, whole)
+            if given >= max_sentences:
+                return
+
+
+def _ends(written: str) -> bool:
+    """Whether the last sentence is over although no other has begun: white space after its stop."""
+    return written[-1:].isspace() and written.rstrip()[-1:] in "!?。！？"
+
+
+@contextmanager
+def _closed_after(deltas: Iterator[TextDelta]) -> Iterator[Iterator[TextDelta]]:
+    try:
+        yield deltas
+    finally:
+        if isinstance(deltas, Generator):
+            deltas.close()
