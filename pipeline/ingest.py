@@ -21,7 +21,6 @@ from pipeline.errors import LongleafError, NotFoundError
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.preparing import Group, Preparation, Prepared, is_fatal, typical_lengths
-from pipeline.progress import Progress, Watch
 from pipeline.read import Limits
 from pipeline.records import CollectionRecord, VersionRecord, check_document_id, check_name
 from pipeline.results import IngestResult, Status
@@ -29,6 +28,7 @@ from pipeline.seams import Embedder, Indexer
 from pipeline.sources import Source
 from pipeline.storing import Entry, Store
 from pipeline.types import ChunkedDocument, DocumentEmbeddings
+from pipeline.watch import Progress, Watch
 
 __all__ = ["IngestResult", "Ingestor", "Progress", "Source"]
 

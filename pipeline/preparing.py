@@ -33,13 +33,13 @@ from pipeline.layers import Lexical
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.metadata import indexable
-from pipeline.progress import Watch
 from pipeline.read import Limits
 from pipeline.records import CollectionRecord
 from pipeline.results import IngestResult
 from pipeline.seams import Embedder
 from pipeline.sources import Arrival, Claim, Source, arrive, claim
 from pipeline.types import ChunkedDocument, Document
+from pipeline.watch import Watch
 
 GROUP_TOKENS = 32_000
 GROUP_DOCUMENTS = 256

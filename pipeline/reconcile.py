@@ -17,10 +17,10 @@ from pipeline.layers import LAYERS, Layer, expected_ids, index_name, of_versions
 from pipeline.ledger import MAX_PAGE, Ledger
 from pipeline.lexical import Analyser
 from pipeline.preparing import lexical
-from pipeline.progress import Progress, Watch
 from pipeline.records import CollectionRecord, DocumentRecord, VersionKey, VersionRecord
 from pipeline.seams import Embedder, Indexer
 from pipeline.storing import Entry, Store
+from pipeline.watch import Progress, Watch
 
 
 @dataclass(frozen=True, slots=True)
