@@ -138,7 +138,7 @@ def _source(spec: str, cache: Path, *, allow_download: bool) -> LocatedModel:
     if spec.startswith("wheel:"):
         return _from_wheel(spec.removeprefix("wheel:"), cache)
     path = Path(spec).expanduser()
-    if path.is_dir():
+    if spec and path.is_dir():  # an empty path would be the current folder
         return LocatedModel(path, path.resolve().name, "")
     if path.suffix == ".gguf":
         if not path.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import make_tokenizer  # type: ignore[import-not-found]
+from tiny_models import make_tokenizer
 
 from pipeline.errors import InvalidRequestError
 from pipeline.lm.chat import ChatFormat
