@@ -16,6 +16,7 @@ from pipeline.read.layout import furniture
 from pipeline.read.layout.flow import body_of, pour
 from pipeline.read.layout.headings import OutlineEntry
 from pipeline.read.layout.segments import PageText, read_page
+from pipeline.read.salvage import salvage
 from pipeline.types import Document
 
 MEDIA_TYPES = ("application/pdf", "application/x-pdf")
@@ -40,14 +41,14 @@ def read(data: bytes, hints: Hints) -> Document:
 
     Raises PasswordRequiredError, DamagedFileError, NoTextError (no text layer) and ReaderLimitError.
     """
-    file = _open(data, hints)
+    builder = DocumentBuilder()
+    file = _open(data, hints, builder)
     try:
         count = len(file)
         if count > MAX_PAGES:
             raise ReaderLimitError(
                 f"{hints.name} has {count:,} pages; the limit is {MAX_PAGES:,}.", remedy="Split the file."
             )
-        builder = DocumentBuilder()
         pages = list(_pages(file, builder))
         _check_text(pages, count, hints, builder)
         stripped, printed = furniture.strip(pages)
@@ -63,20 +64,32 @@ def read(data: bytes, hints: Hints) -> Document:
         file.close()
 
 
-def _open(data: bytes, hints: Hints) -> Any:  # noqa: ANN401 - a pypdfium2 PdfDocument
-    try:
-        file = pypdfium2.PdfDocument(data, password=hints.password)
-    except pypdfium2.PdfiumError as error:
-        if pdfium.FPDF_GetLastError() == pdfium.FPDF_ERR_PASSWORD:
-            wrong = "The password given for" if hints.password else "A password is needed to open"
-            raise PasswordRequiredError(
-                f"{wrong} {hints.name}{' is wrong' if hints.password else ''}.",
-                remedy="Send the password with the file, or save the file without one.",
-            ) from error
-        raise _damaged(hints, "it has no readable structure") from error
-    if len(file) == 0:
-        raise _damaged(hints, "it has no pages")
+def _open(data: bytes, hints: Hints, builder: DocumentBuilder) -> Any:  # noqa: ANN401 - a PdfDocument
+    """The file, mended where its page tree is lost. PDFium tries the empty password by itself."""
+    file = _load(data, hints)
+    if file is None or len(file) == 0:
+        mended = salvage(data)
+        file = _load(mended, hints) if mended else None
+        if file is None or len(file) == 0:
+            raise _damaged(hints, "it has no readable structure and no page that could be recovered")
+        builder.warn(
+            f"The file is damaged: its list of pages is lost. {len(file)} page(s) were recovered, "
+            "perhaps not all and not in order."
+        )
     return file
+
+
+def _load(data: bytes, hints: Hints) -> Any:  # noqa: ANN401 - a PdfDocument, or None where it is damaged
+    try:
+        return pypdfium2.PdfDocument(data, password=hints.password)
+    except pypdfium2.PdfiumError as error:
+        if pdfium.FPDF_GetLastError() != pdfium.FPDF_ERR_PASSWORD:
+            return None
+        wrong = "The password given for" if hints.password else "A password is needed to open"
+        raise PasswordRequiredError(
+            f"{wrong} {hints.name}{' is wrong' if hints.password else ''}.",
+            remedy="Send the password with the file, or save the file without one.",
+        ) from error
 
 
 def _damaged(hints: Hints, why: str) -> DamagedFileError:
@@ -105,15 +118,23 @@ def _check_text(pages: Sequence[PageText], count: int, hints: Hints, builder: Do
     """Raise where there is no text at all, and say which pages show something that is not text."""
     if not pages:
         raise _damaged(hints, f"none of its {count} pages can be read")
-    silent = [page.number for page in pages if not page.segments and not page.turned and page.inked]
-    if not any(page.segments or page.turned for page in pages):
+    readable = [page.number for page in pages if page.segments or page.turned]
+    garbled = [page.number for page in pages if page.garbled]
+    silent = [page.number for page in pages if page.number not in {*readable, *garbled} and page.inked]
+    if not readable:
         raise NoTextError(
-            f"{hints.name} has {count} page{'s' * (count > 1)} but no text layer; it needs OCR.",
+            f"{hints.name} has {count} page{'s' * (count > 1)} but no {'readable text' if garbled else 'text layer'}; "
+            "it needs OCR.",
             remedy="Run OCR on it (for example with OCRmyPDF) and add the result.",
         )
     if silent:
         builder.warn(
             f"No text on {_ranges(silent)}, which show images only; OCR would be needed to read them."
+        )
+    if garbled:
+        builder.warn(
+            f"The fonts on {_ranges(garbled)} do not say which characters they show, so the text there was "
+            "left out; OCR would be needed to read it."
         )
 
 

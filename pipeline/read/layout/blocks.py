@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from pipeline.read.layout.columns import columns
-from pipeline.read.layout.rows import Row, rows
+from pipeline.read.layout.rows import BULLET, Row, rows
 from pipeline.read.layout.segments import PageText
 from pipeline.types import BlockKind
 
@@ -207,6 +207,8 @@ def _classified(paragraph: list[Row], page: int, body: Body, group: Sequence[Row
 def _is_heading(paragraph: list[Row], text: str, body: Body) -> bool:
     letters = sum(c.isalpha() for c in text)
     if len(text) > _MAX_HEADING_CHARS or len(paragraph) > _MAX_HEADING_LINES or letters < 2:
+        return False
+    if BULLET.match(text) and paragraph[0].mark:
         return False
     if text.endswith((",", ";")) or (text.endswith(".") and len(text) > _MAX_CAPS_CHARS):
         return False

@@ -23,6 +23,7 @@ _BOLD_NAMES = re.compile(r"bold|black|heavy|demi|^[a-z+]*(?:cm|sf|ec|tc|lm)\w?bx
 _INVISIBLE = 3
 _GAP_EM = 0.3
 _SHIFT_EM = 0.1
+_SAMPLE = 500
 _SPACES = frozenset(
     {*range(1, 33), 0x7F, 0xA0, 0x1680, *range(0x2000, 0x200C), 0x202F, 0x205F, 0x3000, 0xFEFF}
 ) - {2}
@@ -109,6 +110,7 @@ class Glyphs:
         is_generated = pdfium.FPDFText_IsGenerated
         glyphs: list[Glyph] = []
         style: _Style | None = None
+        left, top = self._frames[0]
         broken = spaced = False
         for index in range(pdfium.FPDFText_CountChars(handle)):
             code = unicode_at(handle, index)
@@ -119,8 +121,10 @@ class Glyphs:
             box_at(handle, index, pointer)
             if glyphs and code > 0x0300 and _is_mark(chr(code)):
                 broken = spaced = False  # PDFium takes the overlap of a mark for a gap
-            turns = style.turns if style else 0
-            x0, x1, edge = self._upright(box, turns)
+            if style is None or style.turns:
+                x0, x1, edge = self._upright(box, style.turns if style else 0)
+            else:  # nearly every glyph: the same without the call
+                x0, x1, edge = box.left - left, box.right - left, top - box.bottom
             if style is None or broken or not _follows(glyphs, style, x0, x1, edge):
                 if style and glyphs:
                     yield _word(glyphs, style)
@@ -131,6 +135,13 @@ class Glyphs:
             broken = spaced = False
         if style and glyphs:
             yield _word(glyphs, style)
+
+    def unmapped_share(self) -> float:
+        """Share of glyphs whose font does not say which character they are, from a sample."""
+        count = pdfium.FPDFText_CountChars(self._handle)
+        sample = range(0, count, count // _SAMPLE + 1)
+        errors = (pdfium.FPDFText_HasUnicodeMapError(self._handle, index) == 1 for index in sample)
+        return sum(errors) / max(len(sample), 1)
 
     def _upright(self, box: Any, turns: int) -> tuple[float, float, float]:  # noqa: ANN401 - an FS_RECTF
         """Left, right and lower edge of a box, in the direction of its word; y grows downward."""
@@ -190,13 +201,18 @@ def _follows(glyphs: list[Glyph], style: _Style, x0: float, x1: float, edge: flo
 
 
 def _word(glyphs: list[Glyph], style: _Style) -> Word:
-    if any(text in _ACCENTS for text, _, _ in glyphs):
-        glyphs = _accented(glyphs)
-    rtl = any(is_rtl(char) for text, _, _ in glyphs for char in text)
+    text = "".join([glyph[0] for glyph in glyphs])
+    rtl = False
+    if not text.isascii() or "`" in text or "^" in text:
+        if any(glyph[0] in _ACCENTS for glyph in glyphs):
+            glyphs = _accented(glyphs)
+            text = "".join([glyph[0] for glyph in glyphs])
+        rtl = any(map(is_rtl, text))
+    first, last = glyphs[0], glyphs[-1]
     return Word(
-        text=_logical(glyphs) if rtl else "".join(glyph[0] for glyph in glyphs),
-        x0=min(glyph[1] for glyph in glyphs),
-        x1=max(glyph[2] for glyph in glyphs),
+        text=_logical(glyphs) if rtl else text,
+        x0=min(first[1], last[1]),
+        x1=max(first[2], last[2]),
         baseline=style.baseline,
         size=style.size,
         bold=style.bold,

@@ -32,6 +32,8 @@ _PROSE_GAP_EM = 1.2
 _TABLE_GAP_EM = 3.0
 _MIN_PROSE_WORDS = 5
 _LABEL_SHARE = 0.7
+_MAX_LABELS = 5
+_FIGURE_CELLS = 4  # one cell in so many is a number, in a row of a table
 _NEAR_EM = 3.0
 _TIGHT_EM = 1.6
 
@@ -130,7 +132,8 @@ def _is_note_mark(line: list[Segment]) -> bool:
 
 
 def _has_figures(line: list[Segment]) -> bool:
-    return any(sum(c.isdigit() for c in s.text) * 2 > len(s.text) for s in line[1:])
+    figures = sum(sum(c.isdigit() for c in s.text) * 2 > len(s.text) for s in line[1:])
+    return figures > 0 and figures * _FIGURE_CELLS >= len(line) - 1
 
 
 def _is_mark(text: str) -> bool:
@@ -159,19 +162,25 @@ def _cells(line: list[Segment]) -> tuple[str, ...]:
 def _labelled(found: list[Row]) -> list[Row]:
     """Short lines between rows of a table are labels of groups of rows, and belong to the table."""
     out = list(found)
-    for i, row in enumerate(found):
-        above = next((r for r in out[max(0, i - 2) : i][::-1] if r.table), None)
-        below = next((r for r in found[i + 1 : i + 3] if r.table), None)
-        if row.table or above is None or below is None:
-            continue
-        width = max(above.segment.x1, below.segment.x1) - min(above.segment.x0, below.segment.x0)
-        near = _NEAR_EM * row.segment.size
-        close = (
-            row.segment.top - above.segment.bottom < near and below.segment.top - row.segment.bottom < near
-        )
-        if close and row.segment.width < _LABEL_SHARE * width and not row.text.endswith("."):
-            out[i] = replace(row, table=True, mark=False)
+    at = 0
+    for table, group in itertools.groupby(found, key=lambda row: row.table):
+        between = list(group)
+        end = at + len(between)
+        if not table and at and end < len(found) and _are_labels(found[at - 1 : end + 1]):
+            out[at:end] = [replace(row, table=True, mark=False) for row in between]
+        at = end
     return out
+
+
+def _are_labels(run: list[Row]) -> bool:
+    """Whether all rows of ``run`` but the first and last, which are rows of a table, are labels."""
+    above, *between, below = run
+    width = max(above.segment.x1, below.segment.x1) - min(above.segment.x0, below.segment.x0)
+    close = all(
+        b.segment.top - a.segment.bottom < _NEAR_EM * b.segment.size for a, b in itertools.pairwise(run)
+    )
+    short = all(r.segment.width < _LABEL_SHARE * width and not r.text.endswith(".") for r in between)
+    return close and short and len(between) <= _MAX_LABELS
 
 
 def _joined_labels(found: list[Row]) -> list[Row]:

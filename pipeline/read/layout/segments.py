@@ -19,6 +19,7 @@ _SPACE_EM = 0.13
 _RTL_SPACE_EM = 0.12
 _ASCENT, _DESCENT = 0.8, 0.2
 _MIN_OVERLAP = 0.55
+_MAX_UNMAPPED = 0.15
 _BUCKET_POINTS = 4.0
 _SUPERSCRIPT_SIZE = 0.82
 _SUPERSCRIPT_RAISE_EM = 0.15
@@ -63,7 +64,8 @@ class PageText:
 
     ``heads`` are running heads to keep, ``turned`` are lines that run up or down the margin. ``hidden``
     says that the text is an invisible layer over a scan, whose font sizes mean little; ``rtl`` that the
-    page was mirrored. ``inked`` is False for a page on which nothing at all is drawn.
+    page was mirrored; ``garbled`` that its fonts do not say which characters they show, so that its text
+    was left out. ``inked`` is False for a page on which nothing at all is drawn.
     """
 
     number: int
@@ -75,13 +77,17 @@ class PageText:
     hidden: bool = False
     rtl: bool = False
     inked: bool = True
+    garbled: bool = False
 
 
 def read_page(page: Any, number: int) -> PageText:  # noqa: ANN401 - a pypdfium2 PdfPage
     """The segments of one page, upright and in no particular order."""
     text_page = page.get_textpage()
     try:
-        words = list(Glyphs(page, text_page).words())
+        glyphs = Glyphs(page, text_page)
+        if glyphs.unmapped_share() > _MAX_UNMAPPED:
+            return PageText(number, *page.get_size(), (), garbled=True)
+        words = list(glyphs.words())
     finally:
         text_page.close()
     upright = Counter(word.turns for word in words).most_common(1)[0][0] if words else 0
