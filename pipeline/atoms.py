@@ -192,7 +192,7 @@ def _cuts(text: str, a: int, b: int, starts: list[int], most: int) -> Iterator[i
         position = a + most * CHARS_PER_TOKEN
         if count > 1:
             step = tokens // count
-            near = starts[first + step - step // 4 : first + step + 1]
+            near = starts[first + step - step // 2 : first + step + 1]
             words = [p for p in near if p and text[p - 1].isspace()]
             position = min(position, (words or near)[-1])
         position = _before_marks(text, a, position)

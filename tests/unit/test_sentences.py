@@ -66,7 +66,9 @@ def test_wrapped_lines_go_on_and_blank_lines_do_not() -> None:
 
 
 def test_list_items_end_at_their_line_even_among_wrapped_prose() -> None:
-    prose = "The parties agree on the following points, which are all listed\nbelow and are meant to be read as one"
+    prose = (
+        "The parties agree on the following points, which are listed\nbelow and are meant to be read as one"
+    )
     assert split(f"{prose}:\n- the first point\n- the second point") == [
         f"{prose}:",
         "- the first point",
