@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.retrieve import RetrievalConfig
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import plugins
@@ -16,6 +15,7 @@ from pipeline.answer import AnswerConfig
 from pipeline.chunk import ChunkConfig
 from pipeline.lexical import LexicalConfig
 from pipeline.read.limits import Limits
+from pipeline.retrieve import RetrievalConfig
 
 # Settings section to the package its plugins live in.
 PACKAGES = {"embedder": "embedders", "indexer": "indexers"}
@@ -81,12 +81,6 @@ class ServerSettings(BaseModel):
     """Deepest nesting of a JSON body."""
     max_upload_documents: int = Field(default=100, ge=1)
     """Most documents in one upload."""
-    max_query_chars: int = Field(default=8_000, ge=1)
-    """Longest query, in characters."""
-    max_top_k: int = Field(default=1_000, ge=1)
-    """Most hits of one search."""
-    max_budget_tokens: int = Field(default=200_000, ge=1)
-    """Largest token budget of one search or answer."""
     max_answer_tokens: int = Field(default=2_048, ge=1)
     """Most tokens a language model may write for one answer."""
     search_workers: int = Field(default=2, ge=1, le=64)

@@ -39,13 +39,12 @@ def ask(
     Example: longleaf ask "When may the tenant end the lease?" -c contracts
     """
     from api.commands import passages
-    from api.queries import checked_query
     from pipeline.answer import AnswerOptions
     from pipeline.events import Done, TokenDelta
+    from pipeline.types import Query
 
-    query = checked_query(
-        question,
-        run.settings.server,
+    query = Query(
+        text=question,
         collection=collection,
         top_k=top_k,
         filter=_conditions(filter_),
@@ -83,18 +82,17 @@ def search(
 
     Example: longleaf search "notice period for termination" -c contracts -k 5
     """
-    from api.queries import checked_query
+    from pipeline.types import Query
 
-    checked = checked_query(
-        query,
-        run.settings.server,
+    asked = Query(
+        text=query,
         collection=collection,
         top_k=top_k,
         filter=_conditions(filter_),
         document_id=document_id,
         budget_tokens=budget,
     )
-    retrieval = run.longleaf.retriever.search(checked)
+    retrieval = run.longleaf.retriever.search(asked)
     if run.json:
         run.emit(retrieval)
         return

@@ -14,8 +14,7 @@ from api.commands.frame import DONE, FAILED, Run, command
 from api.commands.options import Collection
 
 if TYPE_CHECKING:
-    from pipeline.progress import Progress
-    from pipeline.results import IngestResult
+    from pipeline.ingest import IngestResult, Progress
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from api.events import MEDIA_TYPE, Event, EventStream
 from api.problems import documented
-from api.queries import checked_query
 from api.routes.collections import CollectionName
 from api.routes.search import SearchRequest
 from api.routes.strict import StrictRoute
@@ -58,8 +57,7 @@ async def answer(
     connection stops the work in either form.
     """
     limits = running.settings.server
-    bounds = body.model_dump(include={"top_k", "filter", "document_id", "budget_tokens"})
-    query = checked_query(body.query, limits, collection=collection, **bounds)
+    query = body.asks(collection)
     if body.max_tokens is not None and body.max_tokens > limits.max_answer_tokens:
         raise LimitExceededError(
             f"max_tokens is {body.max_tokens}; at most {limits.max_answer_tokens} are taken.",

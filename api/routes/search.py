@@ -8,11 +8,10 @@ from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.problems import documented
-from api.queries import checked_query
 from api.routes.collections import CollectionName
 from api.routes.strict import StrictRoute
 from api.service import Running
-from pipeline.types import Retrieval
+from pipeline.types import Query, Retrieval
 
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["search"], route_class=StrictRoute)
 
@@ -28,6 +27,17 @@ class SearchRequest(BaseModel):
     document_id: str | None = Field(default=None, description="Search inside this document only.")
     budget_tokens: int | None = Field(default=None, ge=1, description="Most tokens of all hits together.")
 
+    def asks(self, collection: str) -> Query:
+        """The query, for one collection; the retriever checks it."""
+        return Query(
+            text=self.query,
+            collection=collection,
+            top_k=self.top_k,
+            filter=self.filter,
+            document_id=self.document_id,
+            budget_tokens=self.budget_tokens,
+        )
+
 
 EXAMPLE = {"query": "When may either party end the agreement?", "top_k": 3, "budget_tokens": 1000}
 
@@ -40,6 +50,5 @@ async def search(
     running: Running,
 ) -> Retrieval:
     """Hits best first. Offsets are half-open, in Unicode code points of the document's text."""
-    bounds = body.model_dump(exclude={"query"})
-    query = checked_query(body.query, running.settings.server, collection=collection, **bounds)
+    query = body.asks(collection)
     return await running.searching.run(request.receive, lambda _: running.longleaf.retriever.search(query))

@@ -37,14 +37,16 @@ class Scribe:
     ) -> Iterator[TextDelta]:
         self.started.set()
         words = iter(self._words)
-        while not cancelled():
-            time.sleep(self._pause_seconds)
-            word = next(words, "word" if self._endless else None)
-            if word is None:
-                if self._breaks:
-                    raise ModelError("The scribe's pen broke.")
-                yield TextDelta("", 0, "stop")
-                return
-            yield TextDelta(f"{word} ", 1)
-        self.stopped.set()
-        yield TextDelta("", 0, "cancelled")
+        try:
+            while not cancelled():
+                time.sleep(self._pause_seconds)
+                word = next(words, "word" if self._endless else None)
+                if word is None:
+                    if self._breaks:
+                        raise ModelError("The scribe's pen broke.")
+                    yield TextDelta("", 0, "stop")
+                    return
+                yield TextDelta(f"{word} ", 1)
+            yield TextDelta("", 0, "cancelled")
+        finally:
+            self.stopped.set()

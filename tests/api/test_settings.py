@@ -24,12 +24,14 @@ def test_defaults_need_nothing() -> None:
 
 
 def test_each_layer_wins_over_the_one_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "longleaf.toml").write_text('data = "a"\n[server]\nport = 1\nqueue = 2\nmax_top_k = 3\n')
+    (tmp_path / "longleaf.toml").write_text(
+        'data = "a"\n[server]\nport = 1\nqueue = 2\nmax_answer_tokens = 3\n'
+    )
     monkeypatch.setenv("LONGLEAF_SERVER__QUEUE", "20")
-    monkeypatch.setenv("LONGLEAF_SERVER__MAX_TOP_K", "30")
+    monkeypatch.setenv("LONGLEAF_SERVER__MAX_ANSWER_TOKENS", "30")
     monkeypatch.setenv("LONGLEAF_DATA", "")  # as compose files write what is not set
-    settings = load_settings({"server.max_top_k": 300, "server.host": None})
-    assert (settings.server.port, settings.server.queue, settings.server.max_top_k) == (1, 20, 300)
+    settings = load_settings({"server.max_answer_tokens": 300, "server.host": None})
+    assert (settings.server.port, settings.server.queue, settings.server.max_answer_tokens) == (1, 20, 300)
     assert settings.data == Path("a")
 
 

