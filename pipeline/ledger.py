@@ -215,7 +215,7 @@ class Ledger:
         found = self.find(tenant, collection, document_id)
         if found is None:
             self.collection(tenant, collection)
-            raise NotFoundError(f"There is no document {document_id!r} in collection {collection!r}.")
+            raise _no_document(collection, document_id)
         return found
 
     def find(self, tenant: str, collection: str, document_id: str) -> DocumentRecord | None:
@@ -307,7 +307,7 @@ class Ledger:
         with self._write() as connection:
             hidden = lifecycle.hide(connection, tenant, collection, name)
         if hidden is None:  # by another thread, since the look-up above
-            raise NotFoundError(f"There is no document {name!r} in collection {collection!r}.")
+            raise _no_document(collection, name)
         return hidden
 
     def retire(self, keys: Sequence[VersionKey]) -> list[VersionKey]:
@@ -333,6 +333,13 @@ class Ledger:
     def check(self) -> list[str]:
         """What SQLite finds wrong with the ledger's file; empty when nothing is."""
         return database.quick_check(self._engine, self.path)
+
+
+def _no_document(collection: str, document_id: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no document {document_id!r} in collection {collection!r}.",
+        remedy=f"List those there are with: longleaf documents list --collection {collection}",
+    )
 
 
 def _live_documents(tenant: str, collection: str) -> sa.Select[Any]:

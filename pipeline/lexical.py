@@ -37,7 +37,7 @@ class LexicalConfig:
     b: float = 0.75
     language: str = "english"
     stems: bool = True
-    bigram_weight: float = 1.0
+    bigram_weight: float = 0.3
     stop_words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

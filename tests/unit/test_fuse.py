@@ -1,0 +1,88 @@
+"""Fusion against values worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.fuse import Evidence, Weights, fuse
+from pipeline.types import Match
+
+
+def unit(document: str, parent: int, score: float) -> Match:
+    payload = {"_document_id": document, "_version": 1, "_parent": parent, "_ordinal": 9}
+    return Match(f"{document}-{parent}-{score}", score, payload)
+
+
+def passage(document: str, ordinal: int, score: float) -> Match:
+    payload = {"_document_id": document, "_version": 1, "_parent": ordinal, "_ordinal": ordinal}
+    return Match(f"{document}-{ordinal}", score, payload)
+
+
+def test_scores_by_hand() -> None:
+    evidence = Evidence(
+        units=[[unit("a", 0, 0.9), unit("a", 0, 0.8), unit("b", 3, 0.5)]],
+        passages=[[passage("b", 3, 0.7), passage("a", 0, 0.6)]],
+        passages_lexical=[passage("b", 3, 8.0), passage("a", 0, 2.0)],
+        documents_lexical=[passage("a", 0, 5.0), passage("b", 0, 4.0)],
+    )
+    weights = Weights(dense=0.6, unit=0.5, passage=0.75)
+
+    ranked = {(r.document_id, r.ordinal): r for r in fuse(evidence, weights)}
+
+    a = 0.6 * (0.9 + 0.6) / 2 + 0.4 * 2.0 / 8.0
+    whole_a = 0.6 * (0.9 + 0.6) / 2 + 0.4 * 1.0
+    assert ranked["a", 0].score == pytest.approx(0.75 * a + 0.25 * whole_a)
+    b = 0.6 * (0.5 + 0.7) / 2 + 0.4 * 1.0
+    whole_b = 0.6 * (0.5 + 0.7) / 2 + 0.4 * 4.0 / 5.0
+    assert ranked["b", 3].score == pytest.approx(0.75 * b + 0.25 * whole_b)
+    assert ranked["a", 0].scores["unit"] == pytest.approx(0.9)
+    assert ranked["b", 3].scores["lexical"] == 1.0
+
+
+def test_sentences_are_averaged_and_what_a_list_lacks_counts_as_its_last() -> None:
+    evidence = Evidence(
+        units=[[unit("a", 0, 0.9), unit("b", 0, 0.4)], [unit("b", 0, 0.8), unit("c", 0, 0.6)]],
+        passages=[[], []],
+        passages_lexical=[],
+        documents_lexical=[],
+    )
+    found = {r.document_id: r.scores["unit"] for r in fuse(evidence, Weights())}
+    assert found == {
+        "a": pytest.approx((0.9 + 0.6) / 2),
+        "b": pytest.approx((0.4 + 0.8) / 2),
+        "c": pytest.approx((0.4 + 0.6) / 2),
+    }
+
+
+def test_versions_of_a_document_are_kept_apart() -> None:
+    old = Match("x", 0.9, {"_document_id": "a", "_version": 1, "_parent": 0, "_ordinal": 0})
+    new = Match("y", 0.5, {"_document_id": "a", "_version": 2, "_parent": 0, "_ordinal": 0})
+    ranked = fuse(Evidence([[old, new]], [[]], [], []), Weights())
+    assert [(r.version, r.scores["document_unit"]) for r in ranked] == [(1, 0.9), (2, 0.5)]
+
+
+def test_nothing_found_is_an_empty_ranking() -> None:
+    assert fuse(Evidence([[]], [[]], [], []), Weights()) == []
+
+
+scores = st.floats(-1, 1)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 4), scores), max_size=30), st.data())
+def test_a_better_unit_never_lowers_its_passage(
+    found: list[tuple[str, int, float]], data: st.DataObject
+) -> None:
+    def ranking(units: list[tuple[str, int, float]]) -> dict[tuple[str, int], float]:
+        best_first = sorted((unit(*u) for u in units), key=lambda m: -m.score)
+        ranked = fuse(Evidence([best_first], [[]], [], []), Weights())
+        assert [r.score for r in ranked] == sorted((r.score for r in ranked), reverse=True)
+        return {(r.document_id, r.ordinal): r.score for r in ranked}
+
+    if not found:
+        return
+    index = data.draw(st.integers(0, len(found) - 1))
+    document, parent, score = found[index]
+    raised = [*found[:index], (document, parent, score + 0.5), *found[index + 1 :]]
+    assert ranking(raised)[document, parent] >= ranking(found)[document, parent] - 1e-9

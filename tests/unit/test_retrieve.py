@@ -1,0 +1,150 @@
+"""Retrieval over a small collection: exact index, hashing embedder, the real ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from workplace import Source, Workplace, workplace
+
+from pipeline.errors import FilterError, InvalidRequestError, LimitExceededError, NotFoundError
+from pipeline.retrieve import RetrievalConfig, Retriever, query_parts
+from pipeline.types import Query
+
+TOPICS = ["harbour", "orchard", "telescope", "glacier", "printing press", "lighthouse", "vineyard", "canal"]
+
+
+def text(topic: str) -> str:
+    return "\n\n".join(
+        f"Paragraph {n} of the report on the {topic} describes its costs in year {1900 + n}. "
+        f"The {topic} was inspected by committee {n * 7 % 11}, which found {n} faults in the {topic}."
+        for n in range(12)
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    with workplace(tmp_path_factory.mktemp("data")) as opened:
+        results = opened.ingest(
+            *(
+                Source(
+                    name=t,
+                    text=text(t),
+                    title=t.title(),
+                    metadata={"rank": n, "kind": "old" if n % 2 else "new"},
+                )
+                for n, t in enumerate(TOPICS)
+            )
+        )
+        assert {r.status for r in results} == {"created"}
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def retriever(place: Workplace) -> Retriever:
+    return Retriever(place.embedder, place.indexer, place.ledger, place.analyser)
+
+
+def test_hits_are_exact_spans_best_first(place: Workplace, retriever: Retriever) -> None:
+    found = retriever.search(Query("Which faults did the committee find in the glacier?", top_k=5))
+    assert found.hits[0].document_id == "glacier"
+    assert [h.score for h in found.hits] == sorted((h.score for h in found.hits), reverse=True)
+    for hit in found.hits:
+        document = place.ledger.load("default", "default", hit.document_id)
+        assert document.text[hit.start : hit.end] == hit.text
+        assert hit.title == hit.document_id.title()
+        assert {"unit", "passage", "lexical", "document_lexical"} <= set(hit.scores)
+    assert set(found.timings) == {"embed", "search", "fuse", "load"}
+
+
+def test_scope_and_filter(retriever: Retriever) -> None:
+    scoped = retriever.search(Query("glacier faults", document_id="canal", top_k=20))
+    assert {h.document_id for h in scoped.hits} == {"canal"}
+    filtered = retriever.search(
+        Query("committee faults", filter={"kind": "old", "rank": {"gte": 3}}, top_k=50)
+    )
+    assert {h.document_id for h in filtered.hits} == {TOPICS[i] for i in (3, 5, 7)}
+
+
+def test_hits_of_one_search_do_not_overlap(retriever: Retriever) -> None:
+    hits = retriever.search(Query("committee inspected the vineyard", top_k=50)).hits
+    for document_id in {h.document_id for h in hits}:
+        spans = sorted((h.start, h.end) for h in hits if h.document_id == document_id)
+        assert all(a[1] <= b[0] for a, b in pairwise(spans))
+
+
+@pytest.mark.parametrize("budget", [1, 20, 50, 100, 333])
+def test_budget_is_kept_and_used(place: Workplace, retriever: Retriever, budget: int) -> None:
+    hits = retriever.search(
+        Query("Which faults did the committee find?", top_k=100, budget_tokens=budget)
+    ).hits
+    tokens = sum(len(place.embedder.encode(h.text)) for h in hits)
+    assert tokens <= budget
+    assert tokens == sum(h.tokens for h in hits)
+    assert tokens >= min(budget, 0.6 * budget)
+    for hit in hits:
+        assert place.ledger.load("default", "default", hit.document_id).text[hit.start : hit.end] == hit.text
+
+
+def test_top_k_is_kept(retriever: Retriever) -> None:
+    assert len(retriever.search(Query("committee", top_k=1)).hits) == 1
+    assert len(retriever.search(Query("committee", top_k=7)).hits) == 7
+
+
+def test_neighbours_in_rank_are_joined_only_up_to_the_limit(tmp_path: Path) -> None:
+    with workplace(tmp_path) as place:
+        place.ingest(Source(name="log", text=text("telescope")[:300]))
+        parts = place.embedder, place.indexer, place.ledger, place.analyser
+        apart = Retriever(*parts, RetrievalConfig(max_merged_tokens=0)).search(Query("telescope")).hits
+        joined = Retriever(*parts, RetrievalConfig(max_merged_tokens=200)).search(Query("telescope")).hits
+        assert len(apart) == 2
+        (whole,) = joined
+        assert (whole.start, whole.end) == (min(h.start for h in apart), max(h.end for h in apart))
+        assert whole.text == place.ledger.load("default", "default", "log").text[whole.start : whole.end]
+        assert whole.tokens == sum(h.tokens for h in apart)
+
+
+def test_a_replaced_document_is_found_in_its_new_version_only(tmp_path: Path) -> None:
+    with workplace(tmp_path) as place:
+        place.ingest(Source(name="memo", text="The budget for sailcloth is forty crowns."))
+        place.ingest(Source(name="memo", text="The budget for sailcloth is ninety crowns."))
+        retriever = Retriever(place.embedder, place.indexer, place.ledger, place.analyser)
+        hits = retriever.search(Query("budget for sailcloth")).hits
+        assert [(h.version, h.text) for h in hits] == [(2, "The budget for sailcloth is ninety crowns.")]
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "names"),
+    [
+        (Query("  \n"), InvalidRequestError, "empty"),
+        (Query("x" * 100_000), LimitExceededError, "100,000"),
+        (Query("x", top_k=0), InvalidRequestError, "top_k is 0"),
+        (Query("x", top_k=100_000), InvalidRequestError, "100000"),
+        (Query("x", budget_tokens=0), InvalidRequestError, "budget_tokens is 0"),
+        (Query("x", collection="nowhere"), NotFoundError, "nowhere"),
+        (Query("x", document_id="nothing"), NotFoundError, "nothing"),
+        (Query("x", filter={"knd": "old"}), FilterError, "knd"),
+    ],
+)
+def test_bad_queries_say_what_is_wrong(
+    retriever: Retriever, query: Query, error: type[Exception], names: str
+) -> None:
+    with pytest.raises(error, match=names) as caught:
+        retriever.search(query)
+    assert getattr(caught.value, "remedy", "")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["Why?", "The ship sailed at noon.", "No.", "It was late, and dark."]), min_size=1
+    )
+)
+def test_parts_keep_every_word(pieces: list[str]) -> None:
+    question = " ".join(pieces)
+    parts = query_parts(question, 4)
+    assert 1 <= len(parts) <= 4
+    assert " ".join(parts).split() == question.split()
