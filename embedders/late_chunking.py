@@ -32,7 +32,7 @@ class Config(sentence_transformer.Config):
     ``passage_late`` and ``unit_late``, the weights in [0, 1] of the late vector (0 is the chunk's own
     alone); ``allow_pooling_mismatch`` for models that were not trained to be mean-pooled."""
 
-    overlap_tokens: int = Field(default=48, ge=0)
+    overlap_tokens: int = Field(default=32, ge=0)
     passage_late: float = Field(default=0.5, ge=0, le=1)
     unit_late: float = Field(default=0.5, ge=0, le=1)
     allow_pooling_mismatch: bool = False

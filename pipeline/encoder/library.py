@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,20 @@ from numpy.typing import NDArray
 
 from pipeline.encoder.folder import EncoderFolder
 from pipeline.errors import ModelError
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """A library does not print; transformers draws a bar while it loads unless told not to."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
 
 
 class LibraryEncoder:
@@ -21,10 +36,14 @@ class LibraryEncoder:
 
         kind = torch.float32 if dtype == "auto" else getattr(torch, dtype)
         try:
-            self._model: Any = SentenceTransformer(
-                str(folder.path), device=device, trust_remote_code=False, local_files_only=True,
-                model_kwargs={"dtype": kind},
-            )  # fmt: skip
+            with _no_progress_bar():
+                self._model: Any = SentenceTransformer(
+                    str(folder.path),
+                    device=device,
+                    trust_remote_code=False,
+                    local_files_only=True,
+                    model_kwargs={"dtype": kind},
+                )
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise ModelError(
                 f"sentence-transformers cannot load the model in {folder.path}: {error}",
