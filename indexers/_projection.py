@@ -7,7 +7,8 @@ compare. So one integer index, made up front, answers equality on every field wh
 values compare exactly as :mod:`pipeline.metadata` says. (Integers also cross into the engine five
 times faster than strings.)
 
-Fields of the index itself that are different in nearly every point have no facts, only numbers.
+Fields of the index itself that are numbers do not state that they exist, since their number shows it,
+and those that differ in nearly every point state nothing.
 """
 
 from __future__ import annotations
@@ -35,20 +36,30 @@ _EXISTS = object()
 def record(payload: str) -> dict[str, Any]:
     """The stored form of a payload given as JSON text."""
     facts: set[int] = set()
-    stored: dict[str, Any] = {PAYLOAD: payload}
+    numbers: dict[str, list[float]] = {}
     for path, values in flatten(json.loads(payload)):
-        if path not in _NO_FACTS:
-            facts.update(_fact(path, comparable(value)) for value in values)
-            if values:
-                facts.update(_exists(path))
-        numbers = [n for n in map(number, values) if n is not None]
-        if numbers:
-            key = number_key(path)
-            stored[key] = (
-                [*stored.get(key, ()), *numbers] if len(numbers) > 1 or key in stored else numbers[0]
-            )
-    stored[FACTS] = list(facts)
-    return stored
+        for value in values:
+            stated, at = _statements(path, value)
+            facts.update(stated)
+            if at is not None:
+                numbers.setdefault(number_key(path), []).append(at)
+    single = {key: found[0] if len(found) == 1 else found for key, found in numbers.items()}
+    return {PAYLOAD: payload, FACTS: list(facts), **single}
+
+
+@functools.lru_cache(maxsize=65_536, typed=True)  # typed: 1, 1.0 and True hash alike
+def _statements(path: str, value: object) -> tuple[tuple[int, ...], float | None]:
+    """The facts that follow from one value of one field, and its number."""
+    at = number(value)
+    if at is not None and at.is_integer():
+        at = int(at)  # cheaper for the engine, and the same to it
+    if path in _NO_FACTS:
+        return (), at
+    facts = [_fact(path, comparable(value))]
+    if not (path.startswith("_") and at is not None):
+        parts = path.split(".")
+        facts += [_fact(".".join(parts[: i + 1]), _EXISTS) for i in range(len(parts))]
+    return tuple(facts), at
 
 
 def range_fields(stored: Mapping[str, Any]) -> set[str]:
@@ -79,9 +90,10 @@ def _field_condition(where: Condition) -> dict[str, Any]:
             given = {bound: value for bound, value in bounds.items() if value is not None}
             return {"key": number_key(field), "range": given}
         case Exists(field):
-            if field in _NO_FACTS:
-                return {"must_not": [{"is_empty": {"key": number_key(field)}}]}
-            return {"key": FACTS, "match": {"value": _fact(field, _EXISTS)}}
+            stated = {"key": FACTS, "match": {"value": _fact(field, _EXISTS)}}
+            if not field.startswith("_"):
+                return stated
+            return {"should": [stated, {"must_not": [{"is_empty": {"key": number_key(field)}}]}]}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -103,12 +115,6 @@ def _any_of(field: str, values: tuple[Any, ...]) -> dict[str, Any]:
         ranges = [{"key": number_key(field), "range": {"gte": n, "lte": n}} for n in numbers]
         return {"should": ranges} if ranges else NOTHING
     return {"key": FACTS, "match": {"any": [_fact(field, comparable(value)) for value in values]}}
-
-
-def _exists(path: str) -> set[int]:
-    """A leaf's existence is that of every object around it."""
-    parts = path.split(".")
-    return {_fact(".".join(parts[: i + 1]), _EXISTS) for i in range(len(parts))}
 
 
 @functools.lru_cache(maxsize=65_536)

@@ -40,7 +40,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path = Path("index")
-    exact_below_points: int = Field(default=20_000, ge=1)
+    exact_below_points: int = Field(default=30_000, ge=1)
     ef: int = Field(default=256, ge=16, le=4096)
     reserve_bytes: int = Field(default=64 << 20, ge=0)
 

@@ -5,6 +5,7 @@ A plugin that keeps its indexes in a folder has a ``path`` in its ``Config``.
 
 from __future__ import annotations
 
+import functools
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ NAME = "tenant/collection/passages"
 Reopen = Callable[[], Indexer]
 
 
+@functools.cache
 def point(i: int, generation: int = 0) -> Point:
     """A point that depends on its number and generation alone; some payloads lack some fields."""
     rng = np.random.default_rng([i, generation])
@@ -186,7 +188,7 @@ FILTERS = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=FILTERS)
 def test_any_filter_means_the_same(filled: tuple[Indexer, Indexer], where: Filter) -> None:
     tested, oracle = filled
