@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_models import make_network, make_tokenizer
+from tiny_networks import make_network, make_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)

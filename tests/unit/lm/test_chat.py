@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny_models import make_tokenizer
+from tiny_networks import make_tokenizer
 
 from pipeline.errors import InvalidRequestError
 from pipeline.lm.chat import ChatFormat

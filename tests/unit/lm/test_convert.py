@@ -14,7 +14,7 @@ from collections import namedtuple
 import pytest
 import torch
 from tiny_gguf import write_gguf
-from tiny_models import make_network
+from tiny_networks import make_network
 
 from pipeline import models
 from pipeline.errors import DiskFullError, ModelError, ModelNotFoundError, StorageError
