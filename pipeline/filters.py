@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import FilterError
-from pipeline.metadata import MAX_INTEGER, comparable, encodable, flatten, moment, number
+from pipeline.metadata import MAX_INTEGER, MAX_PATH_CHARS, comparable, encodable, flatten, moment, number
 
 Scalar = str | int | float
 MAX_NODES = 256
@@ -119,8 +119,11 @@ class _Parser:
         return parts[0] if len(parts) == 1 else And(tuple(parts))
 
     def _entry(self, key: object, value: object, path: str, depth: int) -> Filter:
-        if not isinstance(key, str) or not key:
-            raise FilterError(f"{path} has the key {_shown(key)}, which is no field name.")
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_PATH_CHARS or not encodable(key):
+            raise FilterError(
+                f"{path} has the key {_shown(key)}, which is no field name.",
+                remedy=f"Names are 1 to {MAX_PATH_CHARS} characters of valid Unicode.",
+            )
         where = f"{path}.{key}"
         self._count(where)
         if key == "not":
@@ -132,7 +135,7 @@ class _Parser:
             return And(parts) if key == "and" else Or(parts)
         if isinstance(value, Mapping):
             return self._operators(key, value, where)
-        return Equals(_text(key, where), _scalar(value, where))
+        return Equals(key, _scalar(value, where))
 
     def _operators(self, field: str, value: Mapping[Any, object], path: str) -> Filter:
         if not value:
@@ -140,7 +143,7 @@ class _Parser:
         parts: list[Filter] = []
         bounds: dict[str, float] = {}
         for operator, operand in value.items():
-            where = f"{path}.{operator}"
+            where = f"{path}.{str(operator)[:40]!r}" if operator not in _OPERATORS else f"{path}.{operator}"
             self._count(where)
             if operator in _BOUNDS:
                 name, bound = _bound(operator, operand, where)
@@ -201,7 +204,9 @@ def _scalar(value: object, path: str) -> Scalar:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return _text(value, path)
+        if not encodable(value):
+            raise FilterError(f"{path} is not valid Unicode.")
+        return value
     if isinstance(value, int) and abs(value) <= MAX_INTEGER:
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -214,12 +219,6 @@ def _scalar(value: object, path: str) -> Scalar:
         f"{path} is {_shown(value)}; a value is a string, a finite number up to 2^53, or a boolean.",
         remedy=remedy.get(type(value), ""),
     )
-
-
-def _text(value: str, path: str) -> str:
-    if not encodable(value):
-        raise FilterError(f"{path} is not valid Unicode.")
-    return value
 
 
 def _shown(value: object) -> str:

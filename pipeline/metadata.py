@@ -21,6 +21,7 @@ from pipeline.errors import InvalidRequestError, LimitExceededError
 
 MAX_FIELDS = 100
 MAX_METADATA_DEPTH = 5
+MAX_PATH_CHARS = 256
 MAX_LIST_VALUES = 1000
 MAX_METADATA_BYTES = 16 * 1024
 MAX_INTEGER = 2**53  # beyond it a JSON number is not exact, and neither is a float index
@@ -157,13 +158,18 @@ def _check_key(key: object, prefix: str) -> None:
         raise InvalidRequestError(
             f"Metadata key {key!r}{where} is a word of the filter language.", remedy="Rename the key."
         )
+    if len(prefix) + len(key) > MAX_PATH_CHARS:
+        raise LimitExceededError(
+            f"Metadata key {key[:40]!r}...{where} is {len(prefix) + len(key)} characters long with the keys "
+            f"around it; the limit is {MAX_PATH_CHARS}."
+        )
     _check_text(key, f"{prefix}{key}")
 
 
 def _value(value: object, path: str, depth: int) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, Mapping):
         return _object(value, f"{path}.", depth + 1)
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple):
         if len(value) > MAX_LIST_VALUES:
             raise LimitExceededError(
                 f"Metadata {path!r} has {len(value)} values; the limit is {MAX_LIST_VALUES}."
