@@ -6,6 +6,7 @@ Nothing heavy is imported here: the parsers live in the reader process.
 
 from __future__ import annotations
 
+import atexit
 import functools
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from pipeline.errors import EmptyDocumentError, LimitExceededError, NotFoundErro
 from pipeline.read.builder import Hints
 from pipeline.read.limits import MIB, Limits
 from pipeline.read.sandbox import Sandbox
-from pipeline.read.sniff import SUFFIXES, SUPPORTED, sniff
+from pipeline.read.sniff import SUFFIXES, SUPPORTED, detect
 from pipeline.types import Document
 
-__all__ = ["SUFFIXES", "SUPPORTED", "Limits", "read", "sniff"]
+__all__ = ["SUFFIXES", "SUPPORTED", "Limits", "read"]
 
 
 def read(
@@ -40,7 +41,8 @@ def read(
     _check_size(name, len(data), limits)
     name = name or "The file"
     hints = Hints(name=name, media_type=media_type or "", password=password)
-    document = _sandbox().run(sniff(data, name, hints.media_type), data, hints, limits)
+    reader = f"{__name__}.{detect(data, name, hints.media_type)}"
+    document = _sandbox().run(reader, data, hints, limits)
     if not document.text.strip():
         raise EmptyDocumentError(
             f"{name} holds no text.", remedy="If it shows images of text, run OCR on it first."
@@ -71,4 +73,6 @@ def _check_size(name: str, size_bytes: int, limits: Limits) -> None:
 @functools.cache
 def _sandbox() -> Sandbox:
     """The pool of reader processes of this process, started by the first file."""
-    return Sandbox()
+    sandbox = Sandbox()
+    atexit.register(sandbox.close)
+    return sandbox

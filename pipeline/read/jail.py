@@ -31,8 +31,8 @@ from pipeline.read import wire
 from pipeline.read.builder import Hints
 from pipeline.types import Document
 
-JOB = struct.Struct("!16sIdQQ")
-"""Reader name, CPU seconds, wall seconds, memory bytes, output code points; a socket comes with it."""
+JOB = struct.Struct("!64sIdQQ")
+"""Module of the reader, CPU seconds, wall seconds, memory bytes, output code points; with a socket."""
 
 VERDICT = struct.Struct("!iQ")
 """Exit status as os.waitstatus_to_exitcode gives it (negative: a signal), and peak memory in bytes."""
@@ -71,7 +71,7 @@ def main() -> None:
         field, *limits, output_chars = JOB.unpack(message)
         reader = field.rstrip(b"\x00").decode()
         with contextlib.suppress(ImportError):  # the fork meets it again and reports it
-            importlib.import_module(f"pipeline.read.{reader}")
+            importlib.import_module(reader)
         channel = socket.socket(fileno=descriptors[0])
         gc.freeze()
         pid = os.fork()
@@ -116,7 +116,7 @@ def serve(channel: socket.socket, reader: str, output_chars: int) -> None:
 
 
 def _read(reader: str, data: bytes, hints: Hints, output_chars: int) -> Document:
-    document: Document = importlib.import_module(f"pipeline.read.{reader}").read(data, hints)
+    document: Document = importlib.import_module(reader).read(data, hints)
     if not isinstance(document, Document):
         raise ReadError(f"The {reader} reader returned {type(document).__name__}.")
     if len(document.text) > output_chars:
@@ -131,7 +131,7 @@ def confine(cpu_seconds: float, wall_seconds: float, memory_bytes: float) -> Non
     """Bind this process to its limits, for good. What the platform lacks is left out."""
     roots = _installation()
     signal.setitimer(signal.ITIMER_REAL, wall_seconds)
-    _limit(resource.RLIMIT_CPU, int(cpu_seconds))
+    _limit(resource.RLIMIT_CPU, int(cpu_seconds), spare=1)  # SIGXCPU first: SIGKILL would not say why
     _limit(resource.RLIMIT_AS, _address_space_bytes() + int(memory_bytes))
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
@@ -169,12 +169,12 @@ def _installation() -> tuple[str, ...]:
     return tuple(sorted(os.path.realpath(path) + os.sep for path in known if path and Path(path).is_dir()))
 
 
-def _limit(which: int, value: int) -> None:
-    """Set a limit, never above what the process already has."""
+def _limit(which: int, value: int, spare: int = 0) -> None:
+    """Set a limit, the hard one ``spare`` above the soft one, never above what the process already has."""
     _, hard = resource.getrlimit(which)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    most = value + spare if hard == resource.RLIM_INFINITY else min(value + spare, hard)
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(which, (value, value))
+        resource.setrlimit(which, (min(value, most), most))
 
 
 def _address_space_bytes() -> int:

@@ -123,8 +123,8 @@ def _check_text(pages: Sequence[PageText], count: int, hints: Hints, builder: Do
     silent = [page.number for page in pages if page.number not in {*readable, *garbled} and page.inked]
     if not readable:
         raise NoTextError(
-            f"{hints.name} has {count} page{'s' * (count > 1)} but no {'readable text' if garbled else 'text layer'}; "
-            "it needs OCR.",
+            f"{hints.name} has {count} page{'s' * (count > 1)} but no "
+            f"{'readable text' if garbled else 'text layer'}; it needs OCR.",
             remedy="Run OCR on it (for example with OCRmyPDF) and add the result.",
         )
     if silent:

@@ -52,7 +52,7 @@ class Sandbox:
         self._pid = os.getpid()
 
     def run(self, reader: str, data: bytes, hints: Hints, limits: Limits) -> Document:
-        """Parse ``data`` with the module ``pipeline.read.<reader>`` within ``limits``.
+        """Parse ``data`` with the function ``read`` of the module named ``reader`` within ``limits``.
 
         Raises the reader's own ReadError, ReaderLimitError where a limit was reached, and
         DamagedFileError where the parser failed or crashed.
@@ -82,6 +82,7 @@ class Sandbox:
                 process = self._idle.pop()
                 if process.alive():
                     return process
+                process.kill()
         return _Reader()
 
 
@@ -140,8 +141,9 @@ class _Reader:
     def kill(self) -> None:
         """End the process and whatever it is reading, now."""
         self._control.close()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 

@@ -20,6 +20,7 @@ SUFFIXES = {
     ".docx": "docx",
     ".docm": "docx",
     ".dotx": "docx",
+    ".dotm": "docx",
     ".epub": "epub",
     ".html": "html",
     ".htm": "html",
@@ -30,6 +31,7 @@ SUFFIXES = {
     ".text": "text",
     ".xml": "jats",
     ".nxml": "jats",
+    ".jats": "jats",
     ".rtf": "rtf",
     ".eml": "eml",
 }
@@ -95,7 +97,7 @@ _HTML_START = re.compile(
 _MIN_TEXT_SHARE = 0.95
 
 
-def sniff(data: bytes, name: str = "", media_type: str = "") -> str:
+def detect(data: bytes, name: str = "", media_type: str = "") -> str:
     """The name of the reader for this file.
 
     Raises EmptyDocumentError for zero bytes, UnsupportedFormatError for a kind without a reader, and

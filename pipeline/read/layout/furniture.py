@@ -52,13 +52,15 @@ class _Row:
 class _Habits:
     """What the edges of this document's pages have in common.
 
-    ``places`` are the heights at which each text stands; ``offsets`` are the differences
-    between printed number and page on which several pages agree (a plate may be missing).
+    ``places`` are the pages and heights at which each text stands; ``offsets`` are the differences
+    between printed number and page on which several pages agree (a plate may be missing). ``inside``
+    counts the same texts in the middle of pages.
     """
 
-    places: dict[str, list[float]]
+    places: dict[str, set[tuple[int, float]]]
     pages: int
     offsets: frozenset[int]
+    inside: Counter[str]
 
     def outermost(self, end: list[_Row], page: int) -> list[_Row]:
         """The rows of one end that are furniture: from the edge inward, up to the first that is not."""
@@ -72,9 +74,9 @@ class _Habits:
             return row.depth <= 1 and (counted or (label != "" and not label.isdigit()))
         if counted and row.depth == 0 and len(row.text) <= _MAX_HEAD_CHARS:
             return True
-        repeats = sum(abs(place - row.place) <= _SAME_PLACE_POINTS for place in self.places[row.key])
+        near = {n for n, place in self.places[row.key] if abs(place - row.place) <= _SAME_PLACE_POINTS}
         needed = min(_MIN_PAGES, self.pages) if row.depth == 0 else max(_MIN_PAGES, _DEEP_SHARE * self.pages)
-        return repeats >= needed
+        return len(near) >= needed and len(near) > self.inside[row.key]
 
 
 def strip(pages: Sequence[PageText]) -> tuple[list[PageText], dict[int, str]]:
@@ -85,7 +87,8 @@ def strip(pages: Sequence[PageText]) -> tuple[list[PageText], dict[int, str]]:
     if len(pages) < 2:
         return list(pages), {}
     edges = {page.number: (_edge(page, top=True), _edge(page, top=False)) for page in pages}
-    habits = _habits(edges)
+    inside = Counter(_key(s.text) for page in pages for s in _middle(page, edges[page.number]))
+    habits = _habits(edges, inside)
     marginal = Counter(_key(line) for page in pages for line in set(page.turned))
     elsewhere = _Elsewhere(pages, edges)
     labels: dict[int, str] = {}
@@ -111,17 +114,25 @@ def strip(pages: Sequence[PageText]) -> tuple[list[PageText], dict[int, str]]:
     return stripped, labels
 
 
-def _habits(edges: dict[int, tuple[list[_Row], list[_Row]]]) -> _Habits:
-    places: defaultdict[str, list[float]] = defaultdict(list)
+def _middle(page: PageText, ends: tuple[list[_Row], list[_Row]]) -> list[Segment]:
+    """What stands between the two ends of a page."""
+    edge = {segment for end in ends for row in end for segment in row.segments}
+    return [segment for segment in page.segments if segment not in edge]
+
+
+def _habits(edges: dict[int, tuple[list[_Row], list[_Row]]], inside: Counter[str]) -> _Habits:
+    places: defaultdict[str, set[tuple[int, float]]] = defaultdict(set)
     offsets: Counter[int] = Counter()
     for page, ends in edges.items():
         for end in ends:
             for row in end:
-                places[row.key].append(row.place)
+                places[row.key].add((page, row.place))
         labels = {_label(row) for end in ends for row in end[:2]}
         offsets.update({int(label) - page for label in labels if label.isdigit()})
     needed = max(2, len(edges) // 20)
-    return _Habits(places, len(edges), frozenset(o for o, pages in offsets.items() if pages >= needed))
+    return _Habits(
+        places, len(edges), frozenset(o for o, pages in offsets.items() if pages >= needed), inside
+    )
 
 
 class _Elsewhere:
@@ -133,18 +144,16 @@ class _Elsewhere:
 
     def says(self, key: str) -> bool:
         if self._bodies is None:
-            self._bodies = [self._body(page) for page in self._pages]
+            middles = (_middle(page, self._edges[page.number]) for page in self._pages)
+            self._bodies = [" ".join(_key(s.text) for s in middle) for middle in middles]
         return any(key in body for body in self._bodies)
-
-    def _body(self, page: PageText) -> str:
-        edge = {segment for end in self._edges[page.number] for row in end for segment in row.segments}
-        return " ".join(_key(s.text) for s in page.segments if s not in edge)
 
 
 def _edge(page: PageText, *, top: bool) -> list[_Row]:
     """Up to four rows at one end of the page, the outermost first."""
     rows: list[list[Segment]] = []
-    for segment in sorted(page.segments, key=lambda s: s.baseline if top else -s.baseline):
+    half = [s for s in page.segments if (s.baseline < page.height / 2) == top]
+    for segment in sorted(half, key=lambda s: s.baseline if top else -s.baseline):
         if rows and abs(rows[0][0].baseline - segment.baseline) > page.height * _ZONE_SHARE:
             break
         if rows and abs(rows[-1][0].baseline - segment.baseline) <= _ROW_POINTS:

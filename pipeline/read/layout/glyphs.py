@@ -16,6 +16,8 @@ from typing import Any
 
 import pypdfium2.raw as pdfium
 
+from pipeline.read.layout.writing import ACCENTS, Glyph, accented, is_mark, is_rtl, logical
+
 SOFT_HYPHEN = "\N{SOFT HYPHEN}"
 
 _BOLD_WEIGHT = 600
@@ -35,23 +37,6 @@ _REPLACED = {
     0x02: SOFT_HYPHEN,  # PDFium's mark for a hyphen that ends a line
     0xFFFE: SOFT_HYPHEN,
 }
-_ACCENTS = {
-    "\u00a8": "\u0308",
-    "\u00b4": "\u0301",
-    "\u0060": "\u0300",
-    "\u02c6": "\u0302",
-    "\u005e": "\u0302",
-}
-_ACCENTS |= {
-    "\u02dc": "\u0303",
-    "\u00b8": "\u0327",
-    "\u02c7": "\u030c",
-    "\u02da": "\u030a",
-    "\u00af": "\u0304",
-}
-
-Glyph = tuple[str, float, float]
-"""Text, left and right edge in reading direction of its word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +104,7 @@ class Glyphs:
                 spaced = spaced or not is_generated(handle, index)
                 continue
             box_at(handle, index, pointer)
-            if glyphs and code > 0x0300 and _is_mark(chr(code)):
+            if glyphs and code > 0x0300 and is_mark(chr(code)):
                 broken = spaced = False  # PDFium takes the overlap of a mark for a gap
             if style is None or style.turns:
                 x0, x1, edge = self._upright(box, style.turns if style else 0)
@@ -138,10 +123,10 @@ class Glyphs:
 
     def unmapped_share(self) -> float:
         """Share of glyphs whose font does not say which character they are, from a sample."""
-        count = pdfium.FPDFText_CountChars(self._handle)
+        count = int(pdfium.FPDFText_CountChars(self._handle))
         sample = range(0, count, count // _SAMPLE + 1)
         errors = (pdfium.FPDFText_HasUnicodeMapError(self._handle, index) == 1 for index in sample)
-        return sum(errors) / max(len(sample), 1)
+        return float(sum(errors)) / max(len(sample), 1)
 
     def _upright(self, box: Any, turns: int) -> tuple[float, float, float]:  # noqa: ANN401 - an FS_RECTF
         """Left, right and lower edge of a box, in the direction of its word; y grows downward."""
@@ -204,13 +189,13 @@ def _word(glyphs: list[Glyph], style: _Style) -> Word:
     text = "".join([glyph[0] for glyph in glyphs])
     rtl = False
     if not text.isascii() or "`" in text or "^" in text:
-        if any(glyph[0] in _ACCENTS for glyph in glyphs):
-            glyphs = _accented(glyphs)
+        if any(glyph[0] in ACCENTS for glyph in glyphs):
+            glyphs = accented(glyphs)
             text = "".join([glyph[0] for glyph in glyphs])
         rtl = any(map(is_rtl, text))
     first, last = glyphs[0], glyphs[-1]
     return Word(
-        text=_logical(glyphs) if rtl else text,
+        text=logical(glyphs) if rtl else text,
         x0=min(first[1], last[1]),
         x1=max(first[2], last[2]),
         baseline=style.baseline,
@@ -221,103 +206,3 @@ def _word(glyphs: list[Glyph], style: _Style) -> Word:
         spaced=style.spaced,
         rtl=rtl,
     )
-
-
-def _accented(glyphs: list[Glyph]) -> list[Glyph]:
-    """Accents drawn on top of a letter, before or after it, as one letter ("¨u" is "ü")."""
-    out: list[Glyph] = []
-    waiting = ""
-    for text, x0, x1 in glyphs:
-        if waiting:
-            before, b0, b1 = out.pop()
-            on_next = x0 <= (b0 + b1) / 2 <= x1 and text.isalpha()
-            out.append(
-                (unicodedata.normalize("NFC", text + waiting), x0, x1) if on_next else (before, b0, b1)
-            )
-            waiting = ""
-            if on_next:
-                continue
-            out.append((text, x0, x1))
-            continue
-        centre = (x0 + x1) / 2
-        if text in _ACCENTS and out and out[-1][1] <= centre <= out[-1][2] and out[-1][0].isalpha():
-            letter, b0, b1 = out.pop()
-            out.append((unicodedata.normalize("NFC", letter + _ACCENTS[text]), b0, b1))
-            continue
-        waiting = _ACCENTS.get(text, "")
-        out.append((text, x0, x1))
-    return out
-
-
-def is_rtl(char: str) -> bool:
-    """Whether the character is a letter of a script written from right to left."""
-    return char > "\u0590" and unicodedata.bidirectional(char) in ("R", "AL")
-
-
-def _logical(glyphs: list[Glyph]) -> str:
-    """The text of a word of a right-to-left script, in the order in which it is read.
-
-    Letters go from right to left by place, marks stay with the letter they sit on, and numbers and
-    Latin letters within go from left to right. PDFium writes the letters of one glyph (lam-alef)
-    backwards; they are recognised by having one box.
-    """
-    bases = [glyph for glyph in glyphs if not _is_mark(glyph[0])]
-    marks = [glyph for glyph in glyphs if _is_mark(glyph[0])]
-    if not bases:
-        return "".join(glyph[0] for glyph in glyphs)
-    groups: dict[tuple[float, float], list[str]] = {}
-    for text, x0, x1 in bases:
-        groups.setdefault((x0, x1), []).append(text)
-    carried: dict[tuple[float, float], str] = dict.fromkeys(groups, "")
-    for text, x0, x1 in marks:
-        centre = (x0 + x1) / 2
-        place = min(groups, key=lambda box: abs((box[0] + box[1]) / 2 - centre))
-        carried[place] += text
-    ordered = sorted(groups, key=lambda box: -(box[0] + box[1]))
-    letters = [_one_glyph(groups[box]) + carried[box] for box in ordered]
-    return "".join(restore(letters, [any(map(is_rtl, letter)) for letter in letters], rtl=True))
-
-
-def _one_glyph(texts: list[str]) -> str:
-    """The letters that share a box; reversed unless they already read lam, alef."""
-    if (
-        len(texts) > 1
-        and all(any(map(is_rtl, text)) for text in texts)
-        and texts[0] != "\N{ARABIC LETTER LAM}"
-    ):
-        texts = texts[::-1]
-    return "".join(texts)
-
-
-def restore(texts: list[str], is_rtl_text: list[bool], *, rtl: bool) -> list[str]:
-    """Turn around what was laid against the direction of the line.
-
-    ``texts`` are in the order of the line's own direction. Runs of the other direction are reversed;
-    punctuation between two texts of such a run belongs to it.
-    """
-    against = [
-        flag != rtl and any(c.isalnum() for c in t) for t, flag in zip(texts, is_rtl_text, strict=True)
-    ]
-    out: list[str] = []
-    at = 0
-    while at < len(texts):
-        end = at + 1
-        if against[at]:
-            end = _run_end(texts, against, is_rtl_text, at, rtl=rtl)
-        out.extend(reversed(texts[at:end]))
-        at = end
-    return out
-
-
-def _run_end(texts: list[str], against: list[bool], is_rtl_text: list[bool], at: int, *, rtl: bool) -> int:
-    end = at + 1
-    for i in range(at + 1, len(texts)):
-        if against[i]:
-            end = i + 1
-        elif is_rtl_text[i] == rtl and any(c.isalnum() for c in texts[i]):
-            break
-    return end
-
-
-def _is_mark(text: str) -> bool:
-    return bool(text) and all(unicodedata.category(char) in ("Mn", "Me") for char in text)

@@ -36,9 +36,11 @@ def ranked(blocks: Sequence[PageBlock], outline: Sequence[OutlineEntry]) -> list
     known = {style: levels.most_common(1)[0][0] for style, levels in votes.items()}
     fresh = Counter(_style(b) for b in found if b.kind == "heading" and not b.level)
     level = max(known.values(), default=0) + 1
-    for style in sorted(fresh.keys() - known, reverse=True):
+    styles = sorted(fresh.keys() - known, reverse=True)
+    crowded = level + len(styles) > _MAX_LEVEL + 1
+    for style in styles:
         known[style] = min(level, _MAX_LEVEL)
-        level += fresh[style] >= _HABITUAL  # a style used once is no rank of its own
+        level += not crowded or fresh[style] >= _HABITUAL  # among many, one used once is no rank
     return [replace(b, level=known[_style(b)]) if b.kind == "heading" and not b.level else b for b in found]
 
 

@@ -20,6 +20,7 @@ _NAMED = re.compile(
     re.I,
 )
 _OPENERS = re.compile(r"[$€£¥]\s?\(?|\(|US\$|C\$|A\$")
+_CURRENCY = re.compile(r"^([$€£¥]) +(?=[\d(—–-])")
 _CLOSERS = re.compile(r"\)?\s?%?\)?|\)?\s?(?:bps|pts)|[*†‡]|\([a-z\d]\)")
 _LEADERS = re.compile(r"(?:[ ]?[.·…_]){5,}[ ]?")
 _NOTE_MARK = re.compile(r"[\d⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}|[*†‡§¶]{1,3}")
@@ -154,7 +155,7 @@ def _cells(line: list[Segment]) -> tuple[str, ...]:
             if cells and (opened or _CLOSERS.fullmatch(text)):
                 cells[-1] += text.strip()
             else:
-                cells.append(text.strip())
+                cells.append(_CURRENCY.sub(r"\1", text.strip()))
             opened = bool(_OPENERS.fullmatch(text))
     return tuple(cells)
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.read.layout.glyphs import Glyphs, Word, restore
+from pipeline.read.layout.glyphs import Glyphs, Word
+from pipeline.read.layout.writing import restore
 
 _SCAN_GAP_EM = 1.0  # recognised words are placed less exactly
 _GAP_EM = 0.65  # columns and cells are further apart than this
@@ -86,7 +87,8 @@ def read_page(page: Any, number: int) -> PageText:  # noqa: ANN401 - a pypdfium2
     try:
         glyphs = Glyphs(page, text_page)
         if glyphs.unmapped_share() > _MAX_UNMAPPED:
-            return PageText(number, *page.get_size(), (), garbled=True)
+            width, height = page.get_size()
+            return PageText(number, width, height, (), garbled=True)
         words = list(glyphs.words())
     finally:
         text_page.close()
@@ -189,7 +191,8 @@ def _space(words: list[Word], i: int, pieces: list[str], size: float) -> str:
     if i == 0:
         return ""
     gap = words[i].x0 - max(word.x1 for word in words[max(0, i - 2) : i])
-    return " " if words[i].spaced or gap > _SPACE_EM * size else ""
+    raised = pieces[i] != words[i].text  # a footnote's number belongs to the word before it
+    return " " if gap > _SPACE_EM * size or (words[i].spaced and not raised) else ""
 
 
 def _both_ways(words: list[Word], pieces: list[str], *, rtl: bool) -> str:
