@@ -60,7 +60,8 @@ def cases(haystack: str, encode: object, tokens: int, count: int, seed: int) -> 
         first = rng.randrange(0, max(1, len(offsets) - tokens))
         last = min(len(offsets), first + max(32, tokens - 48)) - 1
         text = haystack[offsets[first, 0] : offsets[last, 1]]
-        name = f"{NAMES[i % len(NAMES)]} {'ABCDE'[i // len(NAMES) % 5]}."
+        first, last_name = NAMES[i % 20].split()[0], NAMES[(i + 3 * (i // 20)) % 20].split()[1]
+        name = f"{first} {last_name}"
         key = rng.randrange(10_000, 99_999)
         fact, question = (part.format(p=PLACES[i % 10]) for part in FACTS[i // 10 % 10])
         hidden = (
