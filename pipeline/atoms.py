@@ -44,7 +44,8 @@ class Bond(IntEnum):
 class Atoms:
     """Parallel lists: spans without surrounding white space, the bond before each, and its size.
 
-    A size is in tokens, at least 1, and at least one for every 32 characters. ``firsts`` has one entry
+    A size is in tokens, at least 1, and at least one for every 32 characters, those of the white space
+    before it included. ``firsts`` has one entry
     more: atoms ``[a, b)`` own the tokens ``[firsts[a], firsts[b])``.
     """
 
@@ -71,7 +72,11 @@ def atoms(document: Document, encoding: Encoding, most_tokens: int) -> Atoms:
     bonds = _bonds(document, spans, breaks)
     spans, bonds = _divide(document, spans, bonds, starts, most_tokens)
     firsts = _firsts(spans, starts)
-    sizes = [max(1, b - a, _weight(span)) for (a, b), span in zip(pairwise(firsts), spans, strict=True)]
+    reached = [start for start, _ in spans[:1]] + [end for _, end in spans[:-1]]
+    sizes = [
+        max(1, last - first, _weight((before, end)))
+        for (first, last), before, (_, end) in zip(pairwise(firsts), reached, spans, strict=True)
+    ]
     return Atoms(spans, bonds, sizes, firsts, np.maximum.accumulate(encoding.offsets[:, 1]).tolist())
 
 

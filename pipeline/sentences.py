@@ -22,11 +22,13 @@ def _words(text: str) -> frozenset[str]:
 
 _CLOSERS = "\"'”’»›)\\]}」』】》〉）］"
 _OPENERS = "\"'“‘«‹([{¿¡„‚「『【《〈（*_#—–-"
+_MARKS = ".!?…‼⁇⁈⁉؟۔।॥։።፧။།"
 _STOP = re.compile(
     # A run of stop marks with closing quotes, note marks ("end.12", "end.[3]"), then white space.
-    rf"(?:[.!?…‼⁇⁈⁉؟۔।॥։።፧။།]|(?<=[\u0370-\u03ff\u1f00-\u1fff]);)+[{_CLOSERS}]*"
+    # Possessive, and only from a run's first mark: 100,000 dots must not take their square.
+    rf"(?<![{_MARKS}])(?:[{_MARKS}]++|(?<=[\u0370-\u03ff\u1f00-\u1fff]);)[{_CLOSERS}]*+"
     r"(?:\[[^\]\s]{1,12}\]|(?<=[^\W\d_]{2}[.!?])\d{1,3}|[¹²³⁰-⁹])*(?=\s|$)"
-    rf"|[。！？｡]+[{_CLOSERS}]*"
+    rf"|[。！？｡]++[{_CLOSERS}]*+"
 )
 # What follows a closing quote when the sentence goes on ("...。」と言った").
 _QUOTATIVE = ("と", "って", "など", "、", "，", "等", "の", "は", "が", "を", "に", "で")

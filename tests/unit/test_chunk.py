@@ -161,3 +161,10 @@ def test_impossible_sizes_are_refused(sizes: tuple[int, int, int]) -> None:
 
 def test_options_name_every_size() -> None:
     assert ChunkConfig().options() == ("passage_tokens=256", "unit_min_tokens=16", "unit_tokens=64")
+
+
+def test_white_space_and_runs_of_marks_of_any_length() -> None:
+    text = "One." + " " * 100_000 + "Two." + "." * 100_000 + "three [" + "[1" * 50_000
+    result = chunked(Document("t", text), passage=256, unit=64, least=16)
+    assert max(len(u.text) for u in result.units) <= 64 * 32 + 16
+    assert "".join(u.text for u in result.units).replace(" ", "") == text.replace(" ", "")
