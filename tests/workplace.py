@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from embedders import hashing
-from indexers import exact
 from pipeline.chunk import ChunkConfig
 from pipeline.filters import Equals
 from pipeline.ingest import Ingestor, IngestResult, Source
 from pipeline.layers import LAYERS, index_name
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
+from pipeline.plugins import load
 from pipeline.seams import IndexSearch
 
 CHUNKING = ChunkConfig(passage_tokens=32, unit_tokens=12, unit_min_tokens=4)
@@ -61,10 +61,12 @@ class Workplace:
 
 
 @contextmanager
-def workplace(root: Path, *, wrap: Any = None, embedder: Any = None) -> Iterator[Workplace]:
+def workplace(
+    root: Path, *, wrap: Any = None, embedder: Any = None, indexer: Any = "exact"
+) -> Iterator[Workplace]:
     """Open the folder; ``wrap(ledger, indexer)`` may put something around both."""
-    ledger = Ledger(root)
-    indexer: Any = exact.build(exact.Config(path=root / "index"))
+    ledger: Any = Ledger(root)
+    indexer = load("indexers", indexer, path=root / "index")
     if wrap is not None:
         ledger, indexer = wrap(ledger, indexer)
     embedder = embedder or hashing.build(hashing.TINY)
