@@ -12,13 +12,12 @@ from pipeline import plugins
 from pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pipeline.retrieve import Retriever
-
     from api.sections import Settings
     from pipeline.answer import Answerer
     from pipeline.ingest import Ingestor
     from pipeline.ledger import Ledger
     from pipeline.lexical import Analyser
+    from pipeline.retrieve import Retriever
     from pipeline.seams import Embedder, Indexer, LanguageModel
 
 T = TypeVar("T")

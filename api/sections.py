@@ -132,10 +132,13 @@ class Settings(BaseModel):
     """The HTTP service."""
 
     def plugin_options(self, section: str) -> dict[str, Any]:
-        """The options of the plugin chosen in ``section``. An indexer that keeps files gets a folder of
-        its own under ``data``, unless its ``path`` is set."""
+        """The options of the plugin chosen in ``section``, over what the rest of the settings say: an
+        indexer keeps its files under ``data``, an embedder finds its model as ``models`` says."""
         choice: PluginChoice = getattr(self, section)
-        kind = type(plugins.configure(PACKAGES[section], choice.name))
-        stores = section == "indexer" and "path" in kind.model_fields
-        own = {"path": self.data / "index" / choice.name} if stores else {}
-        return {**own, **choice.options}
+        known = type(plugins.configure(PACKAGES[section], choice.name)).model_fields
+        shared: dict[str, Any] = (
+            {"path": self.data / "index" / choice.name}
+            if section == "indexer"
+            else {"cache": self.models.cache, "allow_download": self.models.allow_download}
+        )
+        return {**{key: value for key, value in shared.items() if key in known}, **choice.options}

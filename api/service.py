@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -19,13 +20,13 @@ _log = logging.getLogger("longleaf.service")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Made at start, closed at shutdown. ``failures`` says what could not be loaded, by part."""
+    """Made at start, closed at shutdown. ``models`` tells the state of each model by part."""
 
     longleaf: Longleaf
     searching: Pool
     answering: Pool
     ingesting: Pool
-    failures: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, longleaf: Longleaf) -> Service:
@@ -44,16 +45,19 @@ class Service:
         return self.longleaf.settings
 
     def preload(self) -> None:
-        """Load the models in the background; until then ``/readyz`` says what is missing."""
+        """Load the models in the background; until then they are "loading"."""
+        self.models["embedder"] = "loading"
+        if self.settings.language_model.spec != "none":
+            self.models["language_model"] = "loading"
         threading.Thread(target=self._load, name="preload", daemon=True).start()
 
-    def ready(self) -> dict[str, str]:
-        """State of each part a search needs: "ok", "loading" or what is wrong."""
-        made = self.longleaf.made
-        return {
-            part: self.failures.get(part) or ("ok" if part in made else "loading")
-            for part in ("ledger", "indexer", "embedder")
+    def check(self) -> dict[str, str]:
+        """State of each part: "ok", "loading", or what is wrong with it. Asks ledger and index now."""
+        stores: dict[str, Callable[[], object]] = {
+            "ledger": self.longleaf.ledger.collections,
+            "indexer": self.longleaf.indexer.names,
         }
+        return {**{part: _state(ask) for part, ask in stores.items()}, **self.models}
 
     def close(self) -> None:
         """Let running work end; refuse what waits."""
@@ -61,15 +65,23 @@ class Service:
             pool.close()
 
     def _load(self) -> None:
-        parts = ["embedder"]
-        if self.settings.language_model.spec != "none":
-            parts.append("language_model")
-        for part in parts:
-            try:
-                getattr(self.longleaf, part)
-            except LongleafError as error:
-                self.failures[part] = str(error)
-                _log.warning("%s: %s", part, error)
+        # A model folder is read at the first use of the embedder, so it is used once.
+        load: dict[str, Callable[[], object]] = {
+            "embedder": lambda: self.longleaf.embedder.embed_queries(["ready"]),
+            "language_model": lambda: self.longleaf.language_model,
+        }
+        for part in list(self.models):
+            self.models[part] = state = _state(load[part])
+            if state != "ok":
+                _log.warning("%s: %s", part, state)
+
+
+def _state(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except LongleafError as error:
+        return str(error)
+    return "ok"
 
 
 def service(request: Request) -> Service:

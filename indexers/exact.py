@@ -28,11 +28,12 @@ from pipeline.types import Match, Point, SparseVector
 
 
 class Config(BaseModel):
-    """``path`` is the folder to keep the indexes in; without one they vanish with the process."""
+    """Where, if anywhere."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path | None = None
+    """Folder to keep the indexes in; without one they vanish with the process."""
 
 
 TINY = Config()

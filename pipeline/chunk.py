@@ -42,12 +42,14 @@ _PASSAGE = _Costs(
 
 @dataclass(frozen=True, slots=True)
 class ChunkConfig:
-    """Sizes in tokens of the embedder. Passages and units have at most ``passage_tokens`` and
-    ``unit_tokens``; a unit under ``unit_min_tokens`` joins a neighbour where one is near."""
+    """Sizes in tokens of the embedder."""
 
     passage_tokens: int = 256
+    """Most tokens of a passage: what is read."""
     unit_tokens: int = 64
+    """Most tokens of a unit: what is found."""
     unit_min_tokens: int = 16
+    """A shorter unit joins a neighbour where one is near."""
 
     def __post_init__(self) -> None:
         if not 4 <= self.unit_tokens <= self.passage_tokens <= 100_000:

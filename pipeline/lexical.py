@@ -26,19 +26,20 @@ _VOCABULARY_TERMS = 500_000  # about 100 MB; then it starts anew
 
 @dataclass(frozen=True, slots=True)
 class LexicalConfig:
-    """How text is analysed and weighted.
-
-    ``k1`` (term frequency saturation, at least 0) and ``b`` (length normalisation, 0 to 1) are those
-    of BM25. ``bigram_weight`` multiplies pairs of adjacent words in queries; 0 leaves pairs out of the
-    index. ``stop_words`` are left out, compared after case folding and before stemming.
-    """
+    """How text is analysed and weighted."""
 
     k1: float = 1.5
+    """BM25: saturation of term frequency, at least 0."""
     b: float = 0.75
+    """BM25: normalisation by length, 0 to 1."""
     language: str = "english"
+    """Snowball stemmer."""
     stems: bool = True
+    """Whether words are cut to their stems."""
     bigram_weight: float = 0.3
+    """Weight of pairs of adjacent words in queries; 0 leaves pairs out of the index."""
     stop_words: tuple[str, ...] = ()
+    """Left out; compared after case folding and before stemming."""
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError for a value out of range."""

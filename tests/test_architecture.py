@@ -120,7 +120,7 @@ SERVICES = {"fastapi", "starlette", "uvicorn", "sqlalchemy"}
     [
         ("api.cli", MODELS | SERVICES | {"numpy"}),
         ("api.settings", MODELS | {"fastapi", "uvicorn"}),
-        ("api.build", MODELS | SERVICES),
+        ("api.build", MODELS | {"fastapi", "uvicorn"}),
         ("pipeline.plugins", MODELS | SERVICES),
     ],
 )

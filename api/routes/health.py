@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from api.service import Running
@@ -30,10 +30,10 @@ async def livez() -> Liveness:
 
 
 @router.get("/readyz", summary="Searches can be served", responses={503: {"model": Readiness}})
-async def readyz(running: Running, response: Response) -> Readiness:
-    """503 until every part that a search needs is loaded."""
-    parts = running.ready()
-    ready = all(state == "ok" for state in parts.values())
+async def readyz(request: Request, running: Running, response: Response) -> Readiness:
+    """503 until every part that a search needs can be used; answers can do without a language model."""
+    parts = await running.searching.run(request.receive, lambda _: running.check())
+    ready = all(state == "ok" for part, state in parts.items() if part != "language_model")
     if not ready:
         response.status_code = 503
     return Readiness(status="ok" if ready else "unavailable", parts=parts)

@@ -11,18 +11,18 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on reading one file. The defaults fit a 100 MB scan with a text layer on a laptop.
-
-    ``input_bytes`` is checked before anything is read, ``output_chars`` bounds the extracted text,
-    ``memory_bytes`` the address space that parsing may add to the reader process,
-    ``cpu_seconds`` its processor time and ``wall_seconds`` the time until an answer.
-    """
+    """Bounds on reading one file. The defaults fit a 100 MB scan with a text layer on a laptop."""
 
     input_bytes: int = 256 * MIB
+    """Largest file; checked before anything is read."""
     output_chars: int = 40_000_000
+    """Longest text that may come out of one file."""
     memory_bytes: int = 1024 * MIB
+    """Address space that parsing may add to the reader process."""
     cpu_seconds: int = 120
+    """Processor time of parsing."""
     wall_seconds: float = 300.0
+    """Time until an answer."""
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError for a limit that is not positive."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
+from small_library import client_of
 from starlette.testclient import TestClient
+
+from api.sections import Settings
+from pipeline.errors import IndexDamagedError
 
 CANARY = "canary-7f3a"
 JSON = {"content-type": "application/json"}
@@ -88,16 +93,32 @@ def test_a_defect_is_told_as_an_incident_and_no_more(
     assert CANARY not in caplog.text
 
 
-def test_health_needs_nothing(client: TestClient) -> None:
+def test_health_needs_nothing(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok", "parts": {"ledger": "ok", "indexer": "ok"}}
+    running = client.app.state.service  # type: ignore[attr-defined]
+    running.models["language_model"] = "it is missing"
+    assert client.get("/readyz").status_code == 200
+    running.models["embedder"] = "loading"
+    assert client.get("/readyz").status_code == 503
+    running.models["embedder"] = "ok"
+
+    def gone() -> None:
+        raise IndexDamagedError("The index is damaged.", remedy="Repair it.")
+
+    monkeypatch.setattr(running.longleaf.indexer, "names", gone)
     response = client.get("/readyz")
     assert response.status_code == 503
-    assert response.json()["parts"]["embedder"] == "loading"
-    client.app.state.service.longleaf.embedder  # type: ignore[attr-defined] # noqa: B018 - loads it
-    assert client.get("/readyz").json() == {
-        "status": "ok",
-        "parts": {"ledger": "ok", "indexer": "ok", "embedder": "ok"},
-    }
+    assert response.json()["parts"]["indexer"] == "The index is damaged. Repair it."
+
+
+def test_models_are_loaded_at_start(settings: Settings) -> None:
+    server = settings.server.model_copy(update={"preload": True})
+    with client_of(settings.model_copy(update={"server": server})) as client:
+        deadline = time.monotonic() + 20
+        while client.get("/readyz").status_code != 200 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert client.get("/readyz").json()["parts"]["embedder"] == "ok"
 
 
 def test_a_key_is_needed_once_one_exists(library: TestClient, settings: object) -> None:

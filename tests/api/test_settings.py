@@ -7,9 +7,13 @@ import pytest
 from pydantic import ValidationError
 
 from api.build import open_longleaf
-from api.sections import Settings
+from api.reference import configuration_reference
+from api.sections import PACKAGES, Settings
 from api.settings import entries, load_settings, settings_table, variable
+from pipeline import plugins
 from pipeline.errors import ConfigurationError
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +134,17 @@ def test_every_key_can_be_set_from_the_environment(monkeypatch: pytest.MonkeyPat
 
 def test_every_key_has_a_meaning() -> None:
     assert not [key for key, _, _, meaning in settings_table() if len(meaning.split()) < 2]
+
+
+def test_the_documentation_is_in_step() -> None:
+    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert written == configuration_reference(), "run: python -m api.reference > docs/configuration.md"
+
+
+def test_every_plugin_s_options_are_documented() -> None:
+    page = configuration_reference()
+    for section, package in PACKAGES.items():
+        for name in plugins.names(package):
+            assert f'`{section}.name = "{name}"`' in page or name == getattr(Settings(), section).name
+            for option in type(plugins.configure(package, name)).model_fields:
+                assert f"`{section}.{option}`" in page
