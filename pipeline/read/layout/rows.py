@@ -19,9 +19,9 @@ _NAMED = re.compile(
     r"(?:item|part|section|chapter|article|note|schedule|annex|appendix|exhibit|figure|fig\.|table)\s+[\w.()-]{1,8}[.:]?",
     re.I,
 )
-_OPENERS = re.compile(r"[$€£¥]\s?\(?|\(|US\$|C\$|A\$")
+_LAST_SIGN = re.compile(r"(?:^|\s+)((?:US|C|A)?[$€£¥]\s?\(?|\()$")
 _CURRENCY = re.compile(r"^([$€£¥]) +(?=[\d(—–-])")
-_CLOSERS = re.compile(r"\)?\s?%?\)?|\)?\s?(?:bps|pts)|[*†‡]|\([a-z\d]\)")
+_CLOSERS = re.compile(r"\)?\s?%?\)?|\)?\s?(?:bps|pts)|[*†‡]|\([a-z]\)")
 _LEADERS = re.compile(r"(?:[ ]?[.·…_]){5,}[ ]?")
 _NOTE_MARK = re.compile(r"[\d⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}|[*†‡§¶]{1,3}")
 _NOTE_MARK_SIZE = 0.85
@@ -149,15 +149,18 @@ def _begins_with_mark(text: str) -> bool:
 def _cells(line: list[Segment]) -> tuple[str, ...]:
     """Texts of the cells; a currency sign or a closing bracket in a column of its own joins its number."""
     cells: list[str] = []
-    opened = False
+    opened = ""
     for segment in line:
-        for text in filter(str.strip, _LEADERS.split(segment.text)):
-            if cells and (opened or _CLOSERS.fullmatch(text)):
-                cells[-1] += text.strip()
-            else:
-                cells.append(_CURRENCY.sub(r"\1", text.strip()))
-            opened = bool(_OPENERS.fullmatch(text))
-    return tuple(cells)
+        for piece in filter(str.strip, _LEADERS.split(segment.text)):
+            text = opened + piece.strip()
+            sign = _LAST_SIGN.search(text)
+            opened = sign[1] if sign else ""
+            text = _CURRENCY.sub(r"\1", text[: sign.start()] if sign else text)
+            if cells and _CLOSERS.fullmatch(text):
+                cells[-1] += text
+            elif text:
+                cells.append(text)
+    return (*cells, opened) if opened else tuple(cells)
 
 
 def _labelled(found: list[Row]) -> list[Row]:
