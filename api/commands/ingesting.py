@@ -49,6 +49,7 @@ def ingest(
     """
     from api.sources import find, read_metadata, to_sources
 
+    longleaf = run.longleaf  # first, because what is wrong with the settings is told before anything else
     found, skipped = find(paths)
     sources = list(
         to_sources(
@@ -64,7 +65,7 @@ def ingest(
     started = time.perf_counter()
     with _progress(run, len(sources)) as show:
         results = list(
-            run.longleaf.ingestor.ingest(sources, tenant="default", collection=collection, progress=show)
+            longleaf.ingestor.ingest(sources, tenant="default", collection=collection, progress=show)
         )
     _report(run, results, time.perf_counter() - started)
     return FAILED if any(result.status == "failed" for result in results) else DONE

@@ -1,0 +1,304 @@
+"""The command line as a person or a script uses it: what is printed where, and the exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_library import FROST, LEASE, WHALE
+
+from api.cli import build_app, main
+
+Command = Callable[..., "Outcome"]
+
+
+class Outcome:
+    """What a command printed and its exit code."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def longleaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs ``longleaf`` in this process, in a folder of its own, without model weights."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (
+        ("EMBEDDER__NAME", "hashing"),
+        ("INDEXER__NAME", "exact"),
+        ("LANGUAGE_MODEL__SPEC", "none"),
+    ):
+        monkeypatch.setenv(f"LONGLEAF_{name}", value)
+
+    def run(*arguments: str) -> Outcome:
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        printed = capsys.readouterr()
+        return Outcome(int(stop.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three readable files, one of them in a folder below, one of another kind and a hidden one."""
+    root = tmp_path / "papers"
+    (root / "deeds").mkdir(parents=True)
+    (root / "deeds" / "lease.txt").write_text(LEASE)
+    (root / "whale.txt").write_text(WHALE)
+    (root / "frost.txt").write_text(FROST)
+    (root / "picture.png").write_bytes(b"\x89PNG\r\n")
+    (root / ".hidden.txt").write_text("hidden")
+    return root
+
+
+def test_a_folder_goes_in_and_answers_come_out(longleaf: Command, folder: Path) -> None:
+    done = longleaf("ingest", str(folder), "-m", "year=1869", "--json")
+    assert done.code == 0
+    assert [d["document_id"] for d in done.json["documents"]] == ["deeds/lease.txt", "frost.txt", "whale.txt"]
+    assert done.json["totals"]["created"] == 3
+    assert done.err == ""
+
+    listed = longleaf("documents", "list", "--json").json["documents"]
+    assert {d["id"]: d["metadata"]["year"] for d in listed} == dict.fromkeys(
+        ("deeds/lease.txt", "frost.txt", "whale.txt"), 1869
+    )
+
+    found = longleaf("search", "three months notice to end the lease", "-k", "1", "--json").json
+    assert found["hits"][0]["document_id"] == "deeds/lease.txt"
+
+    answer = longleaf("ask", "With how much notice may either party end the lease?", "--json").json
+    citation = answer["statements"][0]["citations"][0]
+    assert LEASE[citation["start"] : citation["end"]] == citation["quote"]
+
+
+def test_a_person_reads_the_answer_its_source_and_the_times(longleaf: Command, folder: Path) -> None:
+    longleaf("ingest", str(folder))
+    told = longleaf("ask", "With how much notice may either party end the lease?")
+    assert told.code == 0
+    assert "three months' notice" in told.out
+    assert re.search(r"\[1\] .*characters \d+-\d+", told.out)
+    assert re.search(r"retrieve \d+\.\d\d s", told.err)
+    shown = longleaf("search", "whale", "-k", "1")
+    assert shown.out.startswith("1. ")
+    assert "whale" in shown.out
+
+
+def test_unchanged_files_cost_nothing_and_changed_ones_replace(longleaf: Command, folder: Path) -> None:
+    longleaf("ingest", str(folder))
+    (folder / "whale.txt").write_text(WHALE + " The sea was calm.")
+    statuses = longleaf("ingest", str(folder), "--json").json["totals"]
+    assert (statuses["unchanged"], statuses["replaced"]) == (2, 1)
+
+
+def test_standard_input_is_a_document(longleaf: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Piped:
+        buffer = io.BytesIO(LEASE.encode())
+
+    monkeypatch.setattr(sys, "stdin", Piped())
+    done = longleaf("ingest", "-", "--id", "lease", "--title", "The mill", "--json")
+    assert done.code == 0
+    [document] = done.json["documents"]
+    assert (document["document_id"], document["title"]) == ("lease", "The mill")
+
+
+def test_a_bad_file_is_told_with_its_remedy_and_the_others_go_in(longleaf: Command, folder: Path) -> None:
+    (folder / "rubbish.pdf").write_bytes(bytes(range(256)) * 8)
+    (folder / "empty.txt").write_bytes(b"")
+    told = longleaf("ingest", str(folder), str(folder / "missing.txt"))
+    assert told.code == 1
+    assert "Left out 1 files of other kinds, such as picture.png." in told.err
+    for name in ("rubbish.pdf", "empty.txt", "missing.txt"):
+        assert re.search(rf"failed: {name}: .+\n  fix: .+", told.err), name
+    assert "3 created, 3 failed" in told.err
+    assert len(longleaf("documents", "list", "--json").json["documents"]) == 3
+
+
+def test_documents_are_shown_and_deleted(longleaf: Command, folder: Path) -> None:
+    longleaf("ingest", str(folder))
+    assert "whale.txt" in longleaf("documents", "list").out
+    assert longleaf("documents", "show", "whale.txt", "--json").json["chars"] == len(WHALE)
+    assert longleaf("documents", "show", "whale.txt", "--text").out.strip() == WHALE
+    deleted = longleaf("documents", "delete", "whale.txt", "nothing.txt", "--json")
+    assert deleted.code == 1
+    assert deleted.json["deleted"] == ["whale.txt"]
+    assert deleted.json["errors"][0]["code"] == "not_found"
+    assert longleaf("documents", "show", "whale.txt").code == 1
+    [books] = longleaf("collections", "list", "--json").json["collections"]
+    assert (books["name"], books["documents"]) == ("default", 2)
+    assert longleaf("collections", "drop", "default", "--json").code == 2
+    assert longleaf("collections", "drop", "default", "--yes").code == 0
+    assert longleaf("collections", "list", "--json").json == {"collections": []}
+
+
+def test_the_index_is_verified_and_rebuilt(longleaf: Command, folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    longleaf("ingest", str(folder))
+    assert longleaf("verify", "--json").json["clean"]
+    shutil.rmtree(tmp_path / "longleaf-data" / "index")
+    broken = longleaf("verify")
+    assert broken.code == 1
+    assert "longleaf repair" in broken.err
+    assert longleaf("repair", "--json").json["collections"][0]["rebuilt_documents"] == 3
+    assert longleaf("verify").code == 0
+    assert longleaf("search", "whale", "-k", "1", "--json").json["hits"][0]["document_id"] == "whale.txt"
+
+
+def test_a_damaged_index_is_told(longleaf: Command, folder: Path, tmp_path: Path) -> None:
+    longleaf("ingest", str(folder))
+    for file in (tmp_path / "longleaf-data" / "index").rglob("*.npz"):
+        file.write_bytes(b"rubbish")
+    told = longleaf("search", "whale", "--json")
+    assert told.code == 1
+    assert told.json["error"]["code"] == "index_damaged"
+    assert told.json["error"]["remedy"]
+
+
+def test_a_missing_model_is_told(longleaf: Command, folder: Path, tmp_path: Path) -> None:
+    for command in (["ingest", str(folder)], ["search", "whale"]):
+        absent = ("--set", "embedder.name=sentence_transformer", "--set", f"embedder.model={tmp_path}")
+        told = longleaf(*command, *absent, "--json")
+        assert told.code == 1
+        assert told.json["error"]["code"] == "model_not_found"
+        assert told.json["error"]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind"),
+    [
+        (["search", ""], 2, "invalid_request"),
+        (["search", "x" * 100_000], 2, "limit_exceeded"),
+        (["search", "x", "-c", "nowhere"], 1, "not_found"),
+        (["search", "x", "--filter", '{"colour": "red"}'], 2, "filter"),
+        (["search", "x", "--filter", "colour=red"], 2, "invalid_request"),
+        (["search", "x", "-k", "0"], 2, "invalid_request"),
+        (["search", "x", "-k", "many"], 2, "usage"),
+        (["search"], 2, "usage"),
+        (["search", "x", "--colour"], 2, "usage"),
+        (["serch"], 2, "usage"),
+        (["ask", "x", "--mode", "guess"], 2, "usage"),
+        (["ask", " "], 2, "invalid_request"),
+        (["ingest", "papers/none"], 2, "invalid_request"),
+        (["ingest", "papers", "--id", "one"], 2, "invalid_request"),
+        (["ingest", "papers", "-m", "year"], 2, "invalid_request"),
+        (["ingest", "papers", "-m", "{"], 2, "invalid_request"),
+        (["ingest", "papers", "--set", "server.prot=1"], 2, "configuration"),
+        (["ingest", "papers", "--set", "prot"], 2, "configuration"),
+        (["ingest", "papers", "--config", "none.toml"], 2, "configuration"),
+        (["documents", "show", "nothing"], 1, "not_found"),
+        (["collections", "drop", "nothing", "--yes"], 1, "not_found"),
+        (["keys", "revoke", "nothing"], 1, "not_found"),
+        (["serve", "--host", "0.0.0.0"], 2, "configuration"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)
+def test_what_cannot_be_done_is_told(
+    longleaf: Command, folder: Path, arguments: list[str], code: int, kind: str
+) -> None:
+    (folder / "none").mkdir()
+    (folder / "none" / "notes.bin").write_bytes(b"\x00\x01")
+    longleaf("ingest", str(folder))
+    told = longleaf(*arguments, "--json")
+    assert told.code == code
+    assert told.json["error"]["code"] == kind
+    assert told.json["error"]["message"]
+    assert told.json["error"]["remedy"]
+    assert told.err == ""
+    for_people = longleaf(*arguments)
+    assert for_people.code == code
+    assert for_people.out == ""
+    assert for_people.err.startswith("error: ")
+    assert "\n  fix: " in for_people.err
+    assert "Traceback" not in for_people.err
+
+
+def test_text_cannot_steer_the_terminal(longleaf: Command, tmp_path: Path) -> None:
+    (tmp_path / "evil.txt").write_text("The whale \x1b[31mturns\x1b]0;title\x07 red. [bold]not bold[/bold]")
+    longleaf("ingest", "evil.txt")
+    told = longleaf("search", "whale")
+    assert "\x1b" not in told.out + told.err
+    assert "[bold]not bold[/bold]" in told.out
+
+
+def test_keys_are_made_listed_and_revoked(longleaf: Command) -> None:
+    assert longleaf("keys", "list", "--json").json == {"keys": []}
+    made = longleaf("keys", "create", "robot", "--json").json
+    [key] = longleaf("keys", "list", "--json").json["keys"]
+    assert made["key"].startswith(f"{key['id']}.")
+    assert made["key"].split(".")[1] not in longleaf("keys", "list").out
+    assert longleaf("keys", "revoke", key["id"]).code == 0
+    assert longleaf("keys", "list", "--json").json["keys"][0]["revoked"]
+
+
+def test_the_doctor_says_what_is_there_and_what_is_missing(longleaf: Command, tmp_path: Path) -> None:
+    checks = {check["name"]: check for check in longleaf("doctor", "--json").json["checks"]}
+    assert {"longleaf", "libraries", "processor", "memory", "disk", "embedder", "index"} <= set(checks)
+    assert checks["embedder"]["state"] == "ok"
+    assert checks["ledger"]["remedy"] == "longleaf ingest FILE"
+    assert not (tmp_path / "longleaf-data").exists()
+    sick = longleaf("doctor", "--set", f"language_model.spec={tmp_path}", "--json")
+    assert sick.code == 1
+    missing = next(check for check in sick.json["checks"] if check["state"] == "missing")
+    assert missing["name"] == "language model"
+    assert missing["remedy"]
+    settings = longleaf("doctor", "--settings", "--json").json["settings"]
+    assert settings["embedder.name"] == "hashing"
+
+
+def test_a_defect_is_one_line_unless_asked_for_more(
+    longleaf: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("api.settings.load_settings", broken)
+    told = longleaf("search", "x")
+    assert told.code == 1
+    assert told.err == "error: ZeroDivisionError: by zero\n  fix: Run again with --debug for the trace.\n"
+    with pytest.raises(ZeroDivisionError):
+        main(["search", "x", "--debug"])
+
+
+def commands() -> list[list[str]]:
+    app = build_app()
+    own = [[command.name or ""] for command in app.registered_commands]
+    return own + [
+        [group.name or "", command.name or ""]
+        for group in app.registered_groups
+        for command in (group.typer_instance.registered_commands if group.typer_instance else [])
+    ]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example(longleaf: Command, command: list[str]) -> None:
+    told = longleaf(*command, "--help")
+    assert told.code == 0
+    assert f"Example: longleaf {' '.join(command)}" in told.out
+    assert "--json" in told.out
+
+
+def test_help_is_quick() -> None:
+    """As a process, because that is what is waited for; nothing heavy may be loaded on the way."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "api.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Exit codes: 0 done" in re.sub(r"\s+", " ", result.stdout)
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    assert not loaded & {"numpy", "torch", "sqlalchemy", "fastapi", "pipeline.types"}
