@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, Protocol, get_args
 
 from pipeline import cues, ground, prompt
@@ -23,12 +24,13 @@ from pipeline.errors import (
     WorkCancelledError,
 )
 from pipeline.events import Contextualised, Done, Event, Retrieved
-from pipeline.evidence import Evidence, Ranking, Terms
+from pipeline.evidence import Evidence, Ranking, Reader
 from pipeline.lexical import Analyser, LexicalConfig
 from pipeline.order import ReadingOrder, arrange
 from pipeline.progress import Progress
 from pipeline.recheck import Documents, recheck
 from pipeline.seams import Embedder, LanguageModel
+from pipeline.similarity import calibrate
 from pipeline.types import Answer, Query, Retrieval, Statement
 
 Mode = Literal["auto", "extractive", "composed"]
@@ -120,10 +122,14 @@ class Answerer:
         self._language_model = language_model
         self._config = config
         lexical = lexical or LexicalConfig()
-        self._terms: Terms = Analyser(
+        self._terms = Analyser(
             replace(lexical, bigram_weight=0.0, stop_words=(*lexical.stop_words, *sorted(cues.STOP_WORDS)))
         ).terms
         self._documents = documents
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(calibrate(self._embedder), self._terms)
 
     def answer(
         self,
@@ -165,8 +171,8 @@ class Answerer:
             )
         yield Contextualised(context)
         with run.timed("extract"):
-            read = evidences.gather(context.passages, self._embedder, self._terms)
-            ranking = evidences.rank(query.text, read, self._embedder, self._terms)
+            read = evidences.gather(context.passages, self._reader)
+            ranking = evidences.rank(query.text, read, self._reader)
         run.usage |= {"context_tokens": context.tokens, "sentences": len(read.sentences)}
         if ranking.answerable < config.found_threshold:
             yield from run.say(NOT_FOUND)
@@ -226,7 +232,7 @@ class Answerer:
         with closing(_named_failures(sentences, run)) as written:
             for sentence in written:
                 with run.timed("ground"):
-                    said = ground.ground([sentence], run.query.text, read, self._embedder, self._terms)[0]
+                    said = ground.ground([sentence], run.query.text, read, self._reader)[0]
                 if not _repeats(said, run.statements):
                     yield from run.state(self._rechecked(run, said))
 

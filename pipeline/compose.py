@@ -5,6 +5,7 @@ Whoever asks for the next sentence lets the model go on; whoever stops asking st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ from pipeline.seams import LanguageModel, Sampling, TextDelta
 from pipeline.sentences import sentences
 
 STOP = ("\n\n",)
+_LEAD_IN = re.compile(r"^(?:the )?answer(?: to [^:?]*)? is:?\s+(?=\S)|^answer:\s*", re.IGNORECASE)
 
 
 def composed(
@@ -40,7 +42,11 @@ def composed(
             spans = sentences(written)
             whole = len(spans) if delta.finish == "stop" or _ends(written) else len(spans) - 1
             for start, end in spans[given : min(whole, max_sentences)]:
-                yield " ".join(written[start:end].split())
+                sentence = _LEAD_IN.sub("", " ".join(written[start:end].split()))
+                if sentence and not sentence.endswith(
+                    ("?", "？", "؟")
+                ):  # an echo of the question states nothing
+                    yield sentence
             given = max(given, whole)
             if given >= max_sentences:
                 return

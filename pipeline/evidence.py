@@ -1,6 +1,6 @@
 """Question + Context -> the sentences that answer it best, and whether they answer it at all.
 
-A sentence is scored by a linear model over what can be seen without a language model: cosine with the
+A sentence is scored by a linear model over what can be seen without a language model: likeness to the
 question, how much of the question's rarer words it and its neighbours contain, the passage's retrieval
 score, and whether it holds the kind of thing asked for. Weights were fitted by logistic regression on
 sentences of eight public question sets at once and rounded; leaving any one set out moved its result
@@ -18,28 +18,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import cues
-from pipeline.seams import Embedder
 from pipeline.sentences import sentences
+from pipeline.similarity import Similarity
 from pipeline.types import Hit
 
 Terms = Callable[[str], list[str]]
 MAX_SENTENCE_CHARS = 480  # a longer "sentence" is a table or a list; it is quoted in pieces
 MAX_SENTENCES = 600
-_OPENING = re.compile(
-    r"^\W*(?:he|she|it|they|this|that|these|those|his|her|its|their|such|however|but|yes|no)\b", re.I
-)
+_OPENING = re.compile(r"^\W*(?:he|she|it|they|this|that|these|those|his|her|its|their|such)\b", re.IGNORECASE)
 _RANK_WEIGHTS = {
-    "cosine": 2.2, "previous": 0.9, "following": 0.2, "coverage": 2.4, "nearby": 2.2,
+    "likeness": 1.4, "previous": 0.6, "following": 0.13, "coverage": 2.4, "nearby": 2.2,
     "passage": 0.2, "answer_type": 0.75, "length": 0.2,
 }  # fmt: skip
 _FOUND_WEIGHTS = {
-    "cosine": 2.5,
+    "likeness": 1.6,
     "rank": 0.75,
-    "stands_out": 1.1,
+    "stands_out": 0.7,
     "names_missing": -0.85,
     "terms_missing": -0.55,
 }
-_FOUND_BIAS = -4.3
+_FOUND_BIAS = -4.05
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How words are compared: by meaning, and by stem with stop words left out."""
+
+    similarity: Similarity
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ class Ranking:
     answerable: float
 
 
-def gather(passages: Sequence[Hit], embedder: Embedder, terms: Terms) -> Evidence:
+def gather(passages: Sequence[Hit], reader: Reader) -> Evidence:
     """The sentences of the passages with vectors and terms; at most ``MAX_SENTENCES``, best passages first.
 
     Raises EmbeddingError from the embedder.
@@ -103,27 +109,29 @@ def gather(passages: Sequence[Hit], embedder: Embedder, terms: Terms) -> Evidenc
             if cues.words(hit.text[slice(*piece)])
         ]
         for i, (start, end) in enumerate(spans):
-            stems = frozenset(terms(hit.text[start:end]))
+            stems = frozenset(reader.terms(hit.text[start:end]))
             found.append(Sentence(hit, start, end, stems, i == 0, i == len(spans) - 1))
     found = found[:MAX_SENTENCES]
     if not found:
         return Evidence((), np.zeros((0, 0), dtype=np.float32), {})
-    vectors = embedder.embed_queries([sentence.text for sentence in found]).vectors
+    vectors = reader.similarity.vectors([sentence.text for sentence in found])
     counts = cues.content_counts(sentence.terms for sentence in found)
     n = len(found)
     weights = {term: math.log(1 + (n - seen + 0.5) / (seen + 0.5)) for term, seen in counts.items()}
     return Evidence(tuple(found), vectors, weights)
 
 
-def rank(question: str, evidence: Evidence, embedder: Embedder, terms: Terms) -> Ranking:
+def rank(question: str, evidence: Evidence, reader: Reader) -> Ranking:
     """Order the sentences by how well they answer, and say how likely they answer at all."""
     if not evidence.sentences:
         return Ranking((), (), 0.0)
-    cosine = evidence.vectors @ embedder.embed_queries([question]).vectors[0]
-    wanted = frozenset(terms(question))
-    scores = _scores(question, wanted, evidence, cosine)
+    likeness = reader.similarity.between(evidence.vectors, reader.similarity.vectors([question])[0])
+    wanted = frozenset(reader.terms(question))
+    scores = _scores(question, wanted, evidence, likeness)
     order = np.argsort(-scores, kind="stable")
-    answerable = _answerable(question, wanted, evidence, cosine, float(scores[order[0]]), terms=terms)
+    answerable = _answerable(
+        question, wanted, evidence, likeness, float(scores[order[0]]), terms=reader.terms
+    )
     return Ranking(tuple(int(i) for i in order), tuple(float(scores[i]) for i in order), answerable)
 
 
@@ -167,7 +175,7 @@ def quote_span(evidence: Evidence, index: int) -> tuple[int, int]:
 
 
 def _scores(
-    question: str, wanted: frozenset[str], evidence: Evidence, cosine: NDArray[np.float32]
+    question: str, wanted: frozenset[str], evidence: Evidence, likeness: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     found = evidence.sentences
     passage = np.array([sentence.hit.score for sentence in found])
@@ -177,9 +185,9 @@ def _scores(
         before, after = i - (not sentence.first), i + (not sentence.last and i + 1 < len(found))
         nearby = found[before].terms | sentence.terms | found[after].terms
         features = {
-            "cosine": float(cosine[i]),
-            "previous": float(cosine[before]) * (1 if before < i else 0.5),
-            "following": float(cosine[after]) * (1 if after > i else 0.5),
+            "likeness": float(likeness[i]),
+            "previous": float(likeness[before]) * (1 if before < i else 0.5),
+            "following": float(likeness[after]) * (1 if after > i else 0.5),
             "coverage": evidence.coverage(wanted, sentence.terms) if wanted else 0.0,
             "nearby": evidence.coverage(wanted, nearby) if wanted else 0.0,
             "passage": float(passage[i]),
@@ -194,7 +202,7 @@ def _answerable(
     question: str,
     wanted: frozenset[str],
     evidence: Evidence,
-    cosine: NDArray[np.float32],
+    likeness: NDArray[np.float32],
     best_score: float,
     *,
     terms: Terms,
@@ -204,9 +212,9 @@ def _answerable(
     present |= frozenset(term for title in titles for term in terms(title))
     anchors = frozenset(term for name in cues.names(question)[1:] for term in terms(name))
     anchors |= frozenset(term for term in wanted if term.isdigit())
-    nearest = np.sort(cosine)[::-1][:10]
+    nearest = np.sort(likeness)[::-1][:10]
     features = {
-        "cosine": float(nearest[0]),
+        "likeness": float(nearest[0]),
         "rank": best_score,
         "stands_out": float(nearest[0] - nearest.mean()),
         "names_missing": len(anchors - present) / len(anchors) if anchors else 0.0,

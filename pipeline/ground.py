@@ -17,17 +17,16 @@ from numpy.typing import NDArray
 
 from pipeline import cues
 from pipeline.alignment import align
-from pipeline.evidence import Evidence, Sentence, Terms
+from pipeline.evidence import Evidence, Reader, Sentence, Terms
 from pipeline.locate import Folded, fold, locate
-from pipeline.seams import Embedder
 from pipeline.types import Citation, Hit, Statement
-from pipeline.vetoes import NEAR_VERBATIM_SHARE, veto
+from pipeline.vetoes import NEAR_VERBATIM_SHARE, known_before, veto
 
 SUPPORT_THRESHOLD = 0.5
 FRAGMENT_WORDS = 4
 _CANDIDATES = 4
-_WEIGHTS = {"coverage": 5.0, "new_coverage": 3.0, "cosine": 6.0}
-_BIAS = -9.85
+_WEIGHTS = {"coverage": 5.0, "new_coverage": 3.0, "likeness": 3.9}
+_BIAS = -9.55
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +45,28 @@ class _Window:
         return self.sentences[0].start, self.sentences[-1].end
 
 
-def ground(
-    texts: Sequence[str], question: str, evidence: Evidence, embedder: Embedder, terms: Terms
-) -> list[Statement]:
+def ground(texts: Sequence[str], question: str, evidence: Evidence, reader: Reader) -> list[Statement]:
     """One composed :class:`Statement` for each text, with citations where it is supported.
 
     ``question`` matters for short fragments ("in 1901"), which say something only with it, and for what
     is new in a statement: words it repeats from the question prove nothing.
     """
-    if not texts or not evidence.sentences:
+    sayings = [text for text in texts if cues.words(text)]
+    if not sayings or not evidence.sentences:
         return [_unsupported(text, 0.0) for text in texts]
     hits = list({id(sentence.hit): sentence.hit for sentence in evidence.sentences}.values())
     folded = [(hit, fold(hit.text)) for hit in hits]
-    vectors = embedder.embed_queries(list(texts)).vectors
+    vectors = dict(zip(sayings, reader.similarity.vectors(sayings), strict=True))
     found = []
-    for text, vector in zip(texts, vectors, strict=True):
-        if len(cues.words(text)) < FRAGMENT_WORDS:
-            found.append(_fragment(text, question, evidence, terms))
+    for text in texts:
+        if text not in vectors:
+            found.append(_unsupported(text, 0.0))
+        elif len(cues.words(text)) < FRAGMENT_WORDS:
+            found.append(_fragment(text, question, evidence, reader.terms))
         else:
-            windows = list(_windows(text, question, evidence, evidence.vectors @ vector, terms))
-            found.append(
-                _exact(text, folded)
-                or _near_verbatim(text, windows, terms)
-                or _paraphrase(text, windows, terms)
-            )
+            likeness = reader.similarity.between(evidence.vectors, vectors[text])
+            windows = list(_windows(text, question, evidence, likeness, reader.terms))
+            found.append(_exact(text, folded) or _judged(text, windows, reader.terms))
     return found
 
 
@@ -117,7 +114,7 @@ def _fragment(text: str, question: str, evidence: Evidence, terms: Terms) -> Sta
     wanted = frozenset(terms(question))
     best = 0.0, evidence.sentences[0]
     for i, sentence in enumerate(evidence.sentences):
-        if cues.words(text) and locate(text, sentence.text):
+        if locate(text, sentence.text):
             nearby = sentence.terms if sentence.first else sentence.terms | evidence.sentences[i - 1].terms
             covered = evidence.coverage(wanted, nearby) if wanted else 0.0
             best = max(best, (covered, sentence), key=lambda found: found[0])
@@ -127,18 +124,13 @@ def _fragment(text: str, question: str, evidence: Evidence, terms: Terms) -> Sta
     return _supported(text, support, sentence.hit, (sentence.start, sentence.end))
 
 
-def _near_verbatim(text: str, windows: Sequence[_Window], terms: Terms) -> Statement | None:
-    """The verdict of the sentences that the statement nearly repeats; None if there are none.
-
-    Were others asked as well, a number that was changed might be found next door.
-    """
-    singles = sorted((w for w in windows if len(w.sentences) == 1), key=lambda w: -w.support)[:_CANDIDATES]
+def _judged(text: str, windows: Sequence[_Window], terms: Terms) -> Statement:
+    """Supported by the best windows, or not. Sentences that the statement nearly repeats judge alone:
+    were others asked as well, a number that was changed might be found next door."""
+    best_first = sorted(windows, key=lambda window: -window.support)
+    singles = [window for window in best_first if len(window.sentences) == 1][:_CANDIDATES]
     repeated = [w for w in singles if align(text, w.sentences[0].text).share >= NEAR_VERBATIM_SHARE]
-    return _verdict(text, repeated, terms) if repeated else None
-
-
-def _paraphrase(text: str, windows: Sequence[_Window], terms: Terms) -> Statement:
-    return _verdict(text, sorted(windows, key=lambda w: -w.support)[:_CANDIDATES], terms)
+    return _verdict(text, repeated or best_first[:_CANDIDATES], terms)
 
 
 def _verdict(text: str, windows: Sequence[_Window], terms: Terms) -> Statement:
@@ -150,27 +142,31 @@ def _verdict(text: str, windows: Sequence[_Window], terms: Terms) -> Statement:
 
 
 def _windows(
-    text: str, question: str, evidence: Evidence, cosines: NDArray[np.float32], terms: Terms
+    text: str, question: str, evidence: Evidence, likeness: NDArray[np.float32], terms: Terms
 ) -> Iterator[_Window]:
     stems = frozenset(terms(text))
     new = stems - frozenset(terms(question))
+    names = frozenset(stem for name in cues.names(text) for stem in terms(name))
+    numeric = frozenset(stem for word in cues.words(text) if cues.numbers(word) for stem in terms(word))
     for i, sentence in enumerate(evidence.sentences):
-        yield _Window((sentence,), _support(stems, new, sentence.terms, float(cosines[i]), evidence))
+        # A name that headings or, for a pronoun, earlier sentences supply is there as well; whether the
+        # numbers are, however written, is for the vetoes.
+        known = names.intersection(terms(known_before(sentence.hit, sentence.start, sentence.end)))
+        source = sentence.terms | known | numeric
+        yield _Window((sentence,), _support(stems, new, source, float(likeness[i]), evidence))
         if not sentence.last and i + 1 < len(evidence.sentences):
             after = evidence.sentences[i + 1]
-            cosine = float(max(cosines[i], cosines[i + 1]))
-            yield _Window(
-                (sentence, after), _support(stems, new, sentence.terms | after.terms, cosine, evidence)
-            )
+            nearer = float(max(likeness[i], likeness[i + 1]))
+            yield _Window((sentence, after), _support(stems, new, source | after.terms, nearer, evidence))
 
 
 def _support(
-    stems: frozenset[str], new: frozenset[str], source: frozenset[str], cosine: float, evidence: Evidence
+    stems: frozenset[str], new: frozenset[str], source: frozenset[str], likeness: float, evidence: Evidence
 ) -> float:
     features = {
         "coverage": evidence.coverage(stems, source),
         "new_coverage": evidence.coverage(new, source),
-        "cosine": cosine,
+        "likeness": likeness,
     }
     return 1 / (1 + math.exp(-_BIAS - sum(_WEIGHTS[name] * value for name, value in features.items())))
 

@@ -24,7 +24,7 @@ _PASSIVE = re.compile(r"\b\w+(?:ed|en|wn|pt|ght|ld|de|ung|un|ut) by\b", re.IGNOR
 def veto(statement: str, hit: Hit, span: tuple[int, int], terms: Terms) -> str:
     """Why ``hit.text[start:end]`` cannot support the statement, or an empty string."""
     source = hit.text[slice(*span)]
-    known = _known(hit, span)
+    known = f"{known_before(hit, *span)} {source}"
     if Counter(cues.numbers(statement)) - Counter(cues.numbers(f"{source} {hit.section}")):
         return "a number is not there"
     if missing := _missing_name(statement, known, terms):
@@ -40,12 +40,11 @@ def veto(statement: str, hit: Hit, span: tuple[int, int], terms: Terms) -> str:
     return "they point in opposite directions" if opposed else ""
 
 
-def _known(hit: Hit, span: tuple[int, int]) -> str:
-    """What a reader of the source knows when there: the headings, and what went before in the passage
-    where the source refers back to it."""
-    source = hit.text[slice(*span)]
-    before = hit.text[: span[0]] if cues.refers_back(cues.words(source)) else ""
-    return f"{hit.title} {hit.section} {before} {source}"
+def known_before(hit: Hit, start: int, end: int) -> str:
+    """What a reader of ``hit.text[start:end]`` knows already: the headings, and what went before in the
+    passage where the words refer back to it."""
+    before = hit.text[:start] if cues.refers_back(cues.words(hit.text[start:end])) else ""
+    return f"{hit.title} {hit.section} {before}"
 
 
 def _missing_name(statement: str, known: str, terms: Terms) -> str:
@@ -61,7 +60,8 @@ def _put_in(statement: str, known: str, terms: Terms) -> str:
     """A word that is new in a statement otherwise repeated: it, then, is what was changed."""
     stems = frozenset(terms(known))
     for word in cues.words(statement):
-        if not cues.is_common(word) and not stems.issuperset(terms(word)):
+        # Numbers were compared already, however written.
+        if not (cues.is_common(word) or cues.numbers(word) or stems.issuperset(terms(word))):
             return f"{word} is put in"
     return ""
 

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import pytest
+from constitution import DOCUMENT, HOUSE, READER, SENATE, TERMS, TEXTS, hit, hits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.alignment import align
+from pipeline.evidence import gather
+from pipeline.ground import SUPPORT_THRESHOLD, ground
+from pipeline.sentences import sentences
+from pipeline.types import Statement
+from pipeline.vetoes import veto
+
+EVIDENCE = gather(hits(), READER)
+SENTENCES = [text[a:b] for text in TEXTS.values() for a, b in sentences(text)]
+
+
+def verdict(text: str, question: str = "") -> Statement:
+    [statement] = ground([text], question, EVIDENCE, READER)
+    return statement
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_every_sentence_of_a_passage_is_supported_by_itself(sentence):
+    statement = verdict(sentence)
+    assert statement.supported
+    assert statement.support == 1
+    assert statement.citations[0].quote.rstrip(".") == sentence.rstrip(".")
+
+
+@pytest.mark.parametrize(
+    ("statement", "quoted"),
+    [
+        ("The House of Representatives shall chuse their Speaker.", "The House of Representatives shall"),
+        ("the senate shall have the sole power to TRY all impeachments", "The Senate shall have the sole"),
+        ("Two Senators from each State are chosen for 6 years, each with one Vote.", "each Senator shall"),
+        ("The House is composed of Members chosen every second Year.", "Members chosen every second Year"),
+    ],
+    ids=["shortened", "other case", "other words", "subject shortened"],
+)  # fmt: skip
+def test_what_says_the_same_is_supported(statement, quoted):
+    found = verdict(statement)
+    assert found.supported, found
+    assert quoted in found.citations[0].quote
+
+
+# Each is a sentence of a passage with one thing changed.
+CORRUPTED = [
+    ("number", "No Person shall be a Representative who shall not have attained to the Age of "
+     "thirty five Years."),
+    ("number", "The Senate of the United States shall be composed of 3 Senators from each State."),
+    ("number of next door", "The Senate of the United States shall be composed of twenty five Senators "
+     "from each State."),
+    ("ordinal", "The House shall be composed of Members chosen every third Year by the People "
+     "of the several States."),
+    ("name", "The House of Lords shall chuse their Speaker and other Officers."),
+    ("name of next door", "The Vice President of the United States shall be President of the Court, but "
+     "shall have no Vote."),
+    ("names exchanged", "The President of the United States shall be Vice President of the Senate, but "
+     "shall have no Vote."),
+    ("negated", "The Senate shall not have the sole Power to try all Impeachments."),
+    ("negation lost", "The Vice President shall be President of the Senate, and shall have a Vote."),
+    ("negation lost", "Person shall be convicted of Treason unless on the Testimony of two Witnesses "
+     "to the same overt Act."),
+    ("opposite", "The Judges, both of the superior and inferior Courts, shall hold their "
+     "Offices during bad Behaviour."),
+    ("word put in", "The Senate shall have the sole secret Power to try all Impeachments."),
+    ("invented", "The Senate was founded by Roman settlers in 1620."),
+    ("of another world", "Mitochondria are the powerhouse of the cell."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("corrupted", [text for _, text in CORRUPTED], ids=[name for name, _ in CORRUPTED])
+def test_what_says_otherwise_is_not(corrupted):
+    found = verdict(corrupted)
+    assert not found.supported, found
+    assert found.citations == ()
+    assert found.support < SUPPORT_THRESHOLD
+
+
+def test_words_quoted_out_of_a_denial_are_not_supported():
+    assert verdict("No Person shall be a Representative who shall not have attained to the Age").supported
+    assert not verdict(
+        "have attained to the Age of twenty five Years, and been seven Years a Citizen"
+    ).supported
+
+
+def test_a_fragment_needs_a_sentence_that_speaks_of_the_question():
+    assert verdict(
+        "six Years", "For how many Years are Senators chosen by the Legislature of each State?"
+    ).supported
+    assert not verdict("six Years", "For how long does a patent protect an invention?").supported
+    assert not verdict("nine Years", "For how many Years are Senators chosen by the Legislature?").supported
+
+
+def test_nothing_is_supported_by_nothing():
+    nothing = gather((), READER)
+    assert [s.supported for s in ground(["A statement.", "…"], "", nothing, READER)] == [
+        False,
+        False,
+    ]
+
+
+def test_a_name_may_stand_for_the_pronoun_it_explains():
+    life = hit("Ada Byron was born in London. She wrote the first program in 1843. Her notes were long.")
+    evidence = gather([life], READER)
+    right, wrong = ground(
+        ["Ada Byron wrote the first program in 1843.", "Charles Babbage wrote the first program in 1843."],
+        "Who wrote the first program?", evidence, READER,
+    )  # fmt: skip
+    assert right.supported
+    assert not wrong.supported
+
+
+@pytest.mark.parametrize(
+    ("source", "statement"),
+    [
+        ("Die Miete beträgt 450 Euro im Monat und ist am dritten Werktag fällig.",
+         "Die Miete beträgt 540 Euro im Monat und ist am dritten Werktag fällig."),
+        ("Der Mieter darf die Wohnung untervermieten, wenn der Vermieter zustimmt.",
+         "Der Mieter darf die Wohnung nicht untervermieten, wenn der Vermieter zustimmt."),
+        ("Le locataire paie le loyer le premier jour du mois.",
+         "Le locataire ne paie pas le loyer le premier jour du mois."),
+        ("この塔の高さは三百三十三メートルで、1958年に完成した。",
+         "この塔の高さは三百三十三メートルで、1985年に完成した。"),
+    ],
+    ids=["de number", "de negation", "fr negation", "ja number"],
+)  # fmt: skip
+def test_other_languages(source, statement):
+    evidence = gather([hit(source)], READER)
+    true, false = ground([source, statement], "", evidence, READER)
+    assert true.supported
+    assert not false.supported
+
+
+def test_vetoes_say_why():
+    span = (0, HOUSE.index(" No Person"))
+    assert veto("The House has 435 members.", hit(HOUSE), span, TERMS) == "a number is not there"
+    assert veto("The House of Lords sits.", hit(HOUSE), span, TERMS) == "Lords is not there"
+
+
+def test_alignment_counts_words_in_order():
+    assert align("a b c d", "a b x d").share == 0.75
+    assert align("", "a").share == 0
+    assert align("a b", "a b").change() == ""
+    assert (
+        align("is capable of flight", "is incapable of flight").change() == "an opposite is put in its place"
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sentence=st.sampled_from(SENTENCES),
+    cut=st.tuples(st.integers(0, 30), st.integers(1, 30)),
+    gap=st.sampled_from([" ", "\n", "  "]),
+)
+def test_a_citation_is_exactly_what_the_document_says_there(sentence, cut, gap):
+    words = sentence.split()[cut[0] : cut[0] + cut[1]]
+    for statement in ground([gap.join(words)], "What is said?", EVIDENCE, READER):
+        for citation in statement.citations:
+            assert DOCUMENT.text[citation.start : citation.end] == citation.quote
+        assert statement.supported == bool(statement.citations)
+        assert 0 <= statement.support <= 1
+
+
+def test_a_passage_of_two_granularities_cites_within_the_document():
+    late = SENATE.index("The Vice President")
+    part = hit(SENATE[late:], start=DOCUMENT.text.index(SENATE) + late, document_id="constitution")
+    [statement] = ground(
+        ["The Senate shall have the sole Power to try all Impeachments."],
+        "", gather([part], READER), READER,
+    )  # fmt: skip
+    [citation] = statement.citations
+    assert DOCUMENT.text[citation.start : citation.end] == citation.quote
