@@ -13,6 +13,8 @@ from api.commands.frame import USAGE, report_error
 
 _EXIT_CODES = "Exit codes: 0 done; 1 failed, or done in part; 2 the command line or a setting is wrong."
 
+_VALUES_OF_COMMON_OPTIONS = {"--data": 1, "--config": 1, "--set": 1, "--json": 0, "--debug": 0}
+
 
 def build_app() -> typer.Typer:
     """The whole command tree."""
@@ -32,7 +34,7 @@ def build_app() -> typer.Typer:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit. Usage errors are told like every other error."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = command_first(sys.argv[1:] if arguments is None else arguments)
     try:
         code = build_app()(arguments, prog_name="longleaf", standalone_mode=False)
     except _usage_error() as error:
@@ -49,6 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
+
+
+def command_first(arguments: Sequence[str]) -> list[str]:
+    """``longleaf --data DIR search X`` as ``longleaf search X --data DIR``: both ways are usual."""
+    rest = list(arguments)
+    leading: list[str] = []
+    while rest and rest[0].split("=")[0] in _VALUES_OF_COMMON_OPTIONS:
+        count = 1 + (_VALUES_OF_COMMON_OPTIONS[rest[0]] if "=" not in rest[0] else 0)
+        leading += rest[:count]
+        rest = rest[count:]
+    return [*rest, *leading]
 
 
 def _told(error: Exception) -> str:

@@ -31,8 +31,7 @@ def require_same(
             raise FingerprintMismatchError(
                 f"Collection {record.name!r} was made with the {what} {_shown(made, differing)}; "
                 f"configured is {_shown(configured, differing)}.",
-                remedy="Use the settings it was made with, another collection, or rebuild it with: "
-                f"longleaf reindex {record.name}",
+                remedy="Use the settings it was made with, or ingest into another collection.",
             )
 
 

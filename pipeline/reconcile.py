@@ -175,7 +175,7 @@ def _entry(  # noqa: PLR0917 - one value of each stage
     if (len(chunked.passages), len(chunked.units)) != (stored.passages, stored.units):
         raise IndexDamagedError(
             f"{key.document_id!r} is now cut into {len(chunked.passages)} passages, not {stored.passages}.",
-            remedy=f"Rebuild the collection with: longleaf reindex {record.name}",
+            remedy="Drop the collection and ingest its documents again, or use its old settings.",
         )
     values = {name: value for name, value in asdict(stored).items() if name in VersionRecord.__slots__}
     return Entry(

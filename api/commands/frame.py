@@ -137,7 +137,10 @@ def _shared(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any setting, e.g. retrieval.top_k=5.", rich_help_panel=_GLOBAL
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting, e.g. answer.max_quotes=1.",
+            rich_help_panel=_GLOBAL,
         ),
     ] = None,
     json: Annotated[
