@@ -40,6 +40,7 @@ _WIDE = ("utf-16", "utf-32")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1a\x1b"))
 _HIGH_LINE = re.compile(rb"[^\n]*[\x80-\xff][^\n]*\n?")
 _SAMPLE_BYTES = 65_536
+_MIN_ZERO_SHARE = 0.2
 _MAX_CONTROL_SHARE = 0.02
 _MAX_FOREIGN_SHARE = 0.05
 _LOW_CONFIDENCE = 0.5
@@ -128,17 +129,24 @@ def _wide(data: bytes) -> str:
     sample = sample[: len(sample) & ~1]
     if len(data) % 2 or b"\x00" not in sample:
         return ""
-    little = sample[1::2].count(0) > sample[::2].count(0)
-    name = "utf-16-le" if little else "utf-16-be"
+    even, odd = sample[::2].count(0), sample[1::2].count(0)
+    # Where zeros are few, as in Chinese, they must also not be the stray ones of an 8-bit text.
+    few = max(even, odd) < _MIN_ZERO_SHARE * len(sample)
+    if few and _controls(sample.replace(b"\x00", b"")) == 0 and _strict(data, "utf-8") is not None:
+        return ""
+    name = "utf-16-le" if odd > even else "utf-16-be"
     text = sample.decode(name, "replace")
     return name if _foreign(text) <= _MAX_FOREIGN_SHARE * len(text) else ""
 
 
 def _refuse_binary(data: bytes) -> None:
     sample = data[:_SAMPLE_BYTES] + data[-_SAMPLE_BYTES:]
-    controls = len(sample) - len(sample.translate(None, _CONTROLS))
-    if controls > _MAX_CONTROL_SHARE * len(sample):
+    if _controls(sample) > _MAX_CONTROL_SHARE * len(sample):
         raise _not_text(data)
+
+
+def _controls(sample: bytes) -> int:
+    return len(sample) - len(sample.translate(None, _CONTROLS))
 
 
 def _utf8(data: bytes) -> Decoded | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
@@ -32,6 +33,8 @@ _OPS = "{http://www.idpf.org/2007/ops}type"
 _NAVIGATION = frozenset({"toc", "landmarks", "page-list", "lot", "loi"})
 _METADATA = ("creator", "language", "publisher", "date")
 _MAX_LABEL_CHARS = 200
+_TITLE_FILES = 3
+_TITLE_PIECES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,17 @@ def read(data: bytes, hints: Hints) -> Document:
         _refuse_protected(archive)
         package = _package(archive)
         labels = _labels(archive, package.contents, builder)
-        page = 1
-        for piece_list in _with_wrapping(_chapters(archive, package, labels, builder)):
-            page = pour(builder, piece_list, first_page=page)
-    return builder.build(title=package.title, media_type=MEDIA_TYPES[0], metadata=package.metadata)
+        chapters = list(_with_wrapping(_chapters(archive, package, labels, builder)))
+    if not _shows(package.title, chapters):
+        builder.add("heading", package.title, level=1)
+    numbers = _page_numbers([label for chapter in chapters for piece in chapter for _, label in piece.breaks])
+    counted = iter(numbers)
+    for chapter in chapters:
+        pour(builder, chapter, counted)
+    document = builder.build(title=package.title, media_type=MEDIA_TYPES[0], metadata=package.metadata)
+    # What precedes the first page that the book marks counts to that page.
+    pages = tuple(replace(page, start=0) if i == 0 else page for i, page in enumerate(document.pages))
+    return replace(document, pages=pages)
 
 
 def _refuse_protected(archive: Archive) -> None:
@@ -171,6 +181,22 @@ def _with_wrapping(chapters: Iterator[list[Piece]]) -> Iterator[list[Piece]]:
                 current = replace(piece, level=min(piece.level + 1, 6))
             shown.append(current)
         yield shown
+
+
+def _page_numbers(labels: list[str]) -> list[int]:
+    """The printed numbers where they ascend throughout; else pages count from 1 ("xii", then "1")."""
+    printed = [
+        int(label) if label.isascii() and label.isdecimal() and len(label) < 7 else 0 for label in labels
+    ]
+    ascending = all(a < b for a, b in pairwise([0, *printed]))
+    return printed if ascending else list(range(1, len(labels) + 1))
+
+
+def _shows(title: str, chapters: list[list[Piece]]) -> bool:
+    """Whether the book begins with its title in words. Else the title page is a picture, and the title
+    of the metadata stands in for it."""
+    begin = " ".join(piece.text for chapter in chapters[:_TITLE_FILES] for piece in chapter[:_TITLE_PIECES])
+    return " ".join(title.split()).casefold() in " ".join(begin.split()).casefold()
 
 
 def _is_navigation(element: Element) -> bool:

@@ -6,6 +6,7 @@ so no depth of nesting can exhaust the stack.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -78,16 +79,12 @@ def pieces(root: Element, skip: Skip | None = None) -> Iterator[Piece]:
     return _Walk(skip or (lambda element: False)).run(root)
 
 
-def pour(builder: DocumentBuilder, found: Iterable[Piece], *, first_page: int = 1) -> int:
-    """Add the pieces to a document; returns the number the next printed page will have."""
-    number = first_page
+def pour(builder: DocumentBuilder, found: Iterable[Piece], numbers: Iterator[int] | None = None) -> None:
+    """Add the pieces to a document. Printed pages take the next of ``numbers``, by default 1, 2, 3."""
+    numbers = numbers or itertools.count(1)
     for piece in found:
-        breaks = []
-        for at, label in piece.breaks:
-            breaks.append((at, number, label))
-            number += 1
+        breaks = [(at, next(numbers), label) for at, label in piece.breaks]
         builder.add(piece.kind, piece.text, level=piece.level, page_breaks=breaks)
-    return number
 
 
 class _Walk:

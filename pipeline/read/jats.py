@@ -125,7 +125,7 @@ def _rename(element: Element, level: int) -> None:
             inner.tag = f"h{min(level, _DEEPEST)}" if in_section else "p"
         elif inner_name == "list":
             inner.tag = "ol" if inner.get("list-type") == "order" else "ul"
-        elif inner_name == "xref":
+        elif inner_name in ("xref", "sup"):
             _citation(inner)
         elif inner_name == "alternatives":
             _one_of(inner)
@@ -167,20 +167,25 @@ def _after_paragraph(note: Element) -> None:
         note.tail = following
 
 
-def _citation(xref: Element) -> None:
-    """Numbers of references read as "[12]", lest a raised 12 becomes part of the word; note marks go."""
-    kind, shown = xref.get("ref-type"), flat(xref)
-    raised = local(xref.getparent()) == "sup" or xref.find("{*}sup") is not None
-    if kind in ("fn", "table-fn") and len(shown) <= 3:
-        for inner in list(xref):
-            xref.remove(inner)
-        xref.text = ""
-    elif kind == "bibr" and raised and _NUMERALS.fullmatch(shown):
-        for inner in list(xref):
-            xref.remove(inner)
-        xref.text = f"[{shown}]"
-        if local(xref.getparent()) == "sup":
-            xref.getparent().tag = "span"
+def _citation(holder: Element) -> None:
+    """Raised numbers of references read as "[1,2]", lest they become part of the word; note marks go.
+
+    ``holder`` is a superscript around cross references, or one cross reference.
+    """
+    links = list(holder.iter("{*}xref"))
+    kinds, shown = {link.get("ref-type") for link in links}, flat(holder)
+    raised = local(holder) == "sup" or holder.find("{*}sup") is not None
+    if kinds & {"fn", "table-fn"} and len(shown) <= 3:
+        _put(holder, "")
+    elif kinds == {"bibr"} and raised and _NUMERALS.fullmatch(shown):
+        _put(holder, f"[{shown}]")
+
+
+def _put(element: Element, text: str) -> None:
+    """Plain text instead of what the element holds."""
+    for inner in list(element):
+        element.remove(inner)
+    element.tag, element.text = "span", text
 
 
 def _one_of(alternatives: Element) -> None:

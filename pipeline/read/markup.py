@@ -42,7 +42,7 @@ def text_of(data: bytes, *, declared: str = "") -> Decoded:
 def parse_xml(text: str, what: str) -> Element:
     """The root element of well-formed XML. Raises DamagedFileError, naming ``what`` was parsed."""
     try:
-        return etree.fromstring(_prepared(text), _xml_parser())
+        return _xml(text)
     except etree.XMLSyntaxError as error:
         raise DamagedFileError(
             f"{what} is not well-formed XML: {error.msg}.", remedy="Export or download the file again."
@@ -59,7 +59,7 @@ def parse_html(text: str, warn: Callable[[str], None]) -> Element:
         or 'xmlns="http://www.w3.org/1999/xhtml"' in text[:2000]
     ):
         try:
-            return etree.fromstring(_prepared(text), _xml_parser())
+            return _xml(text)
         except etree.XMLSyntaxError:
             pass  # most pages that claim to be XHTML are not: read on as HTML
     parser = etree.HTMLParser(
@@ -91,8 +91,8 @@ def flat(element: Element) -> str:
     return " ".join("".join(element.itertext()).split())
 
 
-def _xml_parser() -> Element:
-    return etree.XMLParser(
+def _xml(text: str) -> Element:
+    parser = etree.XMLParser(
         encoding="utf-8",
         resolve_entities=False,
         load_dtd=False,
@@ -101,6 +101,10 @@ def _xml_parser() -> Element:
         remove_comments=True,
         remove_pis=True,
     )
+    root = etree.fromstring(_prepared(text), parser)
+    # References to entities of the document's own stay unexpanded nodes: leave them out.
+    etree.strip_elements(root, etree.Entity, with_tail=False)
+    return root
 
 
 def _prepared(text: str) -> bytes:

@@ -14,7 +14,7 @@ _MAX_CELL_CHARS = 1500
 _LEADS = frozenset({"$", "€", "£", "¥", "(", "$(", "US$"})
 _TRAILS = frozenset({")", "%", ")%", "%)"})
 _AMOUNT = re.compile(r"(?:US)?[$€£¥(\s]*[\d.,\s—–-]+\)?")
-_LIST_MARK = re.compile(r"[•·▪■●○◦–—*-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]")
+_LIST_MARK = re.compile(r"[☐☑☒•·▪■●○◦–—*-]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]")
 
 
 def is_data_table(table: Element) -> bool:

@@ -113,7 +113,8 @@ def _run_blocks(run: _Run, width: int, marked: Mapping[str, int]) -> Iterator[Bl
     level, length = _heading(run, marked)
     if level:
         yield run.block("heading", 0, length, level)
-    first = length + 1 if length < len(run.lines) and _UNDERLINE.fullmatch(run.lines[length]) else length
+    underlined = 0 < length < len(run.lines) and _UNDERLINE.fullmatch(run.lines[length])
+    first = length + 1 if underlined else length
     for segment in segments(run.lines[first:], width):
         i, j = first + segment.first, first + segment.last
         level = 0
