@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
 
 from api import problems
 from api.build import Longleaf, open_longleaf
@@ -58,8 +59,11 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
         separate_input_output_schemas=False,
     )
     problems.install(app, settings.server.retry_after_seconds)
-    for routes in (health, collections, documents, search, answer):
-        app.include_router(routes.router)
+    # Only described here: the gate has asked for the key before a route is looked for.
+    key = Depends(HTTPBearer(auto_error=False, description="A key made by `longleaf keys create`."))
+    app.include_router(health.router)
+    for routes in (collections, documents, search, answer):
+        app.include_router(routes.router, dependencies=[key])
     app.add_middleware(Incidents)
     app.add_middleware(Gate, settings=settings.server, keys=keys)
     return app

@@ -39,11 +39,13 @@ class once(Generic[T]):
         """The member, made now if need be."""
         if owner is None:
             return self
-        with owner.lock:
-            if self._name not in owner.made:
-                owner.made[self._name] = self._make(owner)
-            made: T = owner.made[self._name]
-            return made
+        if self._name not in owner.made:
+            # A lock for each member: nobody waits for a model that is loading but those who need it.
+            with owner.locks.setdefault(self._name, RLock()):
+                if self._name not in owner.made:
+                    owner.made[self._name] = self._make(owner)
+        made: T = owner.made[self._name]
+        return made
 
 
 class Longleaf:
@@ -52,7 +54,7 @@ class Longleaf:
     def __init__(self, settings: Settings, closing: ExitStack) -> None:
         self.settings = settings
         self.made: dict[str, Any] = {}
-        self.lock = RLock()
+        self.locks: dict[str, RLock] = {}
         self._closing = closing
 
     def open_stores(self) -> None:

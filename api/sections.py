@@ -74,9 +74,11 @@ class ServerSettings(BaseModel):
     port: int = Field(default=8000, ge=0, le=65535)
     """TCP port; 0 lets the system choose."""
     max_body_bytes: int = Field(default=128 * 1024 * 1024, ge=1024)
-    """Largest request body."""
+    """Largest upload of files."""
     max_json_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
-    """Largest JSON body; files may be larger."""
+    """Largest upload of texts as JSON."""
+    max_query_bytes: int = Field(default=1024 * 1024, ge=1024)
+    """Largest body of any other request."""
     max_json_depth: int = Field(default=32, ge=4, le=200)
     """Deepest nesting of a JSON body."""
     max_upload_documents: int = Field(default=100, ge=1)

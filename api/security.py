@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.keys import KeyRing
-from api.problems import ProblemResponse
+from api.problems import ProblemResponse, problem_of
 from api.sections import ServerSettings
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, LongleafError
 
 PUBLIC_PATHS = frozenset({"/livez", "/readyz"})
 _CLOSE = {"Connection": "close"}
@@ -72,12 +72,15 @@ class Gate:
             return
         send = self._watched_send(send)
         headers = Headers(scope=scope)
-        refusal = self._identity(scope, headers) or self._size(headers)
+        try:
+            refusal = self._identity(scope, headers) or self._size(scope, headers)
+        except LongleafError as error:  # the key file cannot be read
+            refusal = problem_of(error, self._settings.retry_after_seconds)
         if refusal:
             await refusal(scope, receive, send)
             return
         try:
-            await self._app(scope, self._watched_receive(receive, self._limit(headers)), send)
+            await self._app(scope, self._watched_receive(receive, self._limit(scope, headers)), send)
         except ClientTooSlowError:
             return
 
@@ -97,14 +100,16 @@ class Gate:
             headers={**_CLOSE, "WWW-Authenticate": 'Bearer realm="longleaf"'},
         )
 
-    def _limit(self, headers: Headers) -> int:
+    def _limit(self, scope: Scope, headers: Headers) -> int:
+        if not scope["path"].endswith("/documents"):
+            return self._settings.max_query_bytes
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         files = media_type == "multipart/form-data"
         return self._settings.max_body_bytes if files else self._settings.max_json_bytes
 
-    def _size(self, headers: Headers) -> ProblemResponse | None:
+    def _size(self, scope: Scope, headers: Headers) -> ProblemResponse | None:
         length = headers.get("content-length", "0")
-        limit = self._limit(headers)
+        limit = self._limit(scope, headers)
         if not (length.isascii() and length.isdigit()):
             return ProblemResponse(400, "bad_request", "Content-Length is not a number.", headers=_CLOSE)
         if len(length) > 18 or int(length) > limit:
@@ -155,7 +160,7 @@ class Gate:
         return watched
 
 
-_SMALLER = "Send fewer or smaller files, or raise server.max_body_bytes or server.max_json_bytes."
+_SMALLER = "Send less at once, or raise server.max_body_bytes, max_json_bytes or max_query_bytes."
 
 
 def _single_user(scope: Scope, headers: Mapping[str, str]) -> ProblemResponse | None:

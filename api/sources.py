@@ -46,7 +46,20 @@ def find(paths: Sequence[str]) -> tuple[list[Found], list[Path]]:
             )
         found += [Found(file, file.relative_to(path).as_posix()) for file in known]
         skipped += unknown
+    _refuse_twins(found)
     return found, skipped
+
+
+def _refuse_twins(found: Sequence[Found]) -> None:
+    """Two files of one name would be two versions of one document, and only the last would remain."""
+    first: dict[str, Path] = {}
+    for item in found:
+        twin = first.setdefault(item.name, item.path)
+        if twin.resolve() != item.path.resolve():
+            raise InvalidRequestError(
+                f"{str(twin)!r} and {str(item.path)!r} would both be the document {item.name!r}.",
+                remedy="Ingest the folder above them, or one at a time with --id.",
+            )
 
 
 def _split(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -14,6 +14,7 @@ from api.commands.frame import DONE, FAILED, Run, command
 from api.commands.options import Collection
 
 if TYPE_CHECKING:
+    from pipeline.errors import LongleafError
     from pipeline.ingest import IngestResult, Progress
 
 
@@ -48,6 +49,7 @@ def ingest(
     Example: longleaf ingest contracts/ -c contracts -m year=2024
     """
     from api.sources import find, read_metadata, to_sources
+    from pipeline.errors import LongleafError
 
     longleaf = run.longleaf  # first, because what is wrong with the settings is told before anything else
     found, skipped = find(paths)
@@ -63,15 +65,19 @@ def ingest(
     if skipped:
         run.note(f"Left out {len(skipped)} files of other kinds, such as {skipped[0].name}.")
     started = time.perf_counter()
+    results: list[IngestResult] = []
+    stopped: LongleafError | None = None
     with _progress(run, len(sources)) as show:
-        results = list(
-            longleaf.ingestor.ingest(sources, tenant="default", collection=collection, progress=show)
-        )
-    _report(run, results, time.perf_counter() - started)
-    return FAILED if any(result.status == "failed" for result in results) else DONE
+        ingestion = longleaf.ingestor.ingest(sources, tenant="default", collection=collection, progress=show)
+        try:
+            results.extend(ingestion)
+        except LongleafError as error:  # what was finished before is kept, and told
+            stopped = error
+    _report(run, results, time.perf_counter() - started, stopped)
+    return FAILED if stopped or any(result.status == "failed" for result in results) else DONE
 
 
-def _report(run: Run, results: list[IngestResult], seconds: float) -> None:
+def _report(run: Run, results: list[IngestResult], seconds: float, stopped: LongleafError | None) -> None:
     counts = Counter(result.status for result in results)
     tokens = sum(result.tokens for result in results if result.status in ("created", "replaced"))
     if run.json:
@@ -80,7 +86,8 @@ def _report(run: Run, results: list[IngestResult], seconds: float) -> None:
             "tokens": tokens,
             "seconds": round(seconds, 3),
         }
-        run.emit({"documents": results, "totals": totals})
+        error = {"error": stopped} if stopped else {}
+        run.emit({"documents": results, "totals": totals, **error})
         return
     from api.commands.tables import table
 
@@ -96,8 +103,10 @@ def _report(run: Run, results: list[IngestResult], seconds: float) -> None:
             run.note(f"failed: {result.name or 'standard input'}: {result.message}", "bold red")
             if result.remedy:
                 run.note(f"  fix: {result.remedy}", "")
-    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing stored"
     run.note(f"{told}; {tokens:,} tokens in {seconds:.1f} s.")
+    if stopped:
+        run.fail(stopped)
 
 
 @contextmanager

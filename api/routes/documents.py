@@ -9,12 +9,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.plain import plain
-from api.problems import ProblemResponse, documented, status_of
+from api.problems import ProblemResponse, documented, problem_of, status_of
 from api.routes.collections import CollectionName
 from api.routes.strict import StrictRoute
 from api.service import Running
 from api.uploads import TextDocuments, uploaded
 from api.work import Cancelled
+from pipeline.errors import LongleafError
 from pipeline.records import DocumentRecord
 from pipeline.results import IngestResult
 
@@ -84,19 +85,24 @@ async def upload(collection: CollectionName, request: Request, running: Running)
     """Files as a form, or texts as JSON; the collection is made if need be.
 
     200 when every document is stored and searchable, 207 when some failed (each result says which and
-    why), and the problem of the first, with all results under `documents`, when all failed.
+    why), and the problem of the first when all failed. When something stops the whole upload, such as a
+    full disk, the answer is that problem. A problem has what was done until then under `documents`.
     """
     limits = running.settings.server
     with running.ingesting.place() as place:
         async with uploaded(request, limits) as sources:
+            results: list[IngestResult] = []
 
-            def work(cancelled: Cancelled) -> list[IngestResult]:
+            def work(cancelled: Cancelled) -> None:
                 ingestor = running.longleaf.ingestor
-                return list(
+                results.extend(
                     ingestor.ingest(sources, tenant="default", collection=collection, cancelled=cancelled)
                 )
 
-            results = await place.run(request.receive, work)
+            try:
+                await place.run(request.receive, work)
+            except LongleafError as error:  # what was finished before is kept, and told
+                return problem_of(error, limits.retry_after_seconds, **plain(UploadReport(results)))
     report = UploadReport(results)
     failed = [result for result in results if result.status == "failed"]
     if not failed:

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import pytest
 from small_library import FROST, LEASE, WHALE
 
 from api.cli import build_app, main
+from pipeline.errors import DiskFullError
+from pipeline.ingest import Ingestor, IngestResult
 
 Command = Callable[..., "Outcome"]
 
@@ -125,6 +127,33 @@ def test_a_bad_file_is_told_with_its_remedy_and_the_others_go_in(longleaf: Comma
         assert re.search(rf"failed: {name}: .+\n  fix: .+", told.err), name
     assert "3 created, 3 failed" in told.err
     assert len(longleaf("documents", "list", "--json").json["documents"]) == 3
+
+
+def test_what_stops_an_ingestion_is_told_with_what_was_done(
+    longleaf: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = Ingestor.ingest
+
+    def fills_the_disk(*parts: object, **options: object) -> Iterator[IngestResult]:
+        yield next(ingest(*parts, **options))  # type: ignore[arg-type]
+        raise DiskFullError("No space is left.", remedy="Free some.")
+
+    monkeypatch.setattr(Ingestor, "ingest", fills_the_disk)
+    told = longleaf("ingest", str(folder), "--json")
+    assert told.code == 1
+    assert told.json["error"]["code"] == "disk_full"
+    assert [document["status"] for document in told.json["documents"]] == ["created"]
+    assert "error: No space is left.\n  fix: Free some.\n" in longleaf("ingest", str(folder)).err
+
+
+def test_two_files_of_one_name_are_not_mistaken_for_one(longleaf: Command, folder: Path) -> None:
+    (folder / "lease.txt").write_text("Another lease.")
+    told = longleaf("ingest", str(folder / "lease.txt"), str(folder / "deeds" / "lease.txt"))
+    assert told.code == 2
+    assert "would both be the document 'lease.txt'" in told.err
+    twice = longleaf("ingest", str(folder / "lease.txt"), str(folder / "lease.txt"), "--json")
+    assert [document["status"] for document in twice.json["documents"]] == ["created", "unchanged"]
+    assert longleaf("ingest", str(folder), "--json").json["totals"]["created"] == 3
 
 
 def test_documents_are_shown_and_deleted(longleaf: Command, folder: Path) -> None:

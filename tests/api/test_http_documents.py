@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from small_library import DOCUMENTS, LEASE
 from starlette.testclient import TestClient
+
+from pipeline.errors import DiskFullError
+from pipeline.ingest import Ingestor, IngestResult
 
 BOOKS = "/v1/collections/books/documents"
 
@@ -75,6 +79,23 @@ def test_when_all_fail_the_answer_is_a_problem_with_every_result(client: TestCli
     assert problem["code"] == "empty_document"
     assert [result["status"] for result in problem["documents"]] == ["failed", "failed"]
     assert client.get("/v1/collections").json() == {"collections": []}
+
+
+def test_what_stops_an_upload_is_told_with_what_was_done(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = Ingestor.ingest
+
+    def fills_the_disk(*parts: object, **options: object) -> Iterator[IngestResult]:
+        yield next(ingest(*parts, **options))  # type: ignore[arg-type]
+        raise DiskFullError("No space is left.", remedy="Free some.")
+
+    monkeypatch.setattr(Ingestor, "ingest", fills_the_disk)
+    response = client.post(BOOKS, json={"documents": DOCUMENTS})
+    assert response.status_code == 507
+    problem = response.json()
+    assert problem["code"] == "disk_full"
+    assert [result["status"] for result in problem["documents"]] == ["created"]
 
 
 def test_a_dropped_collection_is_gone(library: TestClient) -> None:

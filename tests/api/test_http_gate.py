@@ -14,7 +14,9 @@ from api.sections import ServerSettings
 from api.security import Gate, is_loopback, refuse_open_door
 from pipeline.errors import ConfigurationError
 
-SETTINGS = ServerSettings(max_json_bytes=1024, max_body_bytes=4096, idle_seconds=0.2, body_seconds=0.5)
+SETTINGS = ServerSettings(
+    max_query_bytes=1024, max_json_bytes=2048, max_body_bytes=4096, idle_seconds=0.2, body_seconds=0.5
+)
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -32,6 +34,7 @@ class Door:
     """Asks the gate one request and keeps what came back and how much was read."""
 
     def __init__(self, root: Path, settings: ServerSettings = SETTINGS, app: Any = echo) -> None:
+        self.root = root
         self.keys = KeyRing(root)
         self.gate = Gate(app, settings=settings, keys=self.keys)
         self.read = 0
@@ -142,16 +145,35 @@ def test_this_machine_needs_no_key(door: Door, client: str, headers: dict[str, s
     assert door.ask(client=client, headers=headers) == 200
 
 
-def test_the_size_is_checked_as_declared_and_as_sent(door: Door) -> None:
-    assert door.ask(headers={"content-length": "1025"}) == 413
-    assert b"1025" in door.body
-    assert door.ask(headers={"content-length": "9" * 400}) == 413
-    for strange in ("-1", "1e3", "abc", ""):
-        assert door.ask(headers={"content-length": strange}) == 400
+FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "limit"),
+    [("/search", "", 1024), ("/search", FORM, 1024), ("/documents", "", 2048), ("/documents", FORM, 4096)],
+)
+def test_the_size_is_checked_as_declared(door: Door, path: str, content_type: str, limit: int) -> None:
+    headers = {"content-type": content_type}
+    assert door.ask(path=path, headers={**headers, "content-length": str(limit + 1)}) == 413
+    assert str(limit + 1).encode() in door.body
     assert door.read == 0
-    assert (
-        door.ask(headers={"content-length": "2000", "content-type": "multipart/form-data; boundary=x"}) == 200
-    )
+    assert door.ask(path=path, headers={**headers, "content-length": str(limit)}) == 200
+
+
+@pytest.mark.parametrize(
+    ("length", "status"),
+    [("9" * 400, 413), ("-1", 400), ("1e3", 400), ("abc", 400), ("", 400), ("\u00b2", 400)],
+)
+def test_a_strange_length_is_refused(door: Door, length: str, status: int) -> None:
+    assert door.ask(headers={"content-length": length}) == status
+    assert door.read == 0
+
+
+def test_a_damaged_key_file_lets_nobody_in(door: Door) -> None:
+    door.keys.create("a")
+    (door.root / "keys.json").write_text("[{]")
+    assert door.ask() == 503
+    assert b"damaged" in door.body
 
 
 def test_more_than_declared_is_cut_off(door: Door) -> None:
