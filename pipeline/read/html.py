@@ -43,6 +43,7 @@ _LIKELY_CHROME = frozenset(
 _SPLIT = re.compile(r"[\s_]+|-(?=\w)|(?<=[a-z])(?=[A-Z])")
 _MAX_CHROME_SHARE = 0.3
 _MIN_MAIN_SHARE = 0.4
+_MAX_PASSES = 20
 _LINKS = 0.5
 _MENU_LINK_SHARE = 0.8
 _MENU_ITEM_CHARS = 40
@@ -98,16 +99,20 @@ def _main(root: Element) -> Element:
 def _chrome(main: Element) -> Skip:
     """Whether an element belongs to the site and not to the text, judged by what it calls itself."""
     total = max(_chars(main), 1)
+    # Menus inside menus inside menus would be measured again at every depth: stop judging such a page.
+    budget = _MAX_PASSES * total
 
     def skip(element: Element) -> bool:
+        nonlocal budget
         names = _names(element)
         tag, role = local(element), element.get("role")
         surely = tag in _CHROME_TAGS or role in _CHROME_ROLES or not names.isdisjoint(_CHROME)
         if not surely and not (tag in ("aside", "footer", "header") or not names.isdisjoint(_LIKELY_CHROME)):
             return False
-        if element is main or tag in ("body", "main", "article", "h1"):
+        if budget < 0 or element is main or tag in ("body", "main", "article", "h1"):
             return False
         chars = _chars(element)
+        budget -= chars
         if chars > _MAX_CHROME_SHARE * total or next(element.iter("{*}h1"), None) is not None:
             return False
         return surely or _link_chars(element) > _LINKS * max(chars, 1) or _is_page_foot(element, main)

@@ -25,6 +25,7 @@ _FIELD = re.compile(r"([A-Za-z][\w-]{0,40}):[ \t]+(\S.*)")
 _LIST = re.compile(r"\[(.*)\]")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 _MAX_FIELDS = 30
+_MAX_NESTING = 100
 
 
 def read(data: bytes, hints: Hints) -> Document:
@@ -35,7 +36,7 @@ def read(data: bytes, hints: Hints) -> Document:
     builder = DocumentBuilder()
     for warning in decoded.warnings:
         builder.warn(warning)
-    page = MarkdownIt("commonmark").enable("table").render(text)
+    page = MarkdownIt("commonmark", {"maxNesting": _MAX_NESTING}).enable("table").render(text)
     if not page.strip():
         raise EmptyDocumentError("The Markdown file has no text.", remedy="Send a file with text in it.")
     pour(builder, pieces(parse_html(f"<html><body>{page}</body></html>", builder.warn)))
