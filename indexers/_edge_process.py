@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from indexers import _folders
 from indexers._edge_wire import receive, send
+from indexers._turns import Turns
 from pipeline import errors
 
 _LAST_WORDS_BYTES = 2000
@@ -43,7 +43,7 @@ class EngineProcess:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._lock = threading.RLock()
+        self._turns = Turns()
         self._closed = False
         self._ready = False
         self._opening = ""
@@ -59,48 +59,51 @@ class EngineProcess:
         IndexDamagedError if it died twice reading an index, DiskFullError if it did on a full disk, and
         else UnavailableError.
         """
-        with self._lock:
-            if self._closed:
-                raise errors.IndexingError("The index is closed.")
-            request = Request(do, arguments, buffers)
-            try:
-                return self._answer(request)
-            except (EOFError, OSError):
-                self._restart()
-            try:
-                return self._answer(request)
-            except (EOFError, OSError) as error:
-                raise self._post_mortem(do) from error
+        with self._turns:
+            return self._ask(Request(do, arguments, buffers))
 
     def write(self, do: str, *buffers: Buffer, **arguments: Any) -> None:  # noqa: ANN401 - JSON values
         """Like :meth:`read` for a request that changes points, remembered until :meth:`flush`."""
-        with self._lock:
-            self.read(do, *buffers, **arguments)
-            self._unflushed.append(Request(do, arguments, buffers))
+        request = Request(do, arguments, buffers)
+        with self._turns:
+            self._ask(request)
+            self._unflushed.append(request)
             self.unflushed_bytes += sum(len(memoryview(buffer).cast("B")) for buffer in buffers)
 
     def flush(self, paths: list[str]) -> list[int]:
-        """Make everything written durable; the number of points at each path."""
-        with self._lock:
-            answer, _ = self.read("flush", paths=paths)
-            self._unflushed.clear()
+        """Make everything written at these paths durable; the number of points at each."""
+        with self._turns:
+            answer, _ = self._ask(Request("flush", {"paths": paths}))
+            self._unflushed = [r for r in self._unflushed if r.arguments["path"] not in paths]
             self.unflushed_bytes = 0
             points: list[int] = answer["points"]
             return points
 
     def forget(self, path: str) -> None:
         """Close a shard for good and drop the writes remembered for it."""
-        with self._lock:
+        with self._turns:
             self._unflushed = [r for r in self._unflushed if r.arguments["path"] != path]
-            self.read("release", path=path)
+            self._ask(Request("release", {"path": path}))
 
     def close(self) -> None:
         """Let the engine end. Callers flush first."""
-        with self._lock:
+        with self._turns:
             if not self._closed:
                 self._closed = True
                 self._reap()
                 self._stderr.close()
+
+    def _ask(self, request: Request) -> tuple[dict[str, Any], list[memoryview]]:
+        if self._closed:
+            raise errors.IndexingError("The index is closed.")
+        try:
+            return self._answer(request)
+        except (EOFError, OSError):
+            self._restart()
+        try:
+            return self._answer(request)
+        except (EOFError, OSError) as error:
+            raise self._post_mortem(request.do) from error
 
     def _answer(self, request: Request) -> tuple[dict[str, Any], list[memoryview]]:
         if not self._ready:

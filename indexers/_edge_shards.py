@@ -123,7 +123,17 @@ class Shards:
             self._shard(path).flush()
             for folder, _, _ in os.walk(path):
                 _sync(folder)
-        return {"points": [self._shard(path).count(qdrant.CountRequest(exact=True)) for path in paths]}, []
+        return {"points": [self._contents(path)["points"] for path in paths]}, []
+
+    def contents(self, path: str) -> Reply:
+        """The number of points, and how many of them the index of facts knows."""
+        return self._contents(path), []
+
+    def _contents(self, path: str) -> dict[str, Any]:
+        shard = self._shard(path)
+        facts = shard.info().payload_schema.get(FACTS)
+        points = shard.count(qdrant.CountRequest(exact=True))
+        return {"points": points, "filterable": facts.points if facts else 0}
 
     def optimize(self, path: str, reserve_bytes: int) -> Reply:
         """Merge and index segments where that is due."""

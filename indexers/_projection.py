@@ -26,6 +26,7 @@ from pipeline.metadata import comparable, flatten, number
 PAYLOAD = "payload"
 FACTS = "facts"
 NUMBER_PREFIX = "n_"
+POINT = 0  # a fact of every point, so that the index of facts can be seen to be whole
 NOTHING: dict[str, Any] = {"has_id": []}
 
 _NO_FACTS = frozenset({"_start", "_end", "_tokens", "_page_start", "_page_end"})
@@ -35,7 +36,7 @@ _EXISTS = object()
 
 def record(payload: str) -> dict[str, Any]:
     """The stored form of a payload given as JSON text."""
-    facts: set[int] = set()
+    facts = {POINT}
     numbers: dict[str, list[float]] = {}
     for path, values in flatten(json.loads(payload)):
         for value in values:

@@ -27,22 +27,25 @@ from pipeline.points import PointBatch, check_schema, check_search, pack
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
 from pipeline.types import Match, Point
 
-_UPSERT_POINTS = 500  # a batch of about a megabyte keeps searches between batches waiting for 0.1 s
+_UPSERT_POINTS = 128  # searches wait for one such batch, about 20 ms
 _SEARCHES = 128
 _PAGE_POINTS = 1000
 _UNFLUSHED_BYTES = 32 << 20  # what may have to be written again if the engine dies
 
 
 class Config(BaseModel):
-    """``path`` is the folder of all indexes. ``ef`` is how many candidates a graph search keeps: more is
-    slower and finds more. ``reserve_bytes`` of the disk are left free."""
+    """Where, and when a graph is built."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path = Path("index")
+    """Folder of all indexes."""
     exact_below_points: int = Field(default=30_000, ge=1)
+    """Up to so many vectors an index is scanned exactly; beyond that a graph is built."""
     ef: int = Field(default=256, ge=16, le=4096)
+    """Candidates that a graph search keeps: more is slower and finds more."""
     reserve_bytes: int = Field(default=64 << 20, ge=0)
+    """Bytes of the disk that are left free."""
 
 
 TINY = Config(exact_below_points=500)
@@ -64,6 +67,7 @@ class QdrantEdgeIndexer:
         self._lock = threading.RLock()
         self._known: dict[str, _folders.Manifest] | None = None
         self._checked: set[str] = set()
+        self._closed = False
         self._engine = EngineProcess(self._root)
 
     def create(self, name: str, schema: IndexSchema) -> None:
@@ -145,16 +149,21 @@ class QdrantEdgeIndexer:
 
     def optimize(self, name: str) -> None:
         """Build what makes searching fast."""
-        self.flush()
-        self._index(name)
-        self._engine.read("optimize", path=self._path(name), reserve_bytes=self._config.reserve_bytes)
+        with self._lock:
+            self.flush()
+            self._changing(name)
+            self._engine.read("optimize", path=self._path(name), reserve_bytes=self._config.reserve_bytes)
+            self.flush()
 
     def close(self) -> None:
         """Flush and let go; further calls raise."""
         with self._lock:
-            if self._known is not None:
-                self.flush()
-            self._engine.close()
+            try:
+                if self._known is not None and not self._closed:
+                    self.flush()
+            finally:
+                self._closed = True
+                self._engine.close()
 
     def _path(self, name: str) -> str:
         return str(_folders.folder(self._root, name) / "shard")
@@ -162,7 +171,7 @@ class QdrantEdgeIndexer:
     def _manifests(self) -> dict[str, _folders.Manifest]:
         """What there is, read once the folder is known to be ours."""
         if self._known is None:
-            self._engine.read("flush", paths=[])
+            self._engine.flush([])
             self._known = _folders.manifests(self._root)
         return self._known
 
@@ -194,20 +203,31 @@ class QdrantEdgeIndexer:
         return schema
 
     def _index(self, name: str) -> IndexSchema:
-        """The schema, after a first look whether the points of the last flush are all there."""
+        """The schema, after a first look whether all that was flushed is there."""
+        manifest = self._known.get(name) if self._known and name in self._checked else None
+        if manifest is not None:  # without waiting for a flush of others
+            return manifest.schema
         with self._lock:
             manifest = self._manifests().get(name)
             if manifest is None:
                 raise IndexingError(f"There is no index {name!r}.", remedy="Create it first.")
             if name not in self._checked:
-                found = self._count(name, EVERYTHING)
-                if manifest.points not in (None, found):
-                    raise IndexDamagedError(
-                        f"Index {name!r} has {found} points; {manifest.points} were flushed.",
-                        remedy=_folders.REBUILD,
-                    )
-                self._checked.add(name)
+                self._check(manifest)
+            self._checked.add(name)
             return manifest.schema
+
+    def _check(self, manifest: _folders.Manifest) -> None:
+        found, _ = self._engine.read("contents", path=self._path(manifest.name))
+        if manifest.points not in (None, found["points"]):
+            raise IndexDamagedError(
+                f"Index {manifest.name!r} has {found['points']} points; {manifest.points} were flushed.",
+                remedy=_folders.REBUILD,
+            )
+        if found["filterable"] < found["points"]:  # the engine takes a lost index for an empty one
+            raise IndexDamagedError(
+                f"Filters of index {manifest.name!r} see {found['filterable']} of {found['points']} points.",
+                remedy=_folders.REBUILD,
+            )
 
     def _count(self, name: str, where: Filter) -> int:
         count: int = self._engine.read("count", path=self._path(name), where=condition(where))[0]["count"]
