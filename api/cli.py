@@ -61,7 +61,8 @@ def command_first(arguments: Sequence[str]) -> list[str]:
         count = 1 + (_VALUES_OF_COMMON_OPTIONS[rest[0]] if "=" not in rest[0] else 0)
         leading += rest[:count]
         rest = rest[count:]
-    return [*rest, *leading]
+    end = rest.index("--") if "--" in rest else len(rest)  # after it all are arguments
+    return [*rest[:end], *leading, *rest[end:]]
 
 
 def _told(error: Exception) -> str:

@@ -14,6 +14,7 @@ from api.cli import command_first
         (["--data", "d", "--json", "search", "x"], ["search", "x", "--data", "d", "--json"]),
         (["--data=d", "documents", "list"], ["documents", "list", "--data=d"]),
         (["--set", "a=1", "--set", "b=2", "doctor"], ["doctor", "--set", "a=1", "--set", "b=2"]),
+        (["--json", "search", "--", "-x"], ["search", "--json", "--", "-x"]),
         (["--help"], ["--help"]),
         (["--data"], ["--data"]),
         ([], []),
