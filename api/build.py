@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from threading import RLock
@@ -61,6 +62,19 @@ class Longleaf:
         """Open ledger and index now, so that a damaged or occupied data directory is told at once."""
         self.ledger.collections()
         self.indexer.names()
+
+    def discard_index(self) -> None:
+        """Remove the files of an index that cannot be opened; the ledger has what it is rebuilt from.
+
+        Raises UnavailableError while another process ingests.
+        """
+        self.ledger.own_ingestion()
+        opened = self.made.pop("indexer", None)
+        if opened is not None:
+            opened.close()
+        path = self.settings.plugin_options("indexer").get("path")
+        if path is not None:
+            shutil.rmtree(path)
 
     @once
     def ledger(self) -> Ledger:

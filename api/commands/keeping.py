@@ -83,8 +83,14 @@ def repair(run: Run) -> int:
     Example: longleaf repair
     """
     from pipeline import reconcile
+    from pipeline.errors import IndexDamagedError
 
     parts = run.longleaf
+    try:
+        parts.open_stores()
+    except IndexDamagedError as error:
+        run.note(f"{error.message} All of the index is made anew.", "yellow")
+        parts.discard_index()
     done = reconcile.repair(
         parts.ledger, parts.indexer, parts.embedder, parts.analyser, run.settings.chunking
     )

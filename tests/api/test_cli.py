@@ -187,14 +187,23 @@ def test_the_index_is_verified_and_rebuilt(longleaf: Command, folder: Path, tmp_
     assert longleaf("search", "whale", "-k", "1", "--json").json["hits"][0]["document_id"] == "whale.txt"
 
 
-def test_a_damaged_index_is_told(longleaf: Command, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("indexer", ["exact", "qdrant_edge"])
+def test_a_damaged_index_is_told_and_repaired(
+    longleaf: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indexer: str
+) -> None:
+    monkeypatch.setenv("LONGLEAF_INDEXER__NAME", indexer)
     longleaf("ingest", str(folder))
-    for file in (tmp_path / "longleaf-data" / "index").rglob("*.npz"):
-        file.write_bytes(b"rubbish")
-    told = longleaf("search", "whale", "--json")
-    assert told.code == 1
-    assert told.json["error"]["code"] == "index_damaged"
-    assert told.json["error"]["remedy"]
+    for file in (tmp_path / "longleaf-data" / "index").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"rubbish")
+    for command in (["search", "whale"], ["ingest", str(folder)]):
+        told = longleaf(*command, "--json")
+        assert told.code == 1
+        assert told.json["error"]["code"] == "index_damaged"
+        assert "longleaf repair" in told.json["error"]["remedy"]
+    assert longleaf("repair").code == 0
+    assert longleaf("verify").code == 0
+    assert longleaf("search", "whale", "-k", "1", "--json").json["hits"][0]["document_id"] == "whale.txt"
 
 
 def test_a_missing_model_is_told(longleaf: Command, folder: Path, tmp_path: Path) -> None:
