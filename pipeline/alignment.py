@@ -97,7 +97,7 @@ def _loses_negation(clause: Sequence[tuple[str, bool]]) -> bool:
 
 
 def _prefixed(word: str, other: str) -> bool:
-    return any(word == prefix + other for prefix in _NEGATING_PREFIXES) and len(other) > 2
+    return any(word.replace("-", "") == prefix + other for prefix in _NEGATING_PREFIXES) and len(other) > 2
 
 
 def _by_clause(

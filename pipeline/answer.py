@@ -55,7 +55,7 @@ class AnswerConfig:
     """Whether the language model is strong enough for its composed answer to lead in `auto`."""
     max_quotes: int = 3
     """Most sentences quoted in one answer."""
-    quote_margin: float = 0.8
+    quote_margin: float = 1.1
     """A further quote may score this much less than the best (scale of the sentence ranking)."""
     found_threshold: float = 0.4
     """Below this likelihood that the passages answer, the answer is that the documents do not."""

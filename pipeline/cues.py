@@ -20,7 +20,7 @@ def _listed(text: str) -> list[str]:
     return text.split()
 
 
-_WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W_]+(?:['’][^\W\d_]+)?")
+_WORD = re.compile(r"\b(?:[Nn]on|NON)[-‐‑][^\W\d_]+|[぀-ヿ㐀-鿿]|[^\W_]+(?:['’][^\W\d_]+)?")
 _NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:[.,\u00a0\u202f]\d+)*")
 _SCALED = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SCALE_AFTER = re.compile(r"[\s-]*(hundred|thousand|million|billion|trillion|mn|bn|k)s?\b", re.IGNORECASE)
@@ -57,7 +57,8 @@ STOP_WORDS = frozenset(
         "that these those he she they his her their them him we you i your our my me us do does did done "
         "doing have has had having who whom whose what when where which why how will would shall should can "
         "could may might must so than then there here if but into about also any each such own same too "
-        "very all more most some other because while during out up not no nor s t"
+        "very all more most some other because while during out up not no nor s t "
+        "become becomes became get gets got happen happens happened tell please many much"
     )
 )
 

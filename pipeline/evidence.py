@@ -28,7 +28,7 @@ MAX_SENTENCES = 600
 _OPENING = re.compile(r"^\W*(?:he|she|it|they|this|that|these|those|his|her|its|their|such)\b", re.IGNORECASE)
 _RANK_WEIGHTS = {
     "likeness": 1.4, "previous": 0.6, "following": 0.13, "coverage": 2.4, "nearby": 2.2,
-    "passage": 0.2, "answer_type": 0.75, "length": 0.2,
+    "passage": 0.2, "answer_type": 0.75, "length": 0.2, "echo": -1.5,
 }  # fmt: skip
 _FOUND_WEIGHTS = {
     "likeness": 1.6,
@@ -193,6 +193,8 @@ def _scores(
             "passage": float(passage[i]),
             "answer_type": cues.answer_type_fit(question, sentence.text),
             "length": min(1.0, len(sentence.terms) / 8),
+            # A heading, or the question itself, has hardly a word that the question lacks.
+            "echo": float(len(sentence.terms - wanted) < 2),
         }
         scores[i] = sum(_RANK_WEIGHTS[name] * value for name, value in features.items())
     return scores

@@ -8,7 +8,6 @@ its words are there, its meaning is near (embedding), and nothing vetoes (:mod:`
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from pipeline import cues
 from pipeline.alignment import align
 from pipeline.evidence import Evidence, Reader, Sentence, Terms
 from pipeline.locate import Folded, fold, locate
+from pipeline.sentences import sentences
 from pipeline.types import Citation, Hit, Statement
 from pipeline.vetoes import NEAR_VERBATIM_SHARE, known_before, veto
 
@@ -105,8 +105,8 @@ def _exact(text: str, folded: Sequence[tuple[Hit, Folded]]) -> Statement | None:
 
 def _denied_before(text: str, start: int) -> bool:
     """Whether the sentence turns the quoted words around: "shall not be" + "liable for damages"."""
-    sentence = re.split(r"[.!?;:。！？]\s|\n\s*\n", text[max(0, start - 200) : start])[-1]
-    return cues.negations(cues.words(sentence)) > 0
+    began = max(a for a, _ in sentences(text) if a <= start)
+    return cues.negations(cues.words(text[began:start])) > 0
 
 
 def _fragment(text: str, question: str, evidence: Evidence, terms: Terms) -> Statement:
