@@ -46,6 +46,8 @@ GROUP_DOCUMENTS = 256
 
 _READ_AHEAD = 2  # documents
 _SAMPLE_PASSAGES = 50
+_ORDINARY_WORDS = 2_000  # a paper or contract
+_ORDINARY_DOCUMENTS = 3  # how many real ones weigh as much as that belief
 _FATAL = (
     StorageError,
     UnavailableError,
@@ -175,19 +177,22 @@ def lexical(analyser: Analyser, chunked: ChunkedDocument, averages: Mapping[str,
 def typical_lengths(
     analyser: Analyser, chunked: Sequence[ChunkedDocument], chunking: ChunkConfig
 ) -> dict[str, float]:
-    """The ``avg_len`` of BM25 for each lexical layer, in words, from the first documents.
+    """The ``avg_len`` of BM25 for each lexical layer, in words, fixed by the first documents.
 
     Words a token are measured on passages spread over those documents. A passage is taken to be as
-    long as the chunker makes it, so that one short first document misleads nobody; a document to be as
-    long as these are on average, but no shorter than a passage.
+    long as the chunker makes it. The mean length of documents is drawn (in logarithms) towards that of
+    an ordinary one while few are seen, because being 10 times off costs up to .05 nDCG, 300 times up
+    to .2, and 3 times hardly any; it is at least a passage.
     """
     passages = [passage for document in chunked for passage in document.passages]
     sample = passages[:: max(1, len(passages) // _SAMPLE_PASSAGES)]
     tokens = sum(passage.token_end - passage.token_start for passage in sample)
     words_per_token = max(sum(analyser.length(passage.text) for passage in sample), 1) / max(tokens, 1)
     passage_words = words_per_token * chunking.passage_tokens
-    mean_tokens = sum(len(document.encoding) for document in chunked) / len(chunked)
-    return {"passages": passage_words, "documents": max(words_per_token * mean_tokens, passage_words)}
+    mean_words = words_per_token * sum(len(document.encoding) for document in chunked) / len(chunked)
+    share = len(chunked) / (len(chunked) + _ORDINARY_DOCUMENTS)
+    document_words = mean_words**share * _ORDINARY_WORDS ** (1 - share)
+    return {"passages": passage_words, "documents": max(document_words, passage_words)}
 
 
 def _grouped(items: Iterable[Cut | IngestResult]) -> Iterator[list[Cut | IngestResult]]:

@@ -348,14 +348,13 @@ def test_average_lengths_are_fixed_by_the_first_documents(place):
     place.ingest(text("a", "One short line."))
     lengths = place.ledger.collection("default", "default").lexical["avg_len"]
     assert lengths["passages"] > 15, "a passage is taken to be as long as the chunker makes it"
-    assert lengths["documents"] == lengths["passages"], "no document is shorter than a passage"
+    assert 100 < lengths["documents"] < 2000, "one odd document does not decide alone"
     place.ingest(text("b", LONG))
     assert place.ledger.collection("default", "default").lexical["avg_len"] == lengths
-    place.ingest(text("b", LONG), collection="long")
+    place.ingest(*(text(str(i), f"{i} {LONG}") for i in range(60)), collection="many")
     words = place.analyser.length(LONG)
-    assert place.ledger.collection("default", "long").lexical["avg_len"]["documents"] == pytest.approx(
-        words, rel=0.1
-    )
+    fixed = place.ledger.collection("default", "many").lexical["avg_len"]["documents"]
+    assert fixed == pytest.approx(words, rel=0.15), "many ordinary ones do"
 
 
 def test_progress_adds_up(place):
