@@ -18,7 +18,7 @@ from pipeline.read.builder import Hints
 from pipeline.read.docx import read
 from pipeline.types import Document
 
-DATA = Path(__file__).parents[1] / "data"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 RUN = "<w:r><w:t>{}</w:t></w:r>"
 
 
@@ -170,7 +170,7 @@ def test_handbook_of_872_pages_in_bounded_memory() -> None:
         "print(len(d.text), sum(s.level == 1 for s in d.sections), (peak - before) // 1024,"
         "'Chapter 13 Standing Trustees' in ' '.join(d.text.split()))"
     )
-    path = DATA / "trustee_handbook_872p.docx"
+    path = EXAMPLES / "trustee_handbook.docx"
     told = subprocess.run(
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
     )

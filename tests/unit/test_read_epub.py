@@ -15,7 +15,7 @@ from pipeline.read.builder import Hints
 from pipeline.read.epub import read
 from pipeline.types import Document
 
-DATA = Path(__file__).parents[1] / "data"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def titles(document: Document) -> list[tuple[int, str]]:
@@ -80,7 +80,7 @@ def test_pages_take_their_printed_numbers_where_these_ascend() -> None:
 
 
 def test_whole_gutenberg_book() -> None:
-    document = read((DATA / "winter_sports.epub").read_bytes(), Hints())
+    document = read((EXAMPLES / "winter_sports_in_switzerland.epub").read_bytes(), Hints())
     assert document.title == "Winter Sports in Switzerland"
     assert "Alpine day and night" in " ".join(document.text.split())
     top = [s for s in document.sections if s.level == 1]
