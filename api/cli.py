@@ -13,6 +13,8 @@ from api.commands.frame import USAGE, report_error
 
 _EXIT_CODES = "Exit codes: 0 done; 1 failed, or done in part; 2 the command line or a setting is wrong."
 
+INTERRUPTED = 130  # as shells say it for SIGINT
+
 _VALUES_OF_COMMON_OPTIONS = {"--data": 1, "--config": 1, "--set": 1, "--json": 0, "--debug": 0}
 
 
@@ -44,12 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report_error("usage", told, f"{path} --help", json="--json" in arguments)
         code = USAGE
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("stopped\n")
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has enough; keep the interpreter from failing at exit on flushing it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    if code == INTERRUPTED:
+        sys.stderr.write("stopped; what was finished before is kept\n")
     sys.exit(code)
 
 
