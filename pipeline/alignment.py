@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from pipeline import cues
+from pipeline.numerals import numbers
 
 _NEGATING_PREFIXES = ("un", "in", "im", "ir", "il", "dis", "non", "mis", "anti")
 
@@ -87,7 +88,7 @@ def _same_numbers(ours: str, theirs: str) -> bool:
     """Whether no number appears that was not there; "1,000" for "1000" and "5" for "five" may."""
     digits = "".join(c for c in ours if c.isdigit())
     same = digits == "".join(c for c in theirs if c.isdigit())
-    return not digits or same or set(cues.numbers(ours)) <= set(cues.numbers(theirs))
+    return not digits or same or set(numbers(ours)) <= set(numbers(theirs))
 
 
 def _loses_negation(clause: Sequence[tuple[str, bool]]) -> bool:

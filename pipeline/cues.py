@@ -1,19 +1,18 @@
-"""What a sentence commits itself to on its surface: numbers, names, negation, direction, answer type.
+"""What a sentence commits itself to on its surface: names, negation, direction, the kind of answer.
 
-These are the things a paraphrase may not change. All word lists of the answering stage are here.
-Numbers and code-like words are read in any script; names need a script with capitals; negations are
-listed for a few languages, antonyms, number words and answer types for English. Where a language has
+With numbers (:mod:`pipeline.numerals`) these are what a paraphrase may not change. All word lists of the
+answering stage are here. Code-like words are read in any script; names need a script with capitals;
+negations are listed for a few languages, antonyms and kinds of answers for English. Where a language has
 no rule, nothing is claimed, and grounding falls back on word coverage and embedding similarity.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+
+from pipeline.numerals import AMOUNT_WORDS, numbers
 
 
 def _listed(text: str) -> list[str]:
@@ -21,35 +20,6 @@ def _listed(text: str) -> list[str]:
 
 
 _WORD = re.compile(r"\b(?:[Nn]on|NON)[-‐‑][^\W\d_]+|[぀-ヿ㐀-鿿]|[^\W_]+(?:['’][^\W\d_]+)?")
-_NUMBER = re.compile(r"(?<![\w.,])[+-]?\d+(?:[.,\u00a0\u202f]\d+)*")
-_SCALED = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SCALE_AFTER = re.compile(r"[\s-]*(hundred|thousand|million|billion|trillion|mn|bn|k)s?\b", re.IGNORECASE)
-_SHORT_SCALES = {"mn": 10**6, "bn": 10**9, "k": 1000}
-_NUMBER_WORDS = {
-    word: value
-    for value, word in enumerate(
-        _listed(
-            "zero _ two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-            "sixteen seventeen eighteen nineteen twenty"
-        )
-    )
-    if word != "_"  # "one" is more often a pronoun than a number
-} | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
-_ORDINALS = {
-    word: f"{value}th"
-    for value, word in enumerate(
-        _listed("first second third fourth fifth sixth seventh eighth ninth tenth"), 1
-    )
-}
-_NUMBER_WORD = re.compile(
-    r"\b(?:(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)[\s-]"
-    r"(one|two|three|four|five|six|seven|eight|nine)"
-    rf"|({'|'.join(_NUMBER_WORDS)}|a|an|one)(?=\s+(?:{'|'.join(_SCALED)})\b)"
-    rf"|({'|'.join(_NUMBER_WORDS)}))\b",
-    re.IGNORECASE,
-)
-_ORDINAL = re.compile(r"(?<![\w.,])(\d+)(?:st|nd|rd|th)\b", re.IGNORECASE)
-
 # Words too common to say what a sentence is about, and the words questions are asked with.
 STOP_WORDS = frozenset(
     _listed(
@@ -135,7 +105,7 @@ _OPPOSITES = (
 _OPPOSITE_SETS = tuple((frozenset(a.split()), frozenset(b.split())) for a, b in _OPPOSITES)
 
 _MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
-_AMOUNT = re.compile(rf"\d|\b(?:{'|'.join([*_NUMBER_WORDS, *_SCALED])}|half|dozen|several)\b", re.IGNORECASE)
+_AMOUNT = re.compile(rf"\d|\b(?:{'|'.join(sorted(AMOUNT_WORDS))})\b", re.IGNORECASE)
 _TIME = re.compile(
     rf"\b(?:1\d|20)\d\d\b|\b{_MONTH}\b|\b\d{{1,2}}:\d\d\b|\b(?:yesterday|today|century|Monday|Tuesday"
     r"|Wednesday|Thursday|Friday|Saturday|Sunday|last (?:week|month|year|night))\b"
@@ -203,29 +173,6 @@ def is_common(word: str) -> bool:
     return word.casefold() in STOP_WORDS or word.casefold() in _CONNECTIVES
 
 
-def numbers(text: str) -> list[str]:
-    """Canonical numbers: "1,234.50", "1234.5" and "5 million", "5,000,000", "five million" agree.
-
-    Each as often as it stands there. An ordinal ("third", "3rd") is another thing than its number and
-    reads "3th".
-    """
-    text = unicodedata.normalize("NFKC", text)
-    found = [f"{int(m.group(1))}th" for m in _ORDINAL.finditer(text)]
-    found += [_ORDINALS[word] for word in words(text) if word in _ORDINALS]
-    for m in _NUMBER.finditer(text):
-        if not _ORDINAL.match(text, m.start()):
-            found.append(_scaled(_decimal(m.group()), text, m.end()))
-    for m in _NUMBER_WORD.finditer(text):
-        tens, unit, counted, alone = (g.lower() if g else "" for g in m.groups())
-        value = (
-            _NUMBER_WORDS[tens] + _NUMBER_WORDS.get(unit, 1)
-            if tens
-            else _NUMBER_WORDS.get(counted or alone, 1)
-        )
-        found.append(_scaled(Decimal(value), text, m.end()))
-    return found
-
-
 def names(text: str) -> list[str]:
     """Words that a capital or a digit inside marks as names, in order, sentence-initial ones included."""
     found = [re.sub(r"['’]s$", "", m.group()) for m in _WORD.finditer(text)]
@@ -270,32 +217,5 @@ def answer_type_fit(question: str, sentence: str) -> float:
     return 0.5
 
 
-def content_counts(texts: Iterable[Iterable[str]]) -> Counter[str]:
-    """In how many of the texts each term occurs."""
-    return Counter(term for terms in texts for term in frozenset(terms))
-
-
 def _is_name(word: str) -> bool:
     return any(c.isupper() for c in word) or (word[0].isalpha() and any(c.isdigit() for c in word))
-
-
-def _decimal(written: str) -> Decimal:
-    plain = written.replace("\u00a0", "").replace("\u202f", "")
-    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", plain):
-        plain = plain.replace(",", "")
-    elif re.fullmatch(r"[+-]?\d{1,3}(\.\d{3}){2,}(,\d+)?", plain):
-        plain = plain.replace(".", "").replace(",", ".")
-    elif plain.count(",") == 1 and "." not in plain:
-        plain = plain.replace(",", ".")
-    try:
-        return Decimal(plain)
-    except InvalidOperation:  # "1.2.3": a version or section number, compared digit by digit
-        return Decimal(int(re.sub(r"\D", "", plain)))
-
-
-def _scaled(value: Decimal, text: str, end: int) -> str:
-    scale = _SCALE_AFTER.match(text, end)
-    if scale:
-        word = scale.group(1).lower()
-        value *= _SCALED.get(word) or _SHORT_SCALES[word]
-    return f"{abs(value).normalize():f}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -115,7 +116,7 @@ def gather(passages: Sequence[Hit], reader: Reader) -> Evidence:
     if not found:
         return Evidence((), np.zeros((0, 0), dtype=np.float32), {})
     vectors = reader.similarity.vectors([sentence.text for sentence in found])
-    counts = cues.content_counts(sentence.terms for sentence in found)
+    counts = Counter(term for sentence in found for term in sentence.terms)
     n = len(found)
     weights = {term: math.log(1 + (n - seen + 0.5) / (seen + 0.5)) for term, seen in counts.items()}
     return Evidence(tuple(found), vectors, weights)

@@ -18,6 +18,7 @@ from pipeline import cues
 from pipeline.alignment import align
 from pipeline.evidence import Evidence, Reader, Sentence, Terms
 from pipeline.locate import Folded, fold, locate
+from pipeline.numerals import numbers
 from pipeline.sentences import sentences
 from pipeline.types import Citation, Hit, Statement
 from pipeline.vetoes import NEAR_VERBATIM_SHARE, known_before, veto
@@ -147,7 +148,7 @@ def _windows(
     stems = frozenset(terms(text))
     new = stems - frozenset(terms(question))
     names = frozenset(stem for name in cues.names(text) for stem in terms(name))
-    numeric = frozenset(stem for word in cues.words(text) if cues.numbers(word) for stem in terms(word))
+    numeric = frozenset(stem for word in cues.words(text) if numbers(word) for stem in terms(word))
     for i, sentence in enumerate(evidence.sentences):
         # A name that headings or, for a pronoun, earlier sentences supply is there as well; whether the
         # numbers are, however written, is for the vetoes.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pipeline import cues
 from pipeline.alignment import align
 from pipeline.evidence import Terms
+from pipeline.numerals import numbers
 from pipeline.types import Hit
 
 NEAR_VERBATIM_SHARE = 0.7
@@ -25,7 +26,7 @@ def veto(statement: str, hit: Hit, span: tuple[int, int], terms: Terms) -> str:
     """Why ``hit.text[start:end]`` cannot support the statement, or an empty string."""
     source = hit.text[slice(*span)]
     known = f"{known_before(hit, *span)} {source}"
-    if Counter(cues.numbers(statement)) - Counter(cues.numbers(f"{source} {hit.section}")):
+    if Counter(numbers(statement)) - Counter(numbers(f"{source} {hit.section}")):
         return "a number is not there"
     if missing := _missing_name(statement, known, terms):
         return f"{missing} is not there"
@@ -61,7 +62,7 @@ def _put_in(statement: str, known: str, terms: Terms) -> str:
     stems = frozenset(terms(known))
     for word in cues.words(statement):
         # Numbers were compared already, however written.
-        if not (cues.is_common(word) or cues.numbers(word) or stems.issuperset(terms(word))):
+        if not (cues.is_common(word) or numbers(word) or stems.issuperset(terms(word))):
             return f"{word} is put in"
     return ""
 
