@@ -1,4 +1,4 @@
-"""What every command has in common: four options, one way to fail, and two streams.
+"""What every command has in common: five options, one way to fail, and two streams.
 
 Results go to standard output (with ``--json`` one JSON value and nothing else), notes and progress to
 standard error. Exit codes: 0 done, 1 failed or done in part, 2 the command line or a setting is wrong.
