@@ -102,7 +102,7 @@ WRITER = textwrap.dedent(
     indexer = open_at(Path(sys.argv[1]))
     indexer.create(NAME, SCHEMA)
     print("engine", indexer._engine._process.pid, flush=True)
-    start = indexer.count(NAME) // 40 * 40
+    start = int(sys.argv[2])  # what is durable; after it there may be part of a batch
     for batch in range(10_000):
         at = start + 40 * batch
         indexer.upsert(NAME, [point(i) for i in range(at, at + 40)])
@@ -115,11 +115,14 @@ WRITER = textwrap.dedent(
 )
 
 
-def write_until_killed(path: Path, seconds: float) -> int:
-    """Run a writer, SIGKILL it after that time; the number of points it was told are durable."""
+def write_until_killed(path: Path, start: int, seconds: float) -> int:
+    """Run a writer from that point on and SIGKILL it after that time; how many points are durable then."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *filter(None, sys.path)])}
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", WRITER, str(path), str(start)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert writer.stdout is not None
     engine = psutil.Process(int(writer.stdout.readline().split()[1]))
@@ -129,14 +132,14 @@ def write_until_killed(path: Path, seconds: float) -> int:
         lines = [line.split() for line in told if line.endswith("\n")]
     writer.wait()
     engine.wait(10)  # dies with its owner, whatever it was doing
-    return max((int(value) for key, value in lines if key == "flushed"), default=0)
+    return max((int(value) for key, value in lines if key == "flushed"), default=start)
 
 
 def kill_writers(path: Path, times: int) -> None:
     rng = random.Random(5)
     durable = 0
     for _ in range(times):
-        durable = max(durable, write_until_killed(path, rng.uniform(0.05, 1.2)))
+        durable = write_until_killed(path, durable, rng.uniform(0.05, 1.2))
         indexer = open_at(path)
         check_points(indexer, durable)
         indexer.close()
