@@ -3,7 +3,8 @@
 A passage is judged by four signals: its best small unit and its own vector (dense), its words
 (lexical), and the same evidence for the whole document it stands in. They are combined convexly
 (Bruch et al. 2023, "An Analysis of Fusion Functions for Hybrid Retrieval", eq. 3): dense scores stay
-cosines, lexical scores are divided by the best of the query. Rank fusion, z-scores and min-max over the
+cosines, lexical scores are divided by the best of the query, or by what a fair match would have where even
+the best has little more than a function word of it. Rank fusion, z-scores and min-max over the
 candidates all measured worse on development data (see docs/decisions/fusion.md).
 
 A question of several sentences is searched sentence by sentence, and dense evidence is the mean over
@@ -18,6 +19,10 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from pipeline.types import Match
+
+# A word of the question that is in a fair match adds about this much BM25 on average. In collections of any
+# size the best match has far more; without it, sharing only "can" would count as the best of matches.
+FAIR_MATCH = 1 / 3
 
 Place = tuple[str, int, int]  # document id, version, ordinal of the passage
 Whole = tuple[str, int]  # document id, version
@@ -39,12 +44,16 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Matches of one query: for units and passages one list a sentence, best first."""
+    """Matches of one query: for units and passages one list a sentence, best first.
+
+    ``query_weight`` is the sum of the query's lexical weights.
+    """
 
     units: Sequence[Sequence[Match]]
     passages: Sequence[Sequence[Match]]
     passages_lexical: Sequence[Match]
     documents_lexical: Sequence[Match]
+    query_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +71,13 @@ def fuse(evidence: Evidence, weights: Weights) -> list[Ranked]:
     """Every passage that any search found, best first; ties by document and ordinal."""
     units = _mean_of_best(evidence.units, _passage_of_unit)
     passages = _mean_of_best(evidence.passages, _passage)
-    lexical = _relative(evidence.passages_lexical, _passage)
+    fair = FAIR_MATCH * evidence.query_weight
+    lexical = _relative(evidence.passages_lexical, fair, _passage)
     in_document = {
         "units": _mean_of_best(evidence.units, _document),
         "passages": _mean_of_best(evidence.passages, _document),
     }
-    documents_lexical = _relative(evidence.documents_lexical, _document)
+    documents_lexical = _relative(evidence.documents_lexical, fair, _document)
     ranked = []
     for place in units.scores.keys() | passages.scores.keys() | lexical.scores.keys():
         document = place[0], place[1]
@@ -123,11 +133,11 @@ def _mean_of_best(searches: Sequence[Sequence[Match]], key_of: Callable[[Match],
     return _Scores({key: base + value / count for key, value in total.items()}, base)
 
 
-def _relative(matches: Sequence[Match], key_of: Callable[[Match], Key]) -> _Scores[Key]:
+def _relative(matches: Sequence[Match], fair: float, key_of: Callable[[Match], Key]) -> _Scores[Key]:
     best = max((match.score for match in matches), default=0.0)
     if best <= 0:
         return _Scores({}, 0.0)
-    return _Scores({key_of(match): match.score / best for match in matches}, 0.0)
+    return _Scores({key_of(match): match.score / max(best, fair) for match in matches}, 0.0)
 
 
 def _passage_of_unit(match: Match) -> Place:

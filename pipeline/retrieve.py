@@ -157,6 +157,7 @@ class Retriever:
             passages=by_passage[: len(passages)],
             passages_lexical=by_passage[-1] if lexical else [],
             documents_lexical=by_document[0] if by_document else [],
+            query_weight=float(words.values.sum()),
         )
 
     def _search(

@@ -63,6 +63,12 @@ def test_versions_of_a_document_are_kept_apart() -> None:
     assert [(r.version, r.scores["document_unit"]) for r in ranked] == [(1, 0.9), (2, 0.5)]
 
 
+def test_sharing_one_word_of_many_is_no_full_match() -> None:
+    evidence = Evidence([[unit("a", 0, 0.4)]], [[]], [passage("b", 0, 1.0)], [], query_weight=9.0)
+    scores = {r.document_id: r.scores["lexical"] for r in fuse(evidence, Weights())}
+    assert scores == {"a": 0.0, "b": pytest.approx(1 / 3)}
+
+
 def test_nothing_found_is_an_empty_ranking() -> None:
     assert fuse(Evidence([[]], [[]], [], []), Weights()) == []
 
