@@ -52,8 +52,12 @@ class once(Generic[T]):
 class Longleaf:
     """Every part of one installation, wired together. Made by :func:`open_longleaf`."""
 
-    def __init__(self, settings: Settings, closing: ExitStack) -> None:
+    def __init__(
+        self, settings: Settings, closing: ExitStack, announce: Callable[[str], None] | None = None
+    ) -> None:
+        """``announce`` is told in words what takes long, such as the first conversion of a model."""
         self.settings = settings
+        self.announce = announce
         self.made: dict[str, Any] = {}
         self.locks: dict[str, RLock] = {}
         self._closing = closing
@@ -141,6 +145,7 @@ class Longleaf:
             device=chosen.device,
             threads=chosen.threads,
             window_tokens=chosen.window_tokens,
+            progress=self.announce,
         )
 
     @once
@@ -165,7 +170,7 @@ class Longleaf:
 
 
 @contextmanager
-def open_longleaf(settings: Settings) -> Iterator[Longleaf]:
+def open_longleaf(settings: Settings, announce: Callable[[str], None] | None = None) -> Iterator[Longleaf]:
     """A Longleaf over ``settings.data``; what was opened meanwhile is closed at the end."""
     with ExitStack() as closing:
-        yield Longleaf(settings, closing)
+        yield Longleaf(settings, closing, announce)

@@ -51,7 +51,7 @@ class Run:
         """Open until the command ends."""
         from api.build import open_longleaf
 
-        return self._closing.enter_context(open_longleaf(self.settings))
+        return self._closing.enter_context(open_longleaf(self.settings, self.err.print))
 
     @cached_property
     def out(self) -> Console:
