@@ -7,6 +7,7 @@ fork of its own, under its own limits. As many files are read at once as threads
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -50,6 +51,7 @@ class Sandbox:
         self._lock = threading.Lock()
         self._idle: list[_Reader] = []
         self._pid = os.getpid()
+        atexit.register(self.close)
 
     def run(self, reader: str, data: bytes, hints: Hints, limits: Limits) -> Document:
         """Parse ``data`` with the function ``read`` of the module named ``reader`` within ``limits``.
