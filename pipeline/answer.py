@@ -52,7 +52,7 @@ class AnswerConfig:
     mode: Mode = "auto"
     """`extractive` quotes; `composed` lets the model write, verified; `auto` does both."""
     trusted: bool = False
-    """Whether the language model is strong enough for its composed answer to lead in `auto`."""
+    """Whether the language model is strong: its answer leads in `auto`, and it may paraphrase."""
     max_quotes: int = 3
     """Most sentences quoted in one answer."""
     quote_margin: float = 1.1
@@ -232,7 +232,9 @@ class Answerer:
         with closing(_named_failures(sentences, run)) as written:
             for sentence in written:
                 with run.timed("ground"):
-                    said = ground.ground([sentence], run.query.text, read, self._reader)[0]
+                    [said] = ground.ground(
+                        [sentence], run.query.text, read, self._reader, paraphrases=config.trusted
+                    )
                 if not _repeats(said, run.statements):
                     yield from run.state(self._rechecked(run, said))
 

@@ -1,8 +1,9 @@
 """Statements + Evidence -> where each is supported, by characters, or that it is not.
 
 A statement found word for word is supported by that span. One that repeats a sentence almost word for
-word is judged by that sentence alone. Any other must be carried by one sentence or two adjacent ones:
-its words are there, its meaning is near (embedding), and nothing vetoes (:mod:`pipeline.vetoes`).
+word is judged by that sentence alone. Any other, if paraphrases are let through at all, must be carried
+by one sentence or two adjacent ones: its words are there, its meaning is near (embedding), and nothing
+vetoes (:mod:`pipeline.vetoes`).
 """
 
 from __future__ import annotations
@@ -46,11 +47,15 @@ class _Window:
         return self.sentences[0].start, self.sentences[-1].end
 
 
-def ground(texts: Sequence[str], question: str, evidence: Evidence, reader: Reader) -> list[Statement]:
+def ground(
+    texts: Sequence[str], question: str, evidence: Evidence, reader: Reader, *, paraphrases: bool = False
+) -> list[Statement]:
     """One composed :class:`Statement` for each text, with citations where it is supported.
 
     ``question`` matters for short fragments ("in 1901"), which say something only with it, and for what
-    is new in a statement: words it repeats from the question prove nothing.
+    is new in a statement: words it repeats from the question prove nothing. ``paraphrases`` lets other
+    words than the source's be supported by coverage and likeness; neither can tell who did what to whom,
+    so that is for models that are seldom wrong (of a small model's paraphrases let through, a third was).
     """
     sayings = [text for text in texts if cues.words(text)]
     if not sayings or not evidence.sentences:
@@ -67,7 +72,9 @@ def ground(texts: Sequence[str], question: str, evidence: Evidence, reader: Read
         else:
             likeness = reader.similarity.between(evidence.vectors, vectors[text])
             windows = list(_windows(text, question, evidence, likeness, reader.terms))
-            found.append(_exact(text, folded) or _judged(text, windows, reader.terms))
+            found.append(
+                _exact(text, folded) or _judged(text, windows, reader.terms, paraphrases=paraphrases)
+            )
     return found
 
 
@@ -125,12 +132,14 @@ def _fragment(text: str, question: str, evidence: Evidence, terms: Terms) -> Sta
     return _supported(text, support, sentence.hit, (sentence.start, sentence.end))
 
 
-def _judged(text: str, windows: Sequence[_Window], terms: Terms) -> Statement:
+def _judged(text: str, windows: Sequence[_Window], terms: Terms, *, paraphrases: bool) -> Statement:
     """Supported by the best windows, or not. Sentences that the statement nearly repeats judge alone:
     were others asked as well, a number that was changed might be found next door."""
     best_first = sorted(windows, key=lambda window: -window.support)
     singles = [window for window in best_first if len(window.sentences) == 1][:_CANDIDATES]
     repeated = [w for w in singles if align(text, w.sentences[0].text).share >= NEAR_VERBATIM_SHARE]
+    if not repeated and not paraphrases:
+        return _unsupported(text, _short_of_support(best_first[0]))
     return _verdict(text, repeated or best_first[:_CANDIDATES], terms)
 
 
@@ -138,8 +147,12 @@ def _verdict(text: str, windows: Sequence[_Window], terms: Terms) -> Statement:
     for window in windows:
         if window.support >= SUPPORT_THRESHOLD and not veto(text, window.hit, window.span, terms):
             return _supported(text, window.support, window.hit, window.span)
+    return _unsupported(text, _short_of_support(windows[0]))
+
+
+def _short_of_support(window: _Window) -> float:
     # What was vetoed is not half supported, however similar.
-    return _unsupported(text, min(windows[0].support, SUPPORT_THRESHOLD / 2))
+    return min(window.support, SUPPORT_THRESHOLD / 2)
 
 
 def _windows(

@@ -65,6 +65,7 @@ CORRUPTED = [
      "to the same overt Act."),
     ("opposite", "The Judges, both of the superior and inferior Courts, shall hold their "
      "Offices during bad Behaviour."),
+    ("duty made a choice", "The Judges, both of the supreme and inferior Courts, may hold their Offices."),
     ("word put in", "The Senate shall have the sole secret Power to try all Impeachments."),
     ("invented", "The Senate was founded by Roman settlers in 1620."),
     ("of another world", "Mitochondria are the powerhouse of the cell."),
@@ -92,6 +93,25 @@ def test_a_fragment_needs_a_sentence_that_speaks_of_the_question():
     ).supported
     assert not verdict("six Years", "For how long does a patent protect an invention?").supported
     assert not verdict("nine Years", "For how many Years are Senators chosen by the Legislature?").supported
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "The sole power to try impeachments is with the Senate.",
+        "Courts inferior to the supreme Court are established by Congress.",
+    ],
+)
+def test_other_words_pass_only_where_paraphrases_are_let_through(statement):
+    for paraphrases in (False, True):
+        [found] = ground([statement], "", EVIDENCE, READER, paraphrases=paraphrases)
+        assert found.supported is paraphrases
+
+
+@pytest.mark.parametrize("corrupted", [text for _, text in CORRUPTED], ids=[name for name, _ in CORRUPTED])
+def test_what_says_otherwise_is_no_paraphrase_either(corrupted):
+    [found] = ground([corrupted], "", EVIDENCE, READER, paraphrases=True)
+    assert not found.supported
 
 
 def test_nothing_is_supported_by_nothing():
