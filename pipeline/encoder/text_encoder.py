@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.encoder.bert import PackedBert, runs_here
 from pipeline.encoder.folder import EncoderFolder
 from pipeline.encoder.library import LibraryEncoder
+from pipeline.encoder.side_by_side import side_by_side
 from pipeline.encoder.tokens import TextTokenizer
 from pipeline.errors import ConfigurationError, EmbeddingError
 
@@ -153,13 +154,14 @@ class TextEncoder:
         head = np.array([*self.tokenizer.prefix, *prompt], np.int32)
         tail = np.array(self.tokenizer.suffix, np.int32)
         extra = len(head) + len(tail)
-        for batch in batches(
-            [len(ids) + extra for ids in sequences], self._batch_tokens or _CPU_BATCH_TOKENS
-        ):
+
+        def run(batch: list[int]) -> tuple[list[int], Vectors, list[int]]:
             ids = np.concatenate([part for i in batch for part in (head, sequences[i], tail)])
             lengths = [len(sequences[i]) + extra for i in batch]
-            vectors = model(ids.astype(np.int64), lengths)
-            yield batch, vectors, np.cumsum(lengths).tolist()
+            return batch, model(ids.astype(np.int64), lengths), np.cumsum(lengths).tolist()
+
+        plan = batches([len(ids) + extra for ids in sequences], self._batch_tokens or _CPU_BATCH_TOKENS)
+        return side_by_side(run, plan)
 
     def _model(self) -> PackedBert | LibraryEncoder:
         with self._lock:
