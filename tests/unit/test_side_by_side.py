@@ -46,7 +46,7 @@ def test_an_error_is_raised_and_threads_are_restored() -> None:
 
 def test_little_is_made_ahead_of_its_reader() -> None:
     made: list[int] = []
-    results = side_by_side(lambda n: made.append(n), range(100))
+    results = side_by_side(made.append, range(100))
     for _ in range(3):
         next(results)
     results.close()  # type: ignore[attr-defined]
