@@ -22,7 +22,7 @@ demo: install  ## ingest three real documents and ask two questions about them
 	$(BIN)/longleaf doctor --data $(DATA)
 	$(BIN)/longleaf ingest --data $(DATA) $(EXAMPLES)
 	$(BIN)/longleaf ask --data $(DATA) "What does the solely incidental prong require of a broker-dealer?"
-	$(BIN)/longleaf ask --data $(DATA) "Who should lead when a party of skiers crosses a slope that may avalanche?"
+	$(BIN)/longleaf ask --data $(DATA) "Who appoints the standing trustee?"
 	@echo
 	@echo "Try next:"
 	@echo "  $(BIN)/longleaf ask --data $(DATA) \"your own question\""
