@@ -28,7 +28,7 @@ demo: install  ## ingest three real documents and ask two questions about them
 	@echo "  $(BIN)/longleaf ask --data $(DATA) \"your own question\""
 	@echo "  $(BIN)/longleaf ingest --data $(DATA) your.pdf      # or a folder"
 	@echo "  $(BIN)/longleaf search --data $(DATA) --json \"standing trustee compensation\""
-	@echo "  $(BIN)/longleaf serve --data $(DATA)                # HTTP on 127.0.0.1:8000, documented at /docs"
+	@echo "  $(BIN)/longleaf serve --data $(DATA)                # HTTP on 127.0.0.1:8000, described at /openapi.json"
 
 test: install  ## the ordinary suite
 	$(BIN)/python -m pytest

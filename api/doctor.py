@@ -16,7 +16,7 @@ from api.build import Longleaf
 from api.sections import PACKAGES, Settings
 from api.version import VERSION
 from pipeline import plugins
-from pipeline.errors import LongleafError
+from pipeline.errors import LongleafError, ModelNotConvertedError
 
 GIB = 1024**3
 LITTLE_DISK_BYTES = 2 * GIB
@@ -138,7 +138,10 @@ def _language_model(settings: Settings) -> Check:
         return Check("language model", "note", "none configured: answers are quotations only")
     from pipeline.models import locate
 
-    found = locate(spec, cache=settings.models.cache)
+    try:
+        found = locate(spec, cache=settings.models.cache)
+    except ModelNotConvertedError as error:
+        return Check("language model", "note", error.message, error.remedy)
     return Check("language model", "ok", f"{spec} at {found.path}, SHA-256 {found.revision}")
 
 

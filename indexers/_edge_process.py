@@ -109,20 +109,34 @@ class EngineProcess:
         if not self._ready:
             answer, _ = receive(self._channel)
             _raise(answer)
-            for earlier in self._unflushed:
-                self._exchange(earlier)
+            try:
+                for earlier in self._unflushed:
+                    self._exchange(earlier)
+            except errors.LongleafError:
+                self._channel.close()  # it said that it is ready; only a new one will say so again
+                raise
             self._ready = True
         return self._exchange(request)
 
     def _exchange(self, request: Request) -> tuple[dict[str, Any], list[memoryview]]:
+        answer, buffers = self._reply(request)
+        _raise(answer)
+        return answer, buffers
+
+    def _reply(self, request: Request) -> tuple[dict[str, Any], list[memoryview]]:
+        """The answer to a request, which may be an error. Nobody else may read it: where this thread is
+        interrupted before it has it, the channel is closed, so that the next request starts anew."""
         self._opening = ""
-        send(self._channel, {"do": request.do, **request.arguments}, *request.buffers)
-        while True:
-            answer, buffers = receive(self._channel)
-            if "opening" not in answer:
-                _raise(answer)
-                return answer, buffers
-            self._opening = answer["opening"]
+        try:
+            send(self._channel, {"do": request.do, **request.arguments}, *request.buffers)
+            while True:
+                answer, buffers = receive(self._channel)
+                if "opening" not in answer:
+                    return answer, buffers
+                self._opening = answer["opening"]
+        except BaseException:
+            self._channel.close()
+            raise
 
     def _start(self) -> None:
         self._ready = False

@@ -19,7 +19,7 @@ from pipeline.compose import composed
 from pipeline.errors import (
     ConfigurationError,
     InvalidRequestError,
-    MissingDependencyError,
+    LongleafError,
     ModelError,
     WorkCancelledError,
 )
@@ -251,7 +251,9 @@ class Answerer:
         try:
             with run.timed("load"):
                 return self._language_model()
-        except (ModelError, MissingDependencyError) as error:
+        except WorkCancelledError:
+            raise
+        except LongleafError as error:
             run.degraded.append(
                 f"the language model is not available, the answer is quotations only: {error}"
             )

@@ -24,6 +24,7 @@
     │   └── IndexDamagedError         files of the index are unreadable
     ├── ModelError                a model cannot be loaded or run
     │   ├── ModelNotFoundError        weights are missing, with how to get them
+    │   │   └── ModelNotConvertedError    they are there, and converted at first use
     │   └── PromptTooLongError        the prompt exceeds the context window
     ├── StorageError              the data directory cannot be used
     │   ├── DiskFullError             no space left
@@ -200,6 +201,10 @@ class ModelNotFoundError(ModelError):
 
     code = "model_not_found"
     status = 503
+
+
+class ModelNotConvertedError(ModelNotFoundError):
+    """The weights are there, in a format that is converted at first use."""
 
 
 class PromptTooLongError(ModelError):

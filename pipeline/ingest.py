@@ -101,9 +101,9 @@ class Ingestor:
                 with self._working:
                     results = self._finish(tenant, collection, group, watch)
                 wrote = wrote or any(result.status in ("created", "replaced") for result in results)
+                yield from results  # before anything can cancel: they are durable
                 for result in results:
                     watch.moved("done", result.name, documents=1)
-                yield from results
             if wrote:
                 watch.enter("optimizing", collection)
                 self._optimize(tenant, collection)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.checksums import sha256
-from pipeline.errors import ConfigurationError, ModelError, ModelNotFoundError
+from pipeline.errors import ConfigurationError, ModelError, ModelNotConvertedError, ModelNotFoundError
 
 Progress = Callable[[str], None]
 
@@ -99,7 +99,7 @@ def locate(
         return _checked(source.path, source.name, needs, cache)
     folder = _converted_folder(source, cache)
     if not _is_intact(folder, cache):
-        raise ModelNotFoundError(
+        raise ModelNotConvertedError(
             f"Model {spec!r} is a GGUF file that has not been converted yet ({folder} is not there).",
             remedy="The first answer converts it; to do it now: python -m pipeline.models " + spec,
         )

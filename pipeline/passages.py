@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import layers
+from pipeline.errors import NotFoundError
 from pipeline.filters import And, AnyOf, Equals, Or
 from pipeline.fuse import Evidence, Ranked
 from pipeline.ledger import Ledger
@@ -50,9 +51,13 @@ class Passages:
             ahead = ranked[start : start + _READ_AHEAD]
             self._fetch([r for r in ahead if _place(r) not in self._payloads])
             for candidate in ahead:
-                # A passage can vanish between search and look-up, when its document is replaced.
+                # A passage can vanish between search and look-up, when its document is replaced or deleted.
                 if _place(candidate) in self._payloads:
-                    yield self._hit(candidate, self._payloads[_place(candidate)])
+                    try:
+                        hit = self._hit(candidate, self._payloads[_place(candidate)])
+                    except NotFoundError:
+                        continue
+                    yield hit
 
     def _fetch(self, missing: Sequence[Ranked]) -> None:
         """Look up passages that only their units were found of."""

@@ -28,6 +28,16 @@ from pipeline.types import Hit, Match, Query, Retrieval
 MIN_PART_WORDS = 3
 MIN_TRIMMED_TOKENS = 16  # less than this of a passage says nothing
 
+# An index gives at most 10,000 matches, and twice as many as hits are asked for are looked at.
+_MOST = {
+    "unit_candidates": 10_000,
+    "passage_candidates": 10_000,
+    "document_candidates": 10_000,
+    "max_top_k": 5_000,
+    "max_query_sentences": 64,
+    "max_query_chars": 1_000_000,
+}
+
 # What users may filter by besides their own metadata.
 OWN_FIELDS: Mapping[str, str] = {"_document_id": "keyword", "_title": "keyword"}
 
@@ -63,10 +73,10 @@ class RetrievalConfig:
                 raise ConfigurationError(
                     f"retrieval.{name} is {getattr(self, name)}.", remedy="Set it between 0 and 1."
                 )
-        for name in ("unit_candidates", "passage_candidates", "document_candidates", "max_query_sentences"):
-            if getattr(self, name) < 1:
+        for name, most in _MOST.items():
+            if not 1 <= getattr(self, name) <= most:
                 raise ConfigurationError(
-                    f"retrieval.{name} is {getattr(self, name)}.", remedy="Set 1 or more."
+                    f"retrieval.{name} is {getattr(self, name)}.", remedy=f"Set it between 1 and {most:,}."
                 )
 
 
@@ -98,7 +108,7 @@ class Retriever:
         timings: dict[str, float] = {}
         where = self._where(query)
         with _timed(timings, "embed"):
-            parts = query_parts(query.text, self._config.max_query_sentences)
+            parts = self._parts(query.text)
             vectors = self._embedder.embed_queries(parts).vectors
         with _timed(timings, "search"):
             evidence = self._gather(query, vectors, where)
@@ -123,6 +133,16 @@ class Retriever:
             )
         if query.budget_tokens is not None and query.budget_tokens < 1:
             raise InvalidRequestError(f"budget_tokens is {query.budget_tokens}.", remedy="Set 1 or more.")
+
+    def _parts(self, text: str) -> list[str]:
+        """Pieces of the question that have at least one token."""
+        parts = query_parts(text, self._config.max_query_sentences)
+        parts = [part for part in parts if len(self._embedder.encode(part))]
+        if not parts:
+            raise InvalidRequestError(
+                f"The query {text[:40]!r} has no words.", remedy="Ask a question in words."
+            )
+        return parts
 
     def _where(self, query: Query) -> filters.Filter | None:
         """The query's filter and scope, checked against what the collection has."""

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -24,7 +25,7 @@ import numpy as np
 import psutil
 import pytest
 
-from indexers import _folders
+from indexers import _edge_process, _folders
 from indexers.qdrant_edge import Config, QdrantEdgeIndexer
 from pipeline.errors import DiskFullError, IndexDamagedError, IndexingError, IndexOwnedError, UnavailableError
 from pipeline.filters import Equals, Range
@@ -299,3 +300,22 @@ def test_a_full_disk_refuses_writes_and_goes_on_reading(tmp_path: Path) -> None:
     indexer.flush()
     assert indexer.count(NAME) == 59
     indexer.close()
+
+
+def test_an_interrupted_request_leaves_its_answer_to_nobody(
+    indexer: QdrantEdgeIndexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexer.upsert(NAME, [point(i) for i in range(7)])
+    receive, interrupts = _edge_process.receive, iter([True])
+
+    def interrupted(channel: socket.socket) -> object:
+        if next(interrupts, False):
+            raise KeyboardInterrupt
+        return receive(channel)
+
+    monkeypatch.setattr(_edge_process, "receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        indexer.count(NAME)
+    indexer.flush()
+    assert indexer.count(NAME) == 7
+    check_points(indexer, 7)
