@@ -1,15 +1,16 @@
-"""A statement that repeats a sentence almost word for word: what did it change?
+"""A statement that repeats a sentence almost word for word: what did it change, and what did it leave out?
 
 Both are aligned word by word (longest common runs, Ratcliff and Obershelp 1988). Words that only one of
-them has are the difference, and a difference in a name, a negation or an opposite changes the meaning
-however similar the rest is.
+them has are the difference. Another name, a negation or an opposite changes the meaning however similar
+the rest is; so does leaving out a condition, or the words that tied the rest together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
 
 from pipeline import cues
 from pipeline.numerals import numbers
@@ -21,51 +22,61 @@ _NEGATING_PREFIXES = ("un", "in", "im", "ir", "il", "dis", "non", "mis", "anti")
 class Difference:
     """Words of the statement (``ours``) that stand where the source has ``theirs``; either may be empty.
 
-    ``initial`` if they begin the statement, where a capital means nothing.
+    ``first`` and ``last`` say that theirs begin or end the source; ``whole``, that punctuation or the
+    source's end stands on both sides of theirs. ``initial`` if ours begin the statement, where a capital
+    means nothing.
     """
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
+    first: bool
+    last: bool
+    whole: bool
     initial: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """``share`` of the statement's words stand in the source in the same order. ``kept`` tells for each
-    clause of the source which of its words the statement has too."""
+    """``share`` of the statement's words stand in the source in the same order. ``clauses`` tells, for
+    each clause of the source, which of its words the statement has too."""
 
     share: float
     differences: tuple[Difference, ...]
-    kept: tuple[tuple[tuple[str, bool], ...], ...]
+    clauses: tuple[tuple[tuple[str, bool], ...], ...]
 
     def change(self) -> str:
-        """What was changed that may not be, or an empty string."""
+        """What was changed or left out that may not be, or an empty string."""
         for difference in self.differences:
-            if what := _changed(difference):
+            if what := _changed(difference) or _torn(difference):
                 return what
-        if any(_loses_negation(clause) for clause in self.kept):
+        if any(_loses_negation(clause) for clause in self.clauses):
             return "a negation is left out"
         return ""
 
 
 def align(statement: str, source: str) -> Alignment:
-    """Align a statement with one sentence of a source."""
+    """Align a statement with one or two sentences of a source."""
     ours = cues.written_words(statement)
-    clauses = [cues.written_words(clause) for clause in cues.clauses(source)]
-    theirs = [word for clause in clauses for word in clause]
+    words = cues.placed_words(source)
+    theirs = [word.text for word in words]
     matcher = SequenceMatcher(None, [_key(w) for w in theirs], [_key(w) for w in ours], autojunk=False)
     kept = [False] * len(theirs)
-    same = 0
     differences = []
     for tag, a, b, c, d in matcher.get_opcodes():
         if tag == "equal":
             kept[a:b] = [True] * (b - a)
-            same += d - c
         else:
-            differences.append(Difference(tuple(ours[c:d]), tuple(theirs[a:b]), c == 0))
-    return Alignment(
-        same / len(ours) if ours else 0.0, tuple(differences), tuple(_by_clause(clauses, theirs, kept))
-    )
+            whole = (a == len(words) or words[a].opens) and (b == len(words) or words[b].opens)
+            left, right = a == 0, b == len(words)
+            differences.append(
+                Difference(tuple(ours[c:d]), tuple(theirs[a:b]), left, right, whole, initial=c == 0)
+            )
+    marked = zip(words, kept, strict=True)
+    clauses = [
+        tuple((word.text, same) for word, same in clause)
+        for _, clause in groupby(marked, key=lambda pair: pair[0].clause)
+    ]
+    return Alignment(sum(kept) / len(ours) if ours else 0.0, tuple(differences), tuple(clauses))
 
 
 def _changed(difference: Difference) -> str:
@@ -84,6 +95,26 @@ def _changed(difference: Difference) -> str:
     return ""
 
 
+def _torn(difference: Difference) -> str:
+    """Whether what is left out changes what the rest says.
+
+    A part between commas or brackets may go, and the end of a sentence, unless they hold a condition.
+    Elsewhere one word may, if it is not one that the rest hangs on ("former", "almost").
+    """
+    theirs = [_key(word) for word in difference.theirs]
+    if cues.is_conditional(theirs) and not cues.is_conditional([_key(word) for word in difference.ours]):
+        return "a condition is left out"
+    if difference.whole or (difference.last and not difference.ours):
+        return "" if theirs[:1] not in (["of"], ["than"]) else "the end is torn off"
+    lost = [word for word in difference.theirs if not cues.is_common(word) and not numbers(word)]
+    named = any(word[:1].isupper() for word in lost) and not cues.refers_back(theirs)
+    if lost and not difference.ours and difference.first:
+        return "the beginning is torn off"
+    if len(lost) > 1 + bool(difference.ours) or (named and not difference.ours) or cues.is_hedged(theirs):
+        return "words in between are left out"
+    return ""
+
+
 def _same_numbers(ours: str, theirs: str) -> bool:
     """Whether no number appears that was not there; "1,000" for "1000" and "5" for "five" may."""
     digits = "".join(c for c in ours if c.isdigit())
@@ -99,14 +130,6 @@ def _loses_negation(clause: Sequence[tuple[str, bool]]) -> bool:
 
 def _prefixed(word: str, other: str) -> bool:
     return any(word.replace("-", "") == prefix + other for prefix in _NEGATING_PREFIXES) and len(other) > 2
-
-
-def _by_clause(
-    clauses: Sequence[Sequence[str]], words: Sequence[str], kept: Sequence[bool]
-) -> Iterator[tuple[tuple[str, bool], ...]]:
-    flags = iter(zip(words, kept, strict=True))
-    for clause in clauses:
-        yield tuple(next(flags) for _ in clause)
 
 
 def _key(word: str) -> str:

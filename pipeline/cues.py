@@ -9,6 +9,7 @@ no rule, nothing is claimed, and grounding falls back on word coverage and embed
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -55,6 +56,19 @@ _CONNECTIVES = frozenset(
         "few two three one passage answer question"
     )
 )
+_CONDITIONS = frozenset(
+    _listed(
+        "if unless except provided until subject only when whether wenn falls sofern außer si sauf salvo se"
+    )
+)
+_HEDGES = frozenset(
+    _listed(
+        "former formerly alleged allegedly proposed attempted deputy vice acting fake potential potentially "
+        "possible possibly likely unlikely nearly almost about approximately reportedly supposedly hardly "
+        "barely half least less more under over up partly so-called planned expected claimed unsuccessfully"
+    )
+)
+_PUNCTUATION = re.compile(r"[^\w\s'’-]|\n\s*\n")
 _CLAUSE = re.compile(
     r"[,;:()\[\]–—]|\b(?:but|although|though|while|whereas|because|unless|except|if|which|who|and|or)\b",
     re.IGNORECASE,
@@ -164,6 +178,37 @@ def words(text: str) -> list[str]:
 def written_words(text: str) -> list[str]:
     """Words as written, in order."""
     return [m.group() for m in _WORD.finditer(text)]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedWord:
+    """A word as written, the number of its clause, and whether punctuation or nothing stands before it."""
+
+    text: str
+    clause: int
+    opens: bool
+
+
+def placed_words(text: str) -> list[PlacedWord]:
+    """Words in order with their clauses; a conjunction belongs to the clause it begins."""
+    cuts = [m.start() for m in _CLAUSE.finditer(text)]
+    placed: list[PlacedWord] = []
+    end = 0
+    for m in _WORD.finditer(text):
+        opens = not placed or bool(_PUNCTUATION.search(text, end, m.start()))
+        placed.append(PlacedWord(m.group(), bisect_right(cuts, m.start()), opens))
+        end = m.end()
+    return placed
+
+
+def is_conditional(casefolded: Iterable[str]) -> bool:
+    """Whether one of the words makes what is said depend on something, or limits it."""
+    return not _CONDITIONS.isdisjoint(casefolded)
+
+
+def is_hedged(casefolded: Iterable[str]) -> bool:
+    """Whether one of the words takes back part of the word it stands with: "former", "almost"."""
+    return not _HEDGES.isdisjoint(casefolded)
 
 
 def clauses(sentence: str) -> list[str]:

@@ -9,6 +9,7 @@ vetoes (:mod:`pipeline.vetoes`).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from pipeline.vetoes import NEAR_VERBATIM_SHARE, known_before, veto
 SUPPORT_THRESHOLD = 0.5
 FRAGMENT_WORDS = 4
 _CANDIDATES = 4
+_STOPS = ".!?;。！？"
+_STOPPED = re.compile(rf"(?:\w{{3}}[{_STOPS}:][\"”’)\]]*|^\W*\w{{1,4}}[.)])\s+$")  # or a number: "4. "
 _WEIGHTS = {"coverage": 5.0, "new_coverage": 3.0, "likeness": 3.9}
 _BIAS = -9.55
 
@@ -104,17 +107,22 @@ def quoted(hit: Hit, start: int, end: int) -> Statement:
 
 
 def _exact(text: str, folded: Sequence[tuple[Hit, Folded]]) -> Statement | None:
+    """Supported by whole sentences that say exactly this. Part of one could leave out what matters
+    ("shall not be" before "liable for damages"), so that is judged like any near repetition."""
     for hit, where in folded:
         span = locate(text, where)
-        if span and not _denied_before(hit.text, span[0]):
+        if span and _is_whole(hit.text, *span):
             return _supported(text, 1.0, hit, span)
     return None
 
 
-def _denied_before(text: str, start: int) -> bool:
-    """Whether the sentence turns the quoted words around: "shall not be" + "liable for damages"."""
-    began = max(a for a, _ in sentences(text) if a <= start)
-    return cues.negations(cues.words(text[began:start])) > 0
+def _is_whole(text: str, start: int, end: int) -> bool:
+    """Whether sentences begin and end here, by the splitter or by plain punctuation where it saw none."""
+    spans = sentences(text)
+    began = max(a for a, _ in spans if a <= start)
+    ended = min(b for _, b in spans if b >= end)
+    begins = not cues.words(text[began:start]) or _STOPPED.search(text[began:start])
+    return bool(begins) and (not cues.words(text[end:ended]) or text[end : end + 1] in _STOPS)
 
 
 def _fragment(text: str, question: str, evidence: Evidence, terms: Terms) -> Statement:
