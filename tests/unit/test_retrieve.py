@@ -121,7 +121,6 @@ def test_a_replaced_document_is_found_in_its_new_version_only(tmp_path: Path) ->
     ("query", "error", "names"),
     [
         (Query("  \n"), InvalidRequestError, "empty"),
-        (Query("\u200b \u200b"), InvalidRequestError, "no words"),
         (Query("x" * 100_000), LimitExceededError, "100,000"),
         (Query("x", top_k=0), InvalidRequestError, "top_k is 0"),
         (Query("x", top_k=100_000), InvalidRequestError, "100000"),
