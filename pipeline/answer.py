@@ -216,8 +216,9 @@ class Answerer:
                 max_tokens=config.max_tokens,
                 order=config.order,
             )
-        if built is None:
-            run.degraded.append(f"the question is too long for {model.name} ({model.window_tokens} tokens)")
+        if built is None or not built.context.passages:
+            what = "the question is too long" if built is None else "no passage fits beside the question"
+            run.degraded.append(f"{what} for {model.name} ({model.window_tokens} tokens)")
             return
         run.dropped += [f"not in the prompt: {reason}" for reason in built.context.dropped]
         run.usage |= {"prompt_tokens": built.tokens, "completion_tokens": 0}

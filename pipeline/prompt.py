@@ -55,17 +55,21 @@ def build(
     ``max_tokens``. Passages are left out, worst first, never the question; None if that alone is too long.
     """
     room = model.window_tokens - max_tokens
-    if model.prompt_tokens(_messages(question, ())) > room:
+    bare = _messages(question, ())
+    bare_tokens = model.prompt_tokens(bare)
+    if bare_tokens > room:
         return None
     budget = budget_tokens
-    while True:
+    while budget >= 0:
         context = arrange(hits, budget_tokens=budget, count_tokens=_counter(model), order=order)
         messages = _messages(question, context.passages)
         tokens = model.prompt_tokens(messages)
         if tokens <= room:
             return Prompt(messages, context, tokens)
-        # Markers and template cost tokens beyond the passages' own; shrinking by the excess ends quickly.
-        budget = max(0, min(budget, context.tokens) - (tokens - room))
+        # Markers, titles and the template cost tokens beyond the texts' own: shrink by the excess.
+        budget = min(budget, context.tokens) - (tokens - room)
+    dropped = tuple(f"{hit.title or hit.document_id}: no room beside the question" for hit in hits)
+    return Prompt(bare, Context((), 0, dropped), bare_tokens)
 
 
 def _counter(model: LanguageModel) -> Callable[[str], int]:

@@ -69,9 +69,15 @@ def test_a_question_longer_than_the_window_has_no_prompt():
     assert prompt_of("why " * 300, hits(), window=200) is None
 
 
+def test_a_title_too_long_for_the_window_leaves_its_passage_out():
+    built = prompt_of("Why?", [hit("Short.", title="word " * 300)], window=150)
+    assert built.context.passages == ()
+    assert len(built.context.dropped) == 1
+
+
 @settings(max_examples=40, deadline=None)
 @given(
-    texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=300), max_size=6),
+    texts=st.lists(st.one_of(st.just(""), st.text(st.characters(codec="utf-8"), max_size=300)), max_size=6),
     window=st.integers(20, 300),
     budget=st.integers(0, 300),
 )
