@@ -90,6 +90,7 @@ def assemble(layers: list[Layer]) -> Settings:
             below = merged.get(section, {})
             if section in PACKAGES:
                 before = below.get("name", Settings.model_fields[section].default.name)
+                below = {"name": before, **below}
                 if value.get("name", before) != before:
                     origins = {key: o for key, o in origins.items() if not key.startswith(f"{section}.")}
                     below = {}

@@ -113,16 +113,19 @@ class Ingestor:
     def delete(self, tenant: str, collection: str, document_id: str) -> None:
         """Remove a document: from readers at once, then from index and disk, for good.
 
-        Raises NotFoundError. After any other error the document is hidden, and what is left of it is
-        removed by the next ingestion or deletion.
+        Raises NotFoundError, and IndexOwnedError or IndexDamagedError before anything is changed. After
+        any other error the document is hidden, and what is left of it is removed by the next ingestion or
+        deletion.
         """
         check_document_id(document_id)
+        self._indexer.names()
         self.recover()
         self._store.remove([self._ledger.delete(tenant, collection, document_id)])
         self._optimize(tenant, collection)
 
     def drop(self, tenant: str, collection: str) -> None:
         """Remove a collection with all its documents. Raises NotFoundError."""
+        self._indexer.names()
         self.recover()
         self._ledger.drop_collection(tenant, collection)
         self._store.drop(tenant, collection)

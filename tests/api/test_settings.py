@@ -148,3 +148,9 @@ def test_every_plugin_s_options_are_documented() -> None:
             assert f'`{section}.name = "{name}"`' in page or name == getattr(Settings(), section).name
             for option in type(plugins.configure(package, name)).model_fields:
                 assert f"`{section}.{option}`" in page
+
+
+def test_an_option_of_the_default_plugin_needs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGLEAF_EMBEDDER__OVERLAP_TOKENS", "40")
+    chosen = load_settings().embedder
+    assert (chosen.name, str(chosen.options["overlap_tokens"])) == ("late_chunking", "40")
