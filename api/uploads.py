@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -68,6 +69,7 @@ def _from_json(body: bytes, limits: ServerSettings) -> Iterator[Source]:
             [{**fault, "loc": ("body", *fault["loc"])} for fault in faults]
         ) from None
     _check_count(len(upload.documents), limits.max_upload_documents)
+    _refuse_twins(given.id for given in upload.documents)
     return (
         Source(name="", text=given.text, title=given.title, metadata=given.metadata, document_id=given.id)
         for given in upload.documents
@@ -95,6 +97,7 @@ def _from_form(form: FormData, most: int) -> Iterator[Source]:
             f"`id` and `title` name one document, but there are {len(files)} files.",
             remedy="Upload it alone.",
         )
+    _refuse_twins(file.filename for file in files)
     metadata = _metadata(texts.get("metadata", "{}"))
     return (
         Source(
@@ -108,6 +111,16 @@ def _from_form(form: FormData, most: int) -> Iterator[Source]:
         )
         for file in files
     )
+
+
+def _refuse_twins(names: Iterable[str | None]) -> None:
+    """Two of one name would be two versions of one document, and only the last would remain."""
+    for name, count in Counter(filter(None, names)).items():
+        if count > 1:
+            raise InvalidRequestError(
+                f"{count} documents of the upload have the name {name[:80]!r}.",
+                remedy="Give each its own id or file name, or upload them one after the other.",
+            )
 
 
 def _declared(media_type: str | None) -> str | None:

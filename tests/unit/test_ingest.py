@@ -16,6 +16,7 @@ from pipeline.errors import (
     EmbeddingError,
     FingerprintMismatchError,
     IndexingError,
+    IndexOwnedError,
     InvalidRequestError,
     NotFoundError,
     UnavailableError,
@@ -448,3 +449,20 @@ def test_default_settings_work(place):
     list(ingestor.ingest([text("a", LONG)], collection="defaults"))
     made = place.ledger.collection("default", "defaults").chunking
     assert made["passage_tokens"] == ChunkConfig().passage_tokens
+
+
+def test_nothing_is_deleted_while_the_index_cannot_be_opened(place, monkeypatch):
+    place.ingest(text("a", "Otter."))
+
+    def owned() -> list[str]:
+        raise IndexOwnedError("Another process owns the index.", remedy="Stop it.")
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(place.indexer, "names", owned)
+        for remove in (
+            lambda: place.ingestor.delete("default", "default", "a"),
+            lambda: place.ingestor.drop("default", "default"),
+        ):
+            with pytest.raises(IndexOwnedError):
+                remove()
+    assert place.texts() == {"a": "Otter."}
