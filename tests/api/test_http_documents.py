@@ -112,6 +112,8 @@ def test_a_dropped_collection_is_gone(library: TestClient) -> None:
         ({"json": {"documents": [{"text": 5}]}}, 422),
         ({"json": {"documents": [{"text": "a", "colour": "red"}]}}, 422),
         ({"json": {"documents": [{"text": "a"}] * 101}}, 413),
+        ({"json": {"documents": [{"id": "x", "text": "a"}, {"id": "x", "text": "b"}]}}, 422),
+        ({"files": [("files", ("a.txt", b"a")), ("files", ("a.txt", b"b"))]}, 422),
         ({"content": b"hello", "headers": {"content-type": "text/plain"}}, 415),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422),
         ({"content": b"no form", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400),
