@@ -44,6 +44,7 @@ class Passages:
                 if place not in self._best_unit or m.score > self._best_unit[place][1]:
                     self._best_unit[place] = (m.payload["_start"], m.score)
         self._focus: dict[tuple[str, int], int] = {}
+        self._texts: dict[tuple[str, int], str] = {}
 
     def hits(self, ranked: Sequence[Ranked]) -> Iterator[Hit]:
         """One hit a passage, in the order given, read only as far as they are asked for."""
@@ -78,7 +79,7 @@ class Passages:
 
     def _hit(self, candidate: Ranked, payload: Mapping[str, Any]) -> Hit:
         query, start, end = self._query, int(payload["_start"]), int(payload["_end"])
-        document = self._ledger.load(query.tenant, query.collection, candidate.document_id, candidate.version)
+        text = self._text(candidate.document_id, candidate.version)
         key = VersionKey(query.tenant, query.collection, candidate.document_id, candidate.version)
         if _place(candidate) in self._best_unit:
             self._focus[candidate.document_id, start] = self._best_unit[_place(candidate)][0]
@@ -87,7 +88,7 @@ class Passages:
             document_id=candidate.document_id,
             version=candidate.version,
             title=payload["_title"],
-            text=document.text[start:end],
+            text=text[start:end],
             start=start,
             end=end,
             score=candidate.score,
@@ -98,6 +99,14 @@ class Passages:
             page_end=payload.get("_page_end"),
             metadata={name: value for name, value in payload.items() if not name.startswith("_")},
         )
+
+    def _text(self, document_id: str, version: int) -> str:
+        """Asked of the ledger once a document, not once a passage."""
+        key = document_id, version
+        if key not in self._texts:
+            query = self._query
+            self._texts[key] = self._ledger.load(query.tenant, query.collection, *key).text
+        return self._texts[key]
 
     def trimmed(self, hit: Hit, budget_tokens: int) -> Hit:
         """The hit itself where it fits; else the sentences around its best unit that fit.
@@ -132,9 +141,7 @@ class Passages:
         if hit.tokens + following.tokens > most_tokens:
             return None
         early, late = sorted((hit, following), key=lambda h: h.start)
-        text = self._ledger.load(
-            self._query.tenant, self._query.collection, hit.document_id, hit.version
-        ).text
+        text = self._text(hit.document_id, hit.version)
         if text[early.end : late.start].strip():
             return None
         pages = [p for h in (early, late) for p in (h.page_start, h.page_end) if p is not None]
