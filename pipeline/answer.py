@@ -34,6 +34,7 @@ from pipeline.similarity import calibrate
 from pipeline.types import Answer, Query, Retrieval, Statement
 
 Mode = Literal["auto", "extractive", "composed"]
+BESIDE_MARGINS = 2
 NOT_FOUND = "The documents do not contain an answer to this question."
 
 
@@ -233,11 +234,21 @@ class Answerer:
         with closing(_named_failures(sentences, run)) as written:
             for sentence in written:
                 with run.timed("ground"):
-                    [said] = ground.ground(
-                        [sentence], run.query.text, read, self._reader, paraphrases=config.trusted
-                    )
+                    said = self._verified(sentence, run.query.text, config, read, best)
                 if not _repeats(said, run.statements):
                     yield from run.state(self._rechecked(run, said))
+
+    def _verified(
+        self, sentence: str, question: str, config: AnswerConfig, read: Evidence, best: Ranking
+    ) -> Statement:
+        """The sentence as a statement, supported only if it is grounded and its source is to the point:
+        a model that lost its way copies whatever stands last, which is true but no answer."""
+        [said] = ground.ground([sentence], question, read, self._reader, paraphrases=config.trusted)
+        margin = BESIDE_MARGINS * config.quote_margin
+        places = [(c.chunk_id, (c.start, c.end)) for c in said.citations]
+        if all(evidences.is_beside_the_question(read, best, *place, margin) for place in places):
+            return replace(said, supported=False, citations=())
+        return said
 
     def _rechecked(self, run: Progress, statement: Statement) -> Statement:
         return recheck(statement, run.query, self._documents, run.degraded.append)

@@ -154,6 +154,19 @@ def best(evidence: Evidence, ranking: Ranking, most: int, margin: float) -> list
     return chosen
 
 
+def is_beside_the_question(
+    evidence: Evidence, ranking: Ranking, chunk_id: str, span: tuple[int, int], margin: float
+) -> bool:
+    """Whether every sentence in ``span`` of the document scores more than ``margin`` below the best."""
+    return not any(
+        score >= ranking.scores[0] - margin
+        and (hit := evidence.sentences[index].hit).chunk_id == chunk_id
+        and hit.start + evidence.sentences[index].start < span[1]
+        and span[0] < hit.start + evidence.sentences[index].end
+        for index, score in zip(ranking.order, ranking.scores, strict=True)
+    )
+
+
 def passages_by_evidence(evidence: Evidence, ranking: Ranking) -> list[Hit]:
     """The passages, best first by their best sentence, with that sentence's score as the hit's."""
     found: dict[str, Hit] = {}

@@ -27,6 +27,7 @@ from pipeline.vetoes import NEAR_VERBATIM_SHARE, known_before, veto
 
 SUPPORT_THRESHOLD = 0.5
 FRAGMENT_WORDS = 4
+FRAGMENT_COVERAGE = 0.8
 _CANDIDATES = 4
 _STOPS = ".!?;。！？"
 _STOPPED = re.compile(rf"(?:\w{{3}}[{_STOPS}:][\"”’)\]]*|^\W*\w{{1,4}}[.)])\s+$")  # or a number: "4. "
@@ -126,18 +127,18 @@ def _is_whole(text: str, start: int, end: int) -> bool:
 
 
 def _fragment(text: str, question: str, evidence: Evidence, terms: Terms) -> Statement:
-    """A short answer is supported by a sentence that contains it and speaks of what was asked."""
+    """A short answer is supported by a sentence that contains it and speaks of all that was asked."""
     wanted = frozenset(terms(question))
     best = 0.0, evidence.sentences[0]
     for i, sentence in enumerate(evidence.sentences):
-        if locate(text, sentence.text):
+        if not wanted.issuperset(terms(text)) and locate(text, sentence.text):
             nearby = sentence.terms if sentence.first else sentence.terms | evidence.sentences[i - 1].terms
             covered = evidence.coverage(wanted, nearby) if wanted else 0.0
             best = max(best, (covered, sentence), key=lambda found: found[0])
-    support, sentence = best
-    if support < SUPPORT_THRESHOLD:
-        return _unsupported(text, support)
-    return _supported(text, support, sentence.hit, (sentence.start, sentence.end))
+    covered, sentence = best
+    if covered < FRAGMENT_COVERAGE:
+        return _unsupported(text, min(covered, SUPPORT_THRESHOLD / 2))
+    return _supported(text, covered, sentence.hit, (sentence.start, sentence.end))
 
 
 def _judged(text: str, windows: Sequence[_Window], terms: Terms, *, paraphrases: bool) -> Statement:

@@ -59,6 +59,15 @@ def test_auto_puts_quotes_first_and_prints_no_unsupported_sentence():
     assert "chuse their Speaker. [" in answer.text
 
 
+def test_a_true_sentence_beside_the_question_is_not_an_answer():
+    beside = (
+        "The Judges, both of the supreme and inferior Courts, shall hold their Offices during good Behaviour."
+    )
+    answer = ask(beside, "composed", config=AnswerConfig(quote_margin=0.5))
+    assert "Behaviour" not in answer.text
+    assert ask(beside, "composed", Query("How long shall the Judges hold their Offices?")).mode == "composed"
+
+
 def test_a_trusted_model_leads():
     answer = ask(TRUE, config=AnswerConfig(trusted=True))
     assert answer.mode == "composed"
