@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import Cache
 
+    from pipeline.lm.attention import Plan
     from pipeline.lm.chat import ChatFormat
 
 PREFILL_TOKENS = 256
@@ -187,14 +188,23 @@ class LocalModel:
                 logits = self._step([token], cache)
         yield TextDelta(stops.flush(), unreported, finish)
 
-    def _step(self, ids: Sequence[int], cache: Cache, keep: int = 1) -> torch.Tensor:
+    def _step(
+        self, ids: Sequence[int], cache: Cache, keep: int = 1, plan: Plan | None = None
+    ) -> torch.Tensor:
         """Read ids after those in the cache. Logits (``keep``, V) at the last positions."""
         import torch
 
-        with self._turns.turn(), torch.inference_mode(), _memory_errors(len(ids)):
+        from pipeline.lm.attention import following
+
+        start = cache.get_seq_length()
+        with self._turns.turn(), torch.inference_mode(), _memory_errors(len(ids)), following(plan, start):
             batch = torch.tensor([ids], device=self._network.device)
+            placed = {}
+            if plan is not None and plan.positions is not None:
+                at = torch.arange(start, start + len(ids), device=self._network.device)
+                placed = {"position_ids": plan.positions(at)[None]}
             result = self._network(
-                input_ids=batch, past_key_values=cache, use_cache=True, logits_to_keep=keep
+                input_ids=batch, past_key_values=cache, use_cache=True, logits_to_keep=keep, **placed
             )
         logits: torch.Tensor = result.logits[0]
         return logits
@@ -215,6 +225,7 @@ class LocalModel:
 def _load_network(path: Path, device: str, dtype: torch.dtype) -> Any:  # noqa: ANN401 - of transformers
     from transformers import AutoModelForCausalLM
 
+    from pipeline.lm.attention import install
     from pipeline.lm.convert import quiet_transformers
 
     try:
@@ -222,6 +233,7 @@ def _load_network(path: Path, device: str, dtype: torch.dtype) -> Any:  # noqa: 
             network = AutoModelForCausalLM.from_pretrained(
                 path, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
             )
+            install(network)
             return network.to(device).eval()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(

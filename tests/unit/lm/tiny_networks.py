@@ -54,7 +54,13 @@ def make_network(family: str):
         "eos_token_id": 2,
         "pad_token_id": 2,
     }
-    windows = {"mistral": {"sliding_window": 16}, "gemma2": {"sliding_window": 16}}
+    windows = {
+        "mistral": {"sliding_window": 16},
+        "gemma2": {"sliding_window": 16},
+        "gemma3_text": {"sliding_window": 16, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]},
+        "phi3": {"sliding_window": 16},
+        "qwen3": {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
+    }
     config = CONFIG_MAPPING[family](**shape, **windows.get(family, {}))
     torch.manual_seed(7)
     return AutoModelForCausalLM.from_config(config).eval()
