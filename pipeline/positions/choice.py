@@ -1,0 +1,160 @@
+"""From a spec in the settings (``yarn:4``) to a method and the window it gives."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import ConfigurationError
+from pipeline.positions.absolute import Grouped, ParallelWindows, Recurrent
+from pipeline.positions.rotary import (
+    DynamicNtk,
+    LongRope,
+    Native,
+    Ntk,
+    PositionInterpolation,
+    SelfExtend,
+    Yarn,
+)
+
+Kind = Literal["absolute", "rotary"]
+Method = (
+    Native
+    | ParallelWindows
+    | Grouped
+    | Recurrent
+    | PositionInterpolation
+    | Ntk
+    | DynamicNtk
+    | Yarn
+    | LongRope
+    | SelfExtend
+)
+
+_PLAIN: dict[str, Callable[[], Method]] = {"native": Native, "pcw": ParallelWindows}
+_STRETCHED: dict[str, Callable[[float], Method]] = {
+    "pi": PositionInterpolation,
+    "grouped": Grouped,
+    "recurrent": Recurrent,
+    "ntk": Ntk,
+    "dynamic_ntk": DynamicNtk,
+    "yarn": Yarn,
+    "by_parts": lambda factor: Yarn(factor, temperature=False),
+}
+_NAMES = (*_PLAIN, *_STRETCHED, "longrope", "self_extend")
+_NEIGHBOURS_SHARE = 4  # of the trained length; Jin et al. use a quarter to a half
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A method, and the most tokens of one sequence with it."""
+
+    method: Method
+    window_tokens: int
+
+
+def choose(spec: str, kind: Kind, trained_tokens: int, window_tokens: int | None = None) -> Choice:
+    """Read a spec for a model whose positions are of ``kind`` and trained to ``trained_tokens``.
+
+    Without a factor (``yarn``) it is the one that just reaches ``window_tokens``; without a window it is
+    all that the method reaches. Raises ConfigurationError for an unknown or misplaced method, a factor
+    below 1, and a window that is not reached.
+    """
+    name, *values = spec.strip().split(":")
+    if name not in _NAMES:
+        close = difflib.get_close_matches(name, _NAMES, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ConfigurationError(
+            f"There is no position method {spec!r}.", remedy=f"{hint}Methods: {', '.join(_NAMES)}."
+        )
+    method = _method(name, values, spec, trained_tokens, window_tokens)
+    if kind not in method.kinds:
+        (needed,) = method.kinds
+        raise ConfigurationError(
+            f"The position method {spec!r} needs {needed} positions, and this model has {kind} ones.",
+            remedy=f"Methods for them: {', '.join(_usable(kind))}.",
+        )
+    reach = method.reach(trained_tokens)
+    if window_tokens is not None and window_tokens > reach:
+        factor = window_tokens / trained_tokens
+        raise ConfigurationError(
+            f"window_tokens={window_tokens} exceeds the {reach} positions that {str(method)!r} gives this "
+            f"model, trained with {trained_tokens}.",
+            remedy=f"Set it to at most that, or stretch positions by at least {factor:.3g}.",
+        )
+    return Choice(method, window_tokens or reach)
+
+
+def _method(
+    name: str, values: Sequence[str], spec: str, trained_tokens: int, window_tokens: int | None
+) -> Method:
+    if name == "longrope":
+        return _longrope(":".join(values), spec)
+    if name in _PLAIN:
+        _numbers(values, spec, most=0)
+        return _PLAIN[name]()
+    needed = max((window_tokens or trained_tokens) / trained_tokens, 1.0)
+    if name == "self_extend":
+        numbers = _numbers(values, spec, most=2)
+        neighbours = int(numbers[1]) if len(numbers) > 1 else trained_tokens // _NEIGHBOURS_SHARE
+        if not 1 <= neighbours < trained_tokens:
+            raise ConfigurationError(
+                f"{spec!r} keeps {neighbours} neighbours of {trained_tokens} trained positions.",
+                remedy="Keep a quarter to a half of them.",
+            )
+        wanted = (window_tokens or trained_tokens) - neighbours
+        group = int(numbers[0]) if numbers else -(-wanted // (trained_tokens - neighbours))
+        if numbers and group != numbers[0]:
+            raise ConfigurationError(f"The group of {spec!r} is not a whole number.", remedy="Try 4 or 8.")
+        return SelfExtend(group, neighbours)
+    numbers = _numbers(values, spec, most=3 if name in ("yarn", "by_parts") else 1)
+    if len(numbers) == 3:
+        return Yarn(numbers[0], name == "yarn", numbers[1], numbers[2])
+    return _STRETCHED[name](numbers[0] if numbers else needed)
+
+
+def _numbers(values: Sequence[str], spec: str, most: int) -> list[float]:
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = [float("nan")]
+    if len(numbers) > most or any(not 0 < number < 1e6 for number in numbers) or len(numbers) == 2 < most:
+        raise ConfigurationError(
+            f"The position method {spec!r} is not written as it should be.",
+            remedy="Write for example yarn:4, self_extend:8:128 or native.",
+        )
+    if numbers and numbers[0] < 1:
+        raise ConfigurationError(
+            f"The factor {numbers[0]:g} of {spec!r} is below 1, which would shorten the window.",
+            remedy="Give a factor of at least 1.",
+        )
+    return numbers
+
+
+def _longrope(file: str, spec: str) -> LongRope:
+    """From a JSON file with ``factor``, ``long_factor`` and ``short_factor``, as configurations name them."""
+    try:
+        content = json.loads(Path(file).expanduser().read_text("utf-8"))
+        lists = [tuple(float(x) for x in content[key]) for key in ("long_factor", "short_factor")]
+        factor = float(content["factor"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"The factors of {spec!r} cannot be read: {error}",
+            remedy='Write longrope:FILE with {"factor": 4, "long_factor": [...], "short_factor": [...]}.',
+        ) from error
+    if factor < 1 or len(lists[0]) != len(lists[1]) or min((0.0, *lists[0], *lists[1])[1:], default=0) <= 0:
+        raise ConfigurationError(
+            f"{file!r} has a factor of {factor:g} and lists of {len(lists[0])} and {len(lists[1])}.",
+            remedy="The factor is at least 1; both lists have one positive number for each frequency.",
+        )
+    return LongRope(factor, *lists)
+
+
+def _usable(kind: Kind) -> list[str]:
+    if kind == "absolute":
+        return [*_PLAIN, "pi", "grouped", "recurrent"]
+    return [name for name in _NAMES if name not in ("grouped", "recurrent")]

@@ -1,0 +1,148 @@
+"""Position methods at work in a network of transformers.
+
+Every rotary family of transformers computes its angles in one submodule, ``rotary_emb``, which is asked
+for cosines and sines of ``position_ids``. It is replaced by :class:`Rotary`, whose frequencies are the
+method's; layers that look at near tokens only (``sliding_attention``) keep theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.errors import ConfigurationError
+from pipeline.positions.choice import Choice, Method, choose
+from pipeline.positions.rotary import DynamicNtk, LongRope, Native, Rope, SelfExtend
+
+NEAR = "sliding_attention"
+
+
+def rope_of(config: Mapping[str, Any], trained_tokens: int) -> Rope:
+    """What a configuration of transformers says about rotary positions.
+
+    Raises ConfigurationError for a model without them, or whose positions are stretched already.
+    """
+    parameters = config.get("rope_parameters") or {}
+    if "full_attention" in parameters:
+        parameters = parameters["full_attention"]
+    theta = parameters.get("rope_theta")
+    if theta is None:
+        raise ConfigurationError(
+            f"The model type {config.get('model_type')!r} says nothing of rotary positions.",
+            remedy="Leave positions at native.",
+        )
+    if parameters.get("rope_type", "default") != "default":
+        raise ConfigurationError(
+            f"This model's own positions are already stretched ({parameters['rope_type']!r}).",
+            remedy="Leave positions at native.",
+        )
+    width = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+    dim = int(width * float(parameters.get("partial_rotary_factor") or 1.0))
+    return Rope(dim, float(theta), int(parameters.get("original_max_position_embeddings") or trained_tokens))
+
+
+def extend(network: Any, method: Method, rope: Rope, window_tokens: int, *, decoder: bool = False) -> None:  # noqa: ANN401 - of transformers
+    """Let a loaded network read ``window_tokens`` by the method; ``decoder`` says that it has a KV cache.
+
+    Keys in a cache were turned when they came, so there the methods whose angles depend on the length of
+    the document (dynamic NTK) are refused, and LongRoPE takes its long factors always.
+    Raises ConfigurationError for a network whose angles are not those of ``rope``.
+    """
+    if isinstance(method, Native):
+        return
+    if decoder and isinstance(method, DynamicNtk):
+        raise ConfigurationError(
+            f"{str(method)!r} depends on the length of the whole text, which grows while a model writes.",
+            remedy=f"Use ntk:{method.factor:g} or yarn:{method.factor:g} for a language model.",
+        )
+    if isinstance(method, LongRope) and len(method.long) != rope.dim // 2:
+        raise ConfigurationError(
+            f"{str(method)!r} has {len(method.long)} factors; this model has {rope.dim // 2} frequencies.",
+            remedy="Use factors that were found for this model.",
+        )
+    owners = [module for module in network.modules() if hasattr(module, "rotary_emb")]
+    if not owners:
+        raise ConfigurationError(
+            f"{type(network).__name__} has no rotary positions that could be replaced.",
+            remedy="Leave positions at native.",
+        )
+    for owner in owners:
+        _require_same(owner.rotary_emb, rope, type(network).__name__)
+        fixed_tokens = window_tokens if decoder else None
+        owner.rotary_emb = Rotary(method, rope, owner.rotary_emb, fixed_tokens)
+    if isinstance(method, SelfExtend):
+        from pipeline.positions.self_extend import register
+
+        network.set_attn_implementation(register(method, rope))
+    network.config.max_position_embeddings = window_tokens
+
+
+def extend_decoder(network: Any, spec: str, window_tokens: int | None = None) -> Choice:  # noqa: ANN401 - of transformers
+    """Read a spec and apply it to a causal language model; the choice says which window that gives.
+
+    Raises ConfigurationError as :func:`pipeline.positions.choose` and :func:`extend` do.
+    """
+    config = network.config.get_text_config(decoder=True)
+    trained = int(config.max_position_embeddings)
+    choice = choose(spec, "rotary", trained, window_tokens)
+    if not isinstance(choice.method, Native):
+        extend(network, choice.method, rope_of(config.to_dict(), trained), choice.window_tokens, decoder=True)
+    return choice
+
+
+class Rotary(torch.nn.Module):
+    """Cosines and sines of a method, in place of a network's own.
+
+    The length of a document is that of its row of ``position_ids``, where padding has position 0: so the
+    same document has the same angles in any batch. Angles are float32 whatever the network computes in.
+    """
+
+    def __init__(self, method: Method, rope: Rope, stock: torch.nn.Module, fixed_tokens: int | None) -> None:
+        super().__init__()
+        self._method, self._rope, self._fixed_tokens = method, rope, fixed_tokens
+        self._near = stock if hasattr(stock, f"{NEAR}_inv_freq") else None
+        self._by_length = isinstance(method, DynamicNtk | LongRope) and fixed_tokens is None
+        self._angles = lru_cache(maxsize=64)(self._made)
+
+    def _made(self, tokens: int) -> tuple[torch.Tensor, float]:
+        rotation = self._method.rotation(self._rope, tokens)  # type: ignore[union-attr]
+        return torch.from_numpy(rotation.frequencies).float(), rotation.scale
+
+    @torch.no_grad()
+    def forward(
+        self, x: torch.Tensor, position_ids: torch.Tensor, layer_type: str | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines ``(B, T, dim)`` for positions ``(B, T)``, in the type of ``x``."""
+        if layer_type == NEAR and self._near is not None:
+            near: tuple[torch.Tensor, torch.Tensor] = self._near(x, position_ids, layer_type)
+            return near
+        if isinstance(self._method, SelfExtend):  # its attention function turns them
+            shape = (*position_ids.shape, self._rope.dim)
+            return torch.ones(shape, dtype=x.dtype, device=x.device), torch.zeros(
+                shape, dtype=x.dtype, device=x.device
+            )
+        if self._by_length:
+            rows = [self._angles(int(row.max()) + 1) for row in position_ids]
+            frequencies = torch.stack([f for f, _ in rows])[:, None]  # (B, 1, dim / 2)
+            scale = rows[0][1]
+        else:
+            frequencies, scale = self._angles(self._fixed_tokens or self._rope.trained_tokens)
+        angles = position_ids[..., None].float() * frequencies.to(x.device)
+        both = torch.cat((angles, angles), dim=-1)
+        return (both.cos() * scale).to(x.dtype), (both.sin() * scale).to(x.dtype)
+
+
+def _require_same(stock: torch.nn.Module, rope: Rope, name: str) -> None:
+    """The network's own angles are those that the configuration promises."""
+    own = getattr(stock, "full_attention_inv_freq", None)
+    own = getattr(stock, "inv_freq", None) if own is None else own
+    promised = rope.frequencies()
+    if own is None or own.shape != promised.shape or not np.allclose(own.float().cpu(), promised, rtol=1e-2):
+        raise ConfigurationError(
+            f"The rotary positions of {name} are not plain RoPE of base {rope.theta:g}.",
+            remedy="Leave positions at native.",
+        )
