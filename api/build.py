@@ -145,6 +145,7 @@ class Longleaf:
             device=chosen.device,
             threads=chosen.threads,
             window_tokens=chosen.window_tokens,
+            positions=chosen.positions,
             progress=self.announce,
         )
 

@@ -51,6 +51,8 @@ class LanguageModelSettings(BaseModel):
     """Threads for arithmetic in the whole process; null leaves them as they are."""
     window_tokens: int | None = Field(default=None, ge=256)
     """Most tokens of prompt and answer; null takes the model's own window."""
+    positions: str = "native"
+    """How rotary positions are stretched beyond that, e.g. `yarn:4` (see docs/embedding.md)."""
 
 
 class ModelSettings(BaseModel):

@@ -37,13 +37,15 @@ def load(
     device: str = "auto",
     threads: int | None = None,
     window_tokens: int | None = None,
+    positions: str = "native",
     allow_download: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> LocalModel:
     """Load the model a spec names (see :mod:`pipeline.models`), converting a GGUF file first if need be.
 
     ``auto`` means CUDA if there is a device, else the CPU; float32 on a CPU, bfloat16 on a GPU.
-    ``threads`` is for the whole process. ``window_tokens`` may only shorten the model's own window.
+    ``threads`` is for the whole process. ``window_tokens`` may only shorten the model's own window, or
+    what ``positions``, a spec of :mod:`pipeline.positions` such as ``yarn:4``, makes of it.
     Raises ModelNotFoundError, ModelError and ConfigurationError.
     """
     located = models.prepare(spec, cache, allow_download=allow_download, progress=progress)
@@ -55,6 +57,10 @@ def load(
         torch.set_num_threads(threads)
     chat = load_format(located.path)
     network = _load_network(located.path, *_placement(device, dtype))
+    if positions != "native":
+        from pipeline.positions.network import extend_decoder
+
+        extend_decoder(network, positions, window_tokens)
     return LocalModel(located, network, chat, _window(network.config, window_tokens, located.name))
 
 

@@ -94,7 +94,7 @@ def extend_decoder(network: Any, spec: str, window_tokens: int | None = None) ->
     return choice
 
 
-class Rotary(torch.nn.Module):
+class Rotary(torch.nn.Module):  # type: ignore[misc]
     """Cosines and sines of a method, in place of a network's own.
 
     The length of a document is that of its row of ``position_ids``, where padding has position 0: so the
@@ -112,7 +112,7 @@ class Rotary(torch.nn.Module):
         rotation = self._method.rotation(self._rope, tokens)  # type: ignore[union-attr]
         return torch.from_numpy(rotation.frequencies).float(), rotation.scale
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def forward(
         self, x: torch.Tensor, position_ids: torch.Tensor, layer_type: str | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -51,7 +51,7 @@ class Native:
         """Most tokens of one sequence."""
         return trained_tokens
 
-    def rotation(self, rope: Rope, tokens: int) -> Rotation:  # noqa: ARG002 - the same at every length
+    def rotation(self, rope: Rope, tokens: int) -> Rotation:
         """The trained frequencies."""
         return Rotation(rope.frequencies())
 
@@ -78,7 +78,7 @@ class PositionInterpolation:
         """Trained length times the factor."""
         return int(trained_tokens * self.factor)
 
-    def rotation(self, rope: Rope, tokens: int) -> Rotation:  # noqa: ARG002 - the same at every length
+    def rotation(self, rope: Rope, tokens: int) -> Rotation:
         """All frequencies divided by the factor."""
         return Rotation(rope.frequencies() / self.factor)
 
@@ -103,7 +103,7 @@ class Ntk:
         """Trained length times the factor."""
         return int(trained_tokens * self.factor)
 
-    def rotation(self, rope: Rope, tokens: int) -> Rotation:  # noqa: ARG002 - the same at every length
+    def rotation(self, rope: Rope, tokens: int) -> Rotation:
         """Frequencies of the larger base."""
         return Rotation(rope.frequencies(rope.theta * self.factor ** (rope.dim / (rope.dim - 2))))
 
@@ -156,7 +156,7 @@ class Yarn:
         """Trained length times the factor."""
         return int(trained_tokens * self.factor)
 
-    def rotation(self, rope: Rope, tokens: int) -> Rotation:  # noqa: ARG002 - the same at every length
+    def rotation(self, rope: Rope, tokens: int) -> Rotation:
         """Frequencies between kept and interpolated, and the scale of the temperature."""
         low = max(math.floor(self._pair(rope, self.beta_fast)), 0)
         high = min(math.ceil(self._pair(rope, self.beta_slow)), rope.dim - 1)
@@ -173,7 +173,11 @@ class Yarn:
 
     def __str__(self) -> str:
         name = f"{'yarn' if self.temperature else 'by_parts'}:{self.factor:g}"
-        return name if (self.beta_fast, self.beta_slow) == (32, 1) else f"{name}:{self.beta_fast:g}:{self.beta_slow:g}"
+        return (
+            name
+            if (self.beta_fast, self.beta_slow) == (32, 1)
+            else f"{name}:{self.beta_fast:g}:{self.beta_slow:g}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +226,7 @@ class SelfExtend:
         """``(trained - neighbours) * group + neighbours`` (their section 3.3)."""
         return (trained_tokens - self.neighbours) * self.group + self.neighbours
 
-    def rotation(self, rope: Rope, tokens: int) -> Rotation:  # noqa: ARG002 - the same at every length
+    def rotation(self, rope: Rope, tokens: int) -> Rotation:
         """The trained frequencies: positions change, not they."""
         return Rotation(rope.frequencies())
 

@@ -39,7 +39,7 @@ def attention(method: SelfExtend, rope: Rope) -> AttentionFunction:
     frequencies = torch.from_numpy(rope.frequencies()).float()
     shift = method.neighbours - method.neighbours // method.group
 
-    def attend(
+    def attend(  # noqa: PLR0917 - as transformers calls it
         module: Any,  # noqa: ANN401 - an attention layer of transformers
         query: torch.Tensor,
         key: torch.Tensor,
@@ -72,6 +72,8 @@ def attention(method: SelfExtend, rope: Rope) -> AttentionFunction:
                     grouped = rotate(asked, at // method.group + moved, turns) @ far_keys.transpose(2, 3)
                     scores = torch.where(far, grouped, scores)
             scores = scores.float() * scale
+            if softcap := others.get("softcap"):
+                scores = (scores / softcap).tanh() * softcap
             if attention_mask is not None:
                 scores = scores + attention_mask[:, :, start : start + _QUERY_BLOCK, :total]
             rows.append(scores.softmax(-1).to(value.dtype) @ value)
@@ -92,7 +94,7 @@ def rotate(x: torch.Tensor, positions: torch.Tensor, frequencies: torch.Tensor) 
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
 
 
-def _stock(
+def _stock(  # noqa: PLR0917 - as transformers calls it
     module: Any,  # noqa: ANN401 - an attention layer of transformers
     query: torch.Tensor,
     key: torch.Tensor,

@@ -163,9 +163,7 @@ def test_long_rope_switches_by_the_document() -> None:
     own = {"rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": TRAINED, **lists}
     stock = network("nomic_bert", own)
     for n in (40, 200):
-        torch.testing.assert_close(
-            states(model, [n])[0], states(stock, [n])[0], atol=2e-5, rtol=1e-4
-        )
+        torch.testing.assert_close(states(model, [n])[0], states(stock, [n])[0], atol=2e-5, rtol=1e-4)
     with pytest.raises(ConfigurationError, match="has 3 factors; this model has 4"):
         extend(network("nomic_bert"), LongRope(2, (1, 1, 1), (1, 1, 1)), rope, WINDOW)
 

@@ -303,3 +303,27 @@ def test_importing_the_module_imports_neither_torch_nor_transformers():
     check = "import sys, pipeline.lm.model; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_stretched_positions_lengthen_the_window_and_are_the_models_own_method(model_folder, tmp_path):
+    """``yarn:4`` equals transformers' YaRN, written into the configuration by hand."""
+    import json
+    import shutil
+
+    folder = model_folder("llama")
+    ours = lm.load(str(folder), cache=tmp_path, positions="yarn:4")
+    assert ours.window_tokens == 8192
+    assert lm.load(str(folder), cache=tmp_path, positions="ntk", window_tokens=4096).window_tokens == 4096
+    stock = tmp_path / "stock"
+    shutil.copytree(folder, stock)
+    config = json.loads((stock / "config.json").read_text())
+    own = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
+    config["rope_parameters"] = {**config["rope_parameters"], **own}
+    (stock / "config.json").write_text(json.dumps(config))
+    theirs = lm.load(str(stock), cache=tmp_path)
+    plain = lm.load(str(folder), cache=tmp_path)
+    scores = [model.logprob(QUESTION, "On the last day of March.") for model in (ours, theirs, plain)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+    assert scores[0] != pytest.approx(scores[2], abs=1e-3)
+    with pytest.raises(ConfigurationError, match="exceeds the 4096 positions"):
+        lm.load(str(folder), cache=tmp_path, positions="pi:2", window_tokens=5000)
