@@ -10,9 +10,11 @@ from fastapi.security import HTTPBearer
 
 from api import problems
 from api.build import Longleaf, open_longleaf
+from api.envelopes import dressed
 from api.incidents import Incidents
 from api.keys import KeyRing
-from api.routes import answer, collections, documents, health, search
+from api.quotas import Quotas
+from api.routes import answer, collections, content, documents, health, search
 from api.sections import Settings
 from api.security import Gate, refuse_open_door
 from api.service import Service
@@ -35,12 +37,13 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
     settings = settings or load_settings()
     keys = KeyRing(settings.data)
     refuse_open_door(settings.server, keys)
+    quotas = Quotas(settings.quotas)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with nullcontext(longleaf) if longleaf else open_longleaf(settings) as opened:
             opened.open_stores()
-            service = Service.of(opened)
+            service = Service.of(opened, quotas)
             app.state.service = service
             if settings.server.preload:
                 service.preload()
@@ -58,12 +61,12 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
         redoc_url=None,
         separate_input_output_schemas=False,
     )
-    problems.install(app, settings.server.retry_after_seconds)
+    problems.install(app, settings.server.retry_after_seconds, dressed)
     # Only described here: the gate has asked for the key before a route is looked for.
     key = Depends(HTTPBearer(auto_error=False, description="A key made by `longleaf keys create`."))
     app.include_router(health.router)
-    for routes in (collections, documents, search, answer):
+    for routes in (collections, content, documents, search, answer):
         app.include_router(routes.router, dependencies=[key])
     app.add_middleware(Incidents)
-    app.add_middleware(Gate, settings=settings.server, keys=keys)
+    app.add_middleware(Gate, settings=settings.server, keys=keys, quotas=quotas)
     return app

@@ -13,11 +13,12 @@ from pipeline import plugins
 from pipeline.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from api.benches import Benches
     from api.sections import Settings
     from pipeline.answer import Answerer
     from pipeline.ingest import Ingestor
     from pipeline.ledger import Ledger
-    from pipeline.lexical import Analyser
+    from pipeline.lexical import Analyser, LexicalConfig
     from pipeline.retrieve import Retriever
     from pipeline.seams import Embedder, Indexer, LanguageModel
 
@@ -110,6 +111,13 @@ class Longleaf:
         return Analyser(self.settings.lexical)
 
     @once
+    def benches(self) -> Benches:
+        """The parts that work on each collection."""
+        from api.benches import Benches
+
+        return Benches(self)
+
+    @once
     def ingestor(self) -> Ingestor:
         """The write flow."""
         from pipeline.ingest import Ingestor
@@ -122,9 +130,13 @@ class Longleaf:
     @once
     def retriever(self) -> Retriever:
         """Query to hits."""
+        return self.make_retriever(self.embedder, self.analyser)
+
+    def make_retriever(self, embedder: Embedder, analyser: Analyser) -> Retriever:
+        """Query to hits, in collections made with these parts."""
         from pipeline.retrieve import Retriever
 
-        return Retriever(self.embedder, self.indexer, self.ledger, self.analyser, self.settings.retrieval)
+        return Retriever(embedder, self.indexer, self.ledger, analyser, self.settings.retrieval)
 
     @once
     def language_model(self) -> LanguageModel:
@@ -152,16 +164,20 @@ class Longleaf:
     @once
     def answerer(self) -> Answerer:
         """The read flow. The language model is loaded by the first question that needs it."""
+        return self.make_answerer(self.retriever, self.embedder, self.settings.lexical)
+
+    def make_answerer(self, retriever: Retriever, embedder: Embedder, lexical: LexicalConfig) -> Answerer:
+        """The read flow, in collections made with these parts."""
         from pipeline.answer import Answerer
 
         none = self.settings.language_model.spec == "none"
         model = None if none else lambda: self.language_model
         return Answerer(
-            self.retriever,
-            self.embedder,
+            retriever,
+            embedder,
             model,
             self.settings.answer,
-            lexical=self.settings.lexical,
+            lexical=lexical,
             documents=self.ledger,
         )
 

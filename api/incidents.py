@@ -6,9 +6,11 @@ import logging
 import traceback
 from uuid import uuid4
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.envelopes import dressed
 from api.problems import ProblemResponse
 
 _FRAMES = 8
@@ -36,7 +38,7 @@ class Incidents:
 
         try:
             await self._app(scope, receive, watched)
-        except ConnectionError:
+        except (ConnectionError, HTTPException):  # the gate's own, of the body
             raise
         except ClientDisconnect:
             return
@@ -50,4 +52,4 @@ class Incidents:
                 answer = ProblemResponse(
                     500, "internal", "The service failed.", remedy=remedy, incident=incident
                 )
-                await answer(scope, receive, send)
+                await dressed(answer, scope["path"])(scope, receive, send)

@@ -1,4 +1,7 @@
-"""API keys: ``id.secret`` with 256 random bits, kept as HMAC-SHA256 under a pepper file beside them."""
+"""API keys: ``id.secret`` with 256 random bits, kept as HMAC-SHA256 under a pepper file beside them.
+
+A key belongs to one tenant, may be bound to some of its collections, and says what may be done with it.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,42 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
+from typing import Any, Literal, cast, get_args
 
-from pipeline.errors import NotFoundError, StorageError
+from filelock import FileLock, Timeout
+
+from pipeline.errors import InvalidRequestError, NotFoundError, StorageError, UnavailableError
+from pipeline.originals import disk_errors
+from pipeline.records import check_name
+
+Access = Literal["read", "write", "operate"]
 
 _SECRET_BYTES = 32
+_LOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What is kept of a key. ``revoked`` is empty while it is valid; times are ISO 8601 in UTC."""
+    """What is kept of a key. ``revoked`` is empty while it is valid; times are ISO 8601 in UTC.
+
+    ``collections`` are names, or beginnings of names followed by ``*``. ``access``: "read" searches and
+    looks, "write" also uploads and deletes, "operate" sees metrics and nothing else.
+    """
 
     id: str
     name: str
     digest: str
     created: str
     revoked: str = ""
+    tenant: str = "default"
+    collections: tuple[str, ...] = ("*",)
+    access: Access = "write"
 
 
 class KeyRing:
@@ -35,6 +54,8 @@ class KeyRing:
     def __init__(self, root: Path) -> None:
         self._file = root / "keys.json"
         self._pepper_file = root / "keys.pepper"
+        self._changing = FileLock(root / "keys.lock", timeout=_LOCK_SECONDS, mode=0o600, thread_local=False)
+        self._turn = Lock()
         self._lock = Lock()
         self._stamp: tuple[int, int, int] | None = None
         self._keys: Mapping[str, Key] = {}
@@ -49,26 +70,71 @@ class KeyRing:
         """Whether a key has ever been created. Revoking the last one does not open the service again."""
         return bool(self._read())
 
-    def create(self, name: str) -> str:
-        """Make a key and return ``id.secret``, which cannot be shown again."""
+    def create(
+        self,
+        name: str,
+        *,
+        tenant: str = "default",
+        collections: tuple[str, ...] = ("*",),
+        access: str = "write",
+    ) -> str:
+        """Make a key and return ``id.secret``, which cannot be shown again.
+
+        Raises InvalidRequestError for a name of a tenant or collection that none can have.
+        """
+        check_name("tenant", tenant)
+        for collection in collections:
+            if collection != "*":
+                check_name("collection", collection.removesuffix("*"))
+        if not collections or access not in get_args(Access):
+            raise InvalidRequestError(
+                f"A key needs a collection and an access, not {collections!r} and {access!r}.",
+                remedy=f"Name one or more collections, and one of {', '.join(get_args(Access))}.",
+            )
         identity, secret = secrets.token_hex(6), secrets.token_urlsafe(_SECRET_BYTES)
-        if not self._pepper_file.exists():
-            _write(self._pepper_file, secrets.token_bytes(_SECRET_BYTES))
-        keys = self._read()
-        key = Key(identity, name, self._digest(identity, secret), _now())
-        self._save({**keys, identity: key})
+        with self._alone():
+            if not self._pepper_file.exists():
+                _write(self._pepper_file, secrets.token_bytes(_SECRET_BYTES))
+            keys = self._read()
+            key = Key(
+                identity,
+                name,
+                self._digest(identity, secret),
+                _now(),
+                "",
+                tenant,
+                collections,
+                cast(Access, access),
+            )
+            self._save({**keys, identity: key})
         return f"{identity}.{secret}"
 
     def revoke(self, identity: str) -> Key:
         """Make a key invalid from the next request on. Raises NotFoundError."""
-        keys = self._read()
-        if identity not in keys:
+        if identity not in self._read():
             raise NotFoundError(
                 f"There is no key {identity!r}.", remedy="`longleaf keys list` shows the ids of all keys."
             )
-        gone = replace(keys[identity], revoked=keys[identity].revoked or _now())
-        self._save({**keys, identity: gone})
+        with self._alone():
+            keys = self._read()
+            gone = replace(keys[identity], revoked=keys[identity].revoked or _now())
+            self._save({**keys, identity: gone})
         return gone
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One change at a time, whatever processes there are. Raises UnavailableError."""
+        with disk_errors(self._file.parent):
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            # A lock of the file knows processes, not threads.
+            with self._turn, self._changing:
+                yield
+        except Timeout as error:
+            raise UnavailableError(
+                f"Another process has been changing the keys for {_LOCK_SECONDS:.0f} seconds.",
+                remedy="Try again later.",
+            ) from error
 
     def accepts(self, presented: str) -> Key | None:
         """The valid key that ``presented`` is, or None. Takes the same time for wrong ids and secrets."""
@@ -93,7 +159,7 @@ class KeyRing:
             if stamp != self._stamp:
                 try:
                     rows = json.loads(self._file.read_text(encoding="utf-8"))
-                    self._keys = {row["id"]: Key(**row) for row in rows}
+                    self._keys = {row["id"]: _key(row) for row in rows}
                 except (ValueError, TypeError, KeyError) as error:
                     raise StorageError(
                         f"The key file {str(self._file)!r} is damaged.",
@@ -105,6 +171,13 @@ class KeyRing:
 
     def _save(self, keys: Mapping[str, Key]) -> None:
         _write(self._file, json.dumps([asdict(key) for key in keys.values()], indent=1).encode())
+
+
+def _key(row: Mapping[str, object]) -> Key:
+    values: dict[str, Any] = {**row}
+    if "collections" in values:
+        values["collections"] = tuple(values["collections"])
+    return Key(**values)
 
 
 def _write(path: Path, content: bytes) -> None:

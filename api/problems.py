@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -35,7 +35,7 @@ class ProblemResponse(Response):
         headers: Mapping[str, str] | None = None,
         **extension: object,
     ) -> None:
-        body = {
+        self.content: dict[str, Any] = {
             "type": f"urn:longleaf:problem:{code}",
             "title": _phrase(status),
             "status": status,
@@ -44,7 +44,7 @@ class ProblemResponse(Response):
             **({"remedy": shorten(remedy)} if remedy else {}),
             **extension,
         }
-        super().__init__(json.dumps(body).encode("ascii"), status, headers=dict(headers or {}))
+        super().__init__(json.dumps(self.content).encode("ascii"), status, headers=dict(headers or {}))
 
 
 def shorten(text: str) -> str:
@@ -54,31 +54,49 @@ def shorten(text: str) -> str:
 
 def problem_of(error: LongleafError, retry_after_seconds: int, **extension: object) -> ProblemResponse:
     """The answer to an error of the tree; what may pass by itself says when to try again."""
-    headers = {"Retry-After": str(retry_after_seconds)} if error.status in (429, 503) else None
+    wait = getattr(error, "retry_after_seconds", None) or retry_after_seconds
+    headers = {"Retry-After": str(wait)} if error.status in (429, 503) else None
     return ProblemResponse(
         error.status, error.code, error.message, remedy=error.remedy, headers=headers, **extension
     )
 
 
-def install(app: FastAPI, retry_after_seconds: int) -> None:
-    """Answer every error with a problem document, from 404 to 500."""
+Dress = Callable[[ProblemResponse, str], Response]
 
-    async def of_longleaf(_: Request, error: Exception) -> Response:
+
+def install(app: FastAPI, retry_after_seconds: int, dress: Dress) -> None:
+    """Answer every error with a problem document, from 404 to 500, as ``dress`` words it for a path."""
+
+    async def of_longleaf(request: Request, error: Exception) -> Response:
         assert isinstance(error, LongleafError)
-        return problem_of(error, retry_after_seconds)
+        return dress(problem_of(error, retry_after_seconds), request.url.path)
 
-    async def of_http(_: Request, error: Exception) -> Response:
+    async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        code = _phrase(error.status_code).lower().replace(" ", "_")
-        return ProblemResponse(error.status_code, code, str(error.detail), headers=error.headers)
+        return dress(http_problem(error), request.url.path)
 
-    async def of_validation(_: Request, error: Exception) -> Response:
+    async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return validation_problem(error.errors())
+        return dress(validation_problem(error.errors()), request.url.path)
 
     app.add_exception_handler(LongleafError, of_longleaf)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
+
+
+_REMEDIES = {
+    404: "GET /openapi.json lists every route.",
+    405: "GET /openapi.json lists the methods of every route.",
+    408: "Send the body without pauses.",
+    415: "GET /openapi.json says which content types this route takes.",
+}
+
+
+def http_problem(error: HTTPException) -> ProblemResponse:
+    """What the framework refuses by itself, with a remedy of ours."""
+    code = _phrase(error.status_code).lower().replace(" ", "_")
+    remedy = _REMEDIES.get(error.status_code, "")
+    return ProblemResponse(error.status_code, code, str(error.detail), remedy=remedy, headers=error.headers)
 
 
 def status_of(code: str) -> int:

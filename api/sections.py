@@ -5,6 +5,7 @@ So a default is written once, where it is used, and the documentation table is m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +82,8 @@ class ServerSettings(BaseModel):
     """Largest upload of texts as JSON."""
     max_query_bytes: int = Field(default=1024 * 1024, ge=1024)
     """Largest body of any other request."""
+    max_arriving_bytes: int = Field(default=512 * 1024 * 1024, ge=1024)
+    """Bytes of all bodies together that are being received or worked on; a single one is always taken."""
     max_json_depth: int = Field(default=32, ge=4, le=200)
     """Deepest nesting of a JSON body."""
     max_upload_documents: int = Field(default=100, ge=1)
@@ -97,14 +100,46 @@ class ServerSettings(BaseModel):
     """Requests that may wait for each kind of worker; more are refused with 503."""
     retry_after_seconds: int = Field(default=2, ge=1)
     """What `Retry-After` says when a request is refused for load."""
+    max_connections: int = Field(default=1_000, ge=1)
+    """Connections open at the same time; further ones are closed at once."""
+    head_seconds: float = Field(default=10.0, gt=0)
+    """Deadline for receiving the request line and headers."""
+    keep_alive_seconds: int = Field(default=15, ge=1)
+    """How long a connection without a request stays open."""
+    shutdown_seconds: int = Field(default=20, ge=0)
+    """When asked to stop, answers being written have this long to finish."""
     body_seconds: float = Field(default=300.0, gt=0)
     """Deadline for receiving a whole request body."""
     idle_seconds: float = Field(default=20.0, gt=0)
     """Longest pause while receiving a body, or while a client does not read its answer."""
     heartbeat_seconds: float = Field(default=10.0, gt=0)
     """A comment is sent on an event stream that has been silent this long."""
+    collection_embedders: tuple[str, ...] = ()
+    """Embedder plugins, besides the configured one, that a collection may be created with."""
     preload: bool = True
     """Load the models at start instead of at the first request."""
+
+
+class Quota(BaseModel):
+    """What one tenant may hold and use; null is without limit."""
+
+    model_config = _SECTION
+
+    documents: int | None = Field(default=None, ge=0)
+    """Most documents of a tenant, over all its collections."""
+    bytes: int | None = Field(default=None, ge=0)
+    """Most bytes of a tenant's original files and texts."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Most tokens a tenant may have read, embedded or written in a minute."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Most requests of one key in a minute."""
+
+
+class QuotaSettings(Quota):
+    """The limits of every tenant that has none of its own."""
+
+    tenants: Mapping[str, Quota] = {}
+    """Limits of single tenants by name, in place of all the above: `{"acme": {"documents": 500}}`."""
 
 
 class Settings(BaseModel):
@@ -134,6 +169,8 @@ class Settings(BaseModel):
     """Where weights come from."""
     server: ServerSettings = ServerSettings()
     """The HTTP service."""
+    quotas: QuotaSettings = QuotaSettings()
+    """What each tenant may hold and use."""
 
     def plugin_options(self, section: str) -> dict[str, Any]:
         """The options of the plugin chosen in ``section``, over what the rest of the settings say: an

@@ -9,18 +9,23 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.callers import IN_SCOPE, Caller
+from api.envelopes import COHERE_PATHS, dressed
 from api.keys import KeyRing
-from api.problems import ProblemResponse, problem_of
+from api.problems import ProblemResponse, http_problem, problem_of
+from api.quotas import Quotas
 from api.sections import ServerSettings
 from pipeline.errors import ConfigurationError, LongleafError
 
 PUBLIC_PATHS = frozenset({"/livez", "/readyz"})
+MANY_TEXTS_PATHS = frozenset({"/v1/embeddings", *COHERE_PATHS})
 _CLOSE = {"Connection": "close"}
 _STRICT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -54,13 +59,23 @@ class ClientTooSlowError(ConnectionError):
     """A client stopped reading its answer; the connection is dropped and nobody is told."""
 
 
+@dataclass(slots=True)
+class _Body:
+    """What has arrived of one request's body."""
+
+    bytes: int = 0
+    complete: bool = False
+
+
 class Gate:
     """Wraps the application. See the module's first lines for what it checks."""
 
-    def __init__(self, app: ASGIApp, *, settings: ServerSettings, keys: KeyRing) -> None:
+    def __init__(self, app: ASGIApp, *, settings: ServerSettings, keys: KeyRing, quotas: Quotas) -> None:
         self._app = app
         self._settings = settings
         self._keys = keys
+        self._quotas = quotas
+        self._arriving_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at the door, or let the request through with its body and its answer watched."""
@@ -74,23 +89,48 @@ class Gate:
         headers = Headers(scope=scope)
         try:
             refusal = self._identity(scope, headers) or self._size(scope, headers)
-        except LongleafError as error:  # the key file cannot be read
+        except LongleafError as error:  # the key file cannot be read, or the key asks too often
             refusal = problem_of(error, self._settings.retry_after_seconds)
+            refusal.headers.update(_CLOSE)
         if refusal:
-            await refusal(scope, receive, send)
+            await dressed(refusal, scope["path"])(scope, receive, send)
             return
+        begun = False
+        body = _Body()
+
+        async def noted_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
-            await self._app(scope, self._watched_receive(receive, self._limit(scope, headers)), send)
+            await self._app(
+                scope, self._watched_receive(receive, self._limit(scope, headers), body), noted_send
+            )
         except ClientTooSlowError:
             return
+        except HTTPException as error:  # of the body, and read where no route answers for it
+            if begun:
+                return
+            await dressed(http_problem(error), scope["path"])(scope, receive, send)
+        finally:
+            self._arriving_bytes -= body.bytes
 
     def _identity(self, scope: Scope, headers: Headers) -> ProblemResponse | None:
+        """Put the caller into the scope, or say why there is none."""
         if scope["path"] in PUBLIC_PATHS:
+            local = not self._keys.required and not _single_user(scope, headers)
+            scope[IN_SCOPE] = Caller() if local else self._known(headers)
             return None
         if not self._keys.required:
-            return _single_user(scope, headers)
-        kind, _, presented = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._keys.accepts(presented.strip()):
+            caller: Caller | None = Caller()
+            if refusal := _single_user(scope, headers):
+                return refusal
+        else:
+            caller = self._known(headers)
+        if caller is not None:
+            self._quotas.request(caller.tenant, caller.key)
+            scope[IN_SCOPE] = caller
             return None
         return ProblemResponse(
             401,
@@ -100,7 +140,14 @@ class Gate:
             headers={**_CLOSE, "WWW-Authenticate": 'Bearer realm="longleaf"'},
         )
 
+    def _known(self, headers: Headers) -> Caller | None:
+        kind, _, presented = headers.get("authorization", "").partition(" ")
+        key = self._keys.accepts(presented.strip()) if kind.lower() == "bearer" else None
+        return None if key is None else Caller.of(key)
+
     def _limit(self, scope: Scope, headers: Headers) -> int:
+        if scope["path"] in MANY_TEXTS_PATHS:
+            return self._settings.max_json_bytes
         if not scope["path"].endswith("/documents"):
             return self._settings.max_query_bytes
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -122,14 +169,12 @@ class Gate:
             )
         return None
 
-    def _watched_receive(self, receive: Receive, limit: int) -> Receive:
+    def _watched_receive(self, receive: Receive, limit: int, body: _Body) -> Receive:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._settings.body_seconds
-        received, complete = 0, False
 
         async def watched() -> Message:
-            nonlocal received, complete
-            if complete:
+            if body.complete:
                 return await receive()
             patience = min(self._settings.idle_seconds, deadline - clock())
             try:
@@ -137,10 +182,17 @@ class Gate:
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "The body did not arrive in time.", headers=_CLOSE) from None
-            received += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if received > limit:
+            size = len(message.get("body", b""))
+            body.bytes += size
+            self._arriving_bytes += size
+            body.complete = not message.get("more_body", False)
+            if body.bytes > limit:
                 raise HTTPException(413, f"The body has more than {limit} bytes. {_SMALLER}", headers=_CLOSE)
+            if self._arriving_bytes > max(self._settings.max_arriving_bytes, body.bytes):
+                wait = str(self._settings.retry_after_seconds)
+                raise HTTPException(
+                    503, "Too many bodies are arriving at once.", headers={**_CLOSE, "Retry-After": wait}
+                )
             return message
 
         return watched

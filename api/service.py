@@ -10,7 +10,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.benches import Bench
 from api.build import Longleaf
+from api.callers import Shelf
+from api.quotas import Quotas
 from api.sections import Settings
 from api.work import Pool
 from pipeline.errors import LongleafError
@@ -26,10 +29,11 @@ class Service:
     searching: Pool
     answering: Pool
     ingesting: Pool
+    quotas: Quotas
     models: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, longleaf: Longleaf) -> Service:
+    def of(cls, longleaf: Longleaf, quotas: Quotas) -> Service:
         """With the numbers of workers that the settings give."""
         server = longleaf.settings.server
         return cls(
@@ -37,12 +41,17 @@ class Service:
             Pool("search", workers=server.search_workers, queue=server.queue),
             Pool("answer", workers=server.answer_workers, queue=server.queue),
             Pool("ingestion", workers=server.ingest_workers, queue=server.queue),
+            quotas,
         )
 
     @property
     def settings(self) -> Settings:
         """The settings of everything."""
         return self.longleaf.settings
+
+    def bench(self, shelf: Shelf) -> Bench:
+        """The parts that work on a collection."""
+        return self.longleaf.benches.of(shelf.tenant, shelf.collection)
 
     def preload(self) -> None:
         """Load the models in the background; until then they are "loading"."""

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -26,7 +27,7 @@ TEXT_FIELDS = ("id", "title", "metadata", "password")
 class TextDocument(BaseModel):
     """A document given as text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     text: str = Field(description="The whole text.")
     id: str | None = Field(default=None, description="Its id; made from the text if absent.")
@@ -37,13 +38,22 @@ class TextDocument(BaseModel):
 class TextDocuments(BaseModel):
     """The JSON form of an upload."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     documents: list[TextDocument] = Field(min_length=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a request brings: its sources, how many they are, and their bytes together."""
+
+    sources: Iterator[Source]
+    documents: int
+    size_bytes: int
+
+
 @asynccontextmanager
-async def uploaded(request: Request, limits: ServerSettings) -> AsyncIterator[Iterator[Source]]:
+async def uploaded(request: Request, limits: ServerSettings) -> AsyncIterator[Upload]:
     """The sources of a request. Files of a form are read one at a time, and gone at the end.
 
     Raises InvalidRequestError, LimitExceededError and RequestValidationError.
@@ -59,7 +69,7 @@ async def uploaded(request: Request, limits: ServerSettings) -> AsyncIterator[It
         raise HTTPException(415, "Send multipart/form-data with files, or application/json with documents.")
 
 
-def _from_json(body: bytes, limits: ServerSettings) -> Iterator[Source]:
+def _from_json(body: bytes, limits: ServerSettings) -> Upload:
     content = strict_json.loads(body, max_depth=limits.max_json_depth)
     try:
         upload = TextDocuments.model_validate(content)
@@ -70,13 +80,15 @@ def _from_json(body: bytes, limits: ServerSettings) -> Iterator[Source]:
         ) from None
     _check_count(len(upload.documents), limits.max_upload_documents)
     _refuse_twins(given.id for given in upload.documents)
-    return (
+    sources = (
         Source(name="", text=given.text, title=given.title, metadata=given.metadata, document_id=given.id)
         for given in upload.documents
     )
+    size_bytes = sum(len(given.text.encode()) for given in upload.documents)
+    return Upload(sources, len(upload.documents), size_bytes)
 
 
-def _from_form(form: FormData, most: int) -> Iterator[Source]:
+def _from_form(form: FormData, most: int) -> Upload:
     texts: dict[str, str] = {}
     files: list[UploadFile] = []
     for name, value in form.multi_items():
@@ -99,7 +111,7 @@ def _from_form(form: FormData, most: int) -> Iterator[Source]:
         )
     _refuse_twins(file.filename for file in files)
     metadata = _metadata(texts.get("metadata", "{}"))
-    return (
+    sources = (
         Source(
             name=file.filename or "",
             data=file.file.read(),
@@ -111,6 +123,7 @@ def _from_form(form: FormData, most: int) -> Iterator[Source]:
         )
         for file in files
     )
+    return Upload(sources, len(files), sum(file.size or 0 for file in files))
 
 
 def _refuse_twins(names: Iterable[str | None]) -> None:

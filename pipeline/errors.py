@@ -8,6 +8,9 @@
     ├── InvalidRequestError       the caller's input cannot be served
     │   ├── LimitExceededError        a stated limit was exceeded
     │   └── FilterError               a filter is malformed or names an unknown field
+    ├── ForbiddenError            the key does not allow this
+    │   └── QuotaExceededError        the tenant has used what it may
+    ├── RateLimitedError          too much in too short a time; waiting helps
     ├── NotFoundError             a collection, document or job does not exist
     ├── ConflictError             the thing exists already or changed meanwhile
     ├── ReadError                 a file cannot become a document
@@ -98,6 +101,30 @@ class FilterError(InvalidRequestError):
 
     code = "filter"
     status = 422
+
+
+class ForbiddenError(LongleafError):
+    """The caller's key does not allow this."""
+
+    code = "forbidden"
+    status = 403
+
+
+class QuotaExceededError(ForbiddenError):
+    """The tenant holds as many documents or bytes as it may; the message names the limit."""
+
+    code = "quota_exceeded"
+
+
+class RateLimitedError(LongleafError):
+    """Too many requests or tokens within a minute; the same request succeeds later.
+
+    ``retry_after_seconds`` says when, where it is known.
+    """
+
+    code = "rate_limited"
+    status = 429
+    retry_after_seconds: int | None = None
 
 
 class NotFoundError(LongleafError):

@@ -11,6 +11,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from copy import copy
 from dataclasses import asdict
 from threading import Lock
 
@@ -59,6 +60,13 @@ class Ingestor:
         self._working = Lock()
         self._opening = Lock()
         self._opened = False
+
+    def with_parts(self, *, embedder: Embedder, analyser: Analyser, chunking: ChunkConfig) -> Ingestor:
+        """The same flow for collections made with other parts; it takes turns with this one."""
+        self.recover()
+        other = copy(self)
+        other._embedder, other._analyser, other._chunking = embedder, analyser, chunking
+        return other
 
     def ingest(
         self,

@@ -112,10 +112,12 @@ def repair(
     *,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    parts: Callable[[CollectionRecord], tuple[Embedder, Analyser, ChunkConfig]] | None = None,
 ) -> list[Repair]:
     """Make every index agree with the ledger; what is right already is left alone. Idempotent.
 
-    Raises FingerprintMismatchError for a collection of another embedder, chunker or analyser, and
+    ``parts`` gives what each collection is written with, in place of the three above. Raises
+    FingerprintMismatchError for a collection of another embedder, chunker or analyser, and
     UnavailableError while another process ingests.
     """
     ledger.own_ingestion()
@@ -124,6 +126,8 @@ def repair(
     _drop_unknown(ledger, indexer)
     repairs = []
     for record in ledger.collections():
+        if parts is not None:
+            embedder, analyser, chunking = parts(record)
         require_same(record, embedder, analyser, chunking)
         _ensure_indexes(indexer, record, embedder.fingerprint.dim)
         found = _verify(ledger, indexer, record, files=False)

@@ -52,10 +52,11 @@ def ask(
         budget_tokens=budget,
     )
     options = AnswerOptions(mode=mode, max_tokens=max_tokens)
+    answerer = run.longleaf.benches.of("default", collection).answerer
     if run.json:
-        run.emit(run.longleaf.answerer.answer(query, options))
+        run.emit(answerer.answer(query, options))
         return
-    for event in run.longleaf.answerer.stream(query, options):
+    for event in answerer.stream(query, options):
         if isinstance(event, TokenDelta):
             run.out.print(passages.said(event.text), end="", soft_wrap=True)
         elif isinstance(event, Done):
@@ -92,7 +93,7 @@ def search(
         document_id=document_id,
         budget_tokens=budget,
     )
-    retrieval = run.longleaf.retriever.search(asked)
+    retrieval = run.longleaf.benches.of("default", collection).retriever.search(asked)
     if run.json:
         run.emit(retrieval)
         return

@@ -68,7 +68,8 @@ def ingest(
     results: list[IngestResult] = []
     stopped: LongleafError | None = None
     with _progress(run, len(sources)) as show:
-        ingestion = longleaf.ingestor.ingest(sources, tenant="default", collection=collection, progress=show)
+        ingestor = longleaf.benches.of("default", collection).ingestor
+        ingestion = ingestor.ingest(sources, tenant="default", collection=collection, progress=show)
         try:
             results.extend(ingestion)
         except LongleafError as error:  # what was finished before is kept, and told

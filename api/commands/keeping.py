@@ -92,7 +92,12 @@ def repair(run: Run) -> int:
         run.note(f"{error.message} All of the index is made anew.", "yellow")
         parts.discard_index()
     done = reconcile.repair(
-        parts.ledger, parts.indexer, parts.embedder, parts.analyser, run.settings.chunking
+        parts.ledger,
+        parts.indexer,
+        parts.embedder,
+        parts.analyser,
+        run.settings.chunking,
+        parts=lambda record: parts.benches.parts(record.settings.get("own", {})),
     )
     failed = any(collection.failed for collection in done)
     if run.json:

@@ -18,16 +18,28 @@ def register(app: typer.Typer) -> None:
     app.add_typer(family, name="keys")
 
 
-def create(run: Run, name: Annotated[str, typer.Argument(help="Who will use it.")]) -> None:
+def create(
+    run: Run,
+    name: Annotated[str, typer.Argument(help="Who will use it.")],
+    tenant: Annotated[str, typer.Option(help="Whose documents it opens.")] = "default",
+    collection: Annotated[
+        list[str] | None,
+        typer.Option("--collection", "-c", help="Only this collection, or those beginning so: `notes*`."),
+    ] = None,
+    access: Annotated[
+        str, typer.Option(help="read (search and look), write (upload and delete too), operate (metrics).")
+    ] = "write",
+) -> None:
     """Make a key and show it once.
 
-    Example: longleaf keys create "reporting job"
+    Example: longleaf keys create "reporting job" --tenant acme --collection reports --access read
     """
     from api.keys import KeyRing
 
-    secret = KeyRing(run.settings.data).create(name)
+    scope = tuple(collection or ["*"])
+    secret = KeyRing(run.settings.data).create(name, tenant=tenant, collections=scope, access=access)
     if run.json:
-        run.emit({"name": name, "key": secret})
+        run.emit({"name": name, "tenant": tenant, "collections": scope, "access": access, "key": secret})
         return
     run.note("Keep this key: it cannot be shown again. Send it as `Authorization: Bearer <key>`.")
     run.out.print(secret, soft_wrap=True)
@@ -42,7 +54,18 @@ def list_keys(run: Run) -> None:
     from api.keys import KeyRing
 
     keys = KeyRing(run.settings.data).keys()
-    rows = [{"id": k.id, "name": k.name, "created": k.created, "revoked": k.revoked} for k in keys]
+    rows = [
+        {
+            "id": k.id,
+            "name": k.name,
+            "tenant": k.tenant,
+            "collections": " ".join(k.collections),
+            "access": k.access,
+            "created": k.created,
+            "revoked": k.revoked,
+        }
+        for k in keys
+    ]
     if run.json:
         run.emit({"keys": rows})
     elif rows:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import Field
 
+from api.callers import Readable
 from api.events import MEDIA_TYPE, Event, EventStream
 from api.problems import documented
-from api.routes.collections import CollectionName
+from api.questions import Question
 from api.routes.search import SearchRequest
 from api.routes.strict import StrictRoute
 from api.service import Running
-from api.work import Cancelled
 from pipeline import events
 from pipeline.answer import AnswerOptions, Mode
-from pipeline.errors import LimitExceededError
 from pipeline.types import Answer
 
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["answer"], route_class=StrictRoute)
@@ -43,10 +42,13 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 
 
 @router.post(
-    "/answer", summary="Answer a question", response_model=Answer, responses={**_STREAM, **documented(404)}
+    "/answer",
+    summary="Answer a question",
+    response_model=Answer,
+    responses={**_STREAM, **documented(404, 429)},
 )
 async def answer(
-    collection: CollectionName,
+    shelf: Readable,
     body: Annotated[AnswerRequest, Body(examples=[EXAMPLE])],
     request: Request,
     running: Running,
@@ -56,27 +58,12 @@ async def answer(
     With `"stream": true` or `Accept: text/event-stream` the answer comes as events. Closing the
     connection stops the work in either form.
     """
-    limits = running.settings.server
-    query = body.asks(collection)
-    if body.max_tokens is not None and body.max_tokens > limits.max_answer_tokens:
-        raise LimitExceededError(
-            f"max_tokens is {body.max_tokens}; at most {limits.max_answer_tokens} are taken.",
-            remedy="Ask for less, or raise server.max_answer_tokens.",
-        )
-    options = AnswerOptions(mode=body.mode, max_tokens=body.max_tokens)
+    asked = Question(
+        running, shelf, body.asks(shelf), AnswerOptions(mode=body.mode, max_tokens=body.max_tokens)
+    )
     if not (body.stream or MEDIA_TYPE in request.headers.get("accept", "")):
-        return await running.answering.run(
-            request.receive, lambda cancelled: running.longleaf.answerer.answer(query, options, cancelled)
-        )
-
-    def produce(cancelled: Cancelled) -> Iterator[Event]:
-        for event in running.longleaf.answerer.stream(query, options, cancelled):
-            yield from named(event)
-
-    made = running.answering.stream(request.receive, produce, heartbeat_seconds=limits.heartbeat_seconds)
-    # Waiting for the first event lets an error that comes before it be an ordinary problem document.
-    first = await anext(made, None)
-    return EventStream(_chained(first, made))
+        return await asked.answer(request.receive)
+    return EventStream(await asked.stream(request.receive, named))
 
 
 def named(event: events.Event) -> Iterator[Event]:
@@ -93,14 +80,3 @@ def named(event: events.Event) -> Iterator[Event]:
         case events.Done(answer):
             yield "usage", {"tokens": answer.usage, "timings": answer.timings}
             yield "done", answer
-
-
-async def _chained(
-    first: Event | None, rest: AsyncGenerator[Event | None, None]
-) -> AsyncGenerator[Event | None, None]:
-    try:
-        yield first
-        async for event in rest:
-            yield event
-    finally:
-        await rest.aclose()

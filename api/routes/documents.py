@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from api.callers import Readable, Writable
 from api.plain import plain
 from api.problems import ProblemResponse, documented, problem_of, status_of
-from api.routes.collections import CollectionName
 from api.routes.strict import StrictRoute
 from api.service import Running
 from api.uploads import TextDocuments, uploaded
@@ -79,9 +79,9 @@ class DocumentPage:
     status_code=200,
     response_model=UploadReport,
     openapi_extra=_BODY,
-    responses={207: {"model": UploadReport, "description": "Some failed"}, **documented(415)},
+    responses={207: {"model": UploadReport, "description": "Some failed"}, **documented(415, 429)},
 )
-async def upload(collection: CollectionName, request: Request, running: Running) -> Response | UploadReport:
+async def upload(shelf: Writable, request: Request, running: Running) -> Response | UploadReport:
     """Files as a form, or texts as JSON; the collection is made if need be.
 
     200 when every document is stored and searchable, 207 when some failed (each result says which and
@@ -90,19 +90,33 @@ async def upload(collection: CollectionName, request: Request, running: Running)
     """
     limits = running.settings.server
     with running.ingesting.place() as place:
-        async with uploaded(request, limits) as sources:
+        running.quotas.ask_tokens(shelf.tenant)
+        async with uploaded(request, limits) as arrived:
             results: list[IngestResult] = []
 
             def work(cancelled: Cancelled) -> None:
-                ingestor = running.longleaf.ingestor
-                results.extend(
-                    ingestor.ingest(sources, tenant="default", collection=collection, cancelled=cancelled)
-                )
+                ingestor = running.bench(shelf).ingestor
+                with running.quotas.storing(
+                    running.longleaf.ledger,
+                    shelf.tenant,
+                    documents=arrived.documents,
+                    size_bytes=arrived.size_bytes,
+                ):
+                    results.extend(
+                        ingestor.ingest(
+                            arrived.sources,
+                            tenant=shelf.tenant,
+                            collection=shelf.collection,
+                            cancelled=cancelled,
+                        )
+                    )
 
             try:
                 await place.run(request.receive, work)
             except LongleafError as error:  # what was finished before is kept, and told
                 return problem_of(error, limits.retry_after_seconds, **plain(UploadReport(results)))
+            finally:
+                running.quotas.spend_tokens(shelf.tenant, sum(result.tokens for result in results))
     report = UploadReport(results)
     failed = [result for result in results if result.status == "failed"]
     if not failed:
@@ -116,7 +130,7 @@ async def upload(collection: CollectionName, request: Request, running: Running)
 
 @router.get("", summary="List documents", responses=documented(404))
 async def list_documents(
-    collection: CollectionName,
+    shelf: Readable,
     request: Request,
     running: Running,
     after: Annotated[str | None, Query(description="`next` of the page before.")] = None,
@@ -126,8 +140,7 @@ async def list_documents(
 
     def work(_: Cancelled) -> DocumentPage:
         ledger = running.longleaf.ledger
-        ledger.collection("default", collection)
-        found = ledger.documents("default", collection, after=after, limit=limit + 1)
+        found = ledger.documents(shelf.tenant, shelf.collection, after=after, limit=limit + 1)
         page = found[:limit]
         return DocumentPage(page, page[-1].id if len(found) > limit else None)
 
@@ -136,19 +149,23 @@ async def list_documents(
 
 @router.get("/{document_id:path}", summary="Look at a document", responses=documented(404))
 async def get_document(
-    collection: CollectionName, document_id: DocumentId, request: Request, running: Running
+    shelf: Readable, document_id: DocumentId, request: Request, running: Running
 ) -> DocumentRecord:
     """What the ledger knows of its live version."""
-    return await running.searching.run(
-        request.receive, lambda _: running.longleaf.ledger.document("default", collection, document_id)
-    )
+
+    def work(_: Cancelled) -> DocumentRecord:
+        return running.longleaf.ledger.document(shelf.tenant, shelf.collection, document_id)
+
+    return await running.searching.run(request.receive, work)
 
 
 @router.delete("/{document_id:path}", status_code=204, summary="Delete a document", responses=documented(404))
 async def delete_document(
-    collection: CollectionName, document_id: DocumentId, request: Request, running: Running
+    shelf: Writable, document_id: DocumentId, request: Request, running: Running
 ) -> None:
     """Its text, its original file and everything in the index."""
-    await running.ingesting.run(
-        request.receive, lambda _: running.longleaf.ingestor.delete("default", collection, document_id)
-    )
+
+    def work(_: Cancelled) -> None:
+        running.longleaf.ingestor.delete(shelf.tenant, shelf.collection, document_id)
+
+    await running.ingesting.run(request.receive, work)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from api.callers import IN_SCOPE
 from api.service import Running
 
 router = APIRouter(tags=["health"])
+
+_PLAIN_STATES = ("ok", "loading")
 
 
 class Liveness(BaseModel):
@@ -17,7 +20,8 @@ class Liveness(BaseModel):
 
 
 class Readiness(BaseModel):
-    """``parts`` gives the state of each dependency: "ok", "loading" or what is wrong with it."""
+    """``parts`` gives the state of each dependency: "ok", "loading", or what is wrong with it; those who
+    send no key are told "failed" and no more."""
 
     status: str
     parts: dict[str, str]
@@ -34,6 +38,8 @@ async def readyz(request: Request, running: Running, response: Response) -> Read
     """503 until every part that a search needs can be used; answers can do without a language model."""
     parts = await running.searching.run(request.receive, lambda _: running.check())
     ready = all(state == "ok" for part, state in parts.items() if part != "language_model")
+    if request.scope[IN_SCOPE] is None:  # the words of an error can name paths and models
+        parts = {part: state if state in _PLAIN_STATES else "failed" for part, state in parts.items()}
     if not ready:
         response.status_code = 503
     return Readiness(status="ok" if ready else "unavailable", parts=parts)

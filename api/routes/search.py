@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.callers import Readable, Shelf
 from api.problems import documented
-from api.routes.collections import CollectionName
 from api.routes.strict import StrictRoute
 from api.service import Running
 from pipeline.types import Query, Retrieval
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/collections/{collection}", tags=["search"], route
 class SearchRequest(BaseModel):
     """A query and what bounds its hits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     query: str = Field(description="The question, in words.")
     top_k: int = Field(default=10, ge=1, description="Most hits.")
@@ -27,11 +27,12 @@ class SearchRequest(BaseModel):
     document_id: str | None = Field(default=None, description="Search inside this document only.")
     budget_tokens: int | None = Field(default=None, ge=1, description="Most tokens of all hits together.")
 
-    def asks(self, collection: str) -> Query:
+    def asks(self, shelf: Shelf) -> Query:
         """The query, for one collection; the retriever checks it."""
         return Query(
             text=self.query,
-            collection=collection,
+            collection=shelf.collection,
+            tenant=shelf.tenant,
             top_k=self.top_k,
             filter=self.filter,
             document_id=self.document_id,
@@ -42,13 +43,18 @@ class SearchRequest(BaseModel):
 EXAMPLE = {"query": "When may either party end the agreement?", "top_k": 3, "budget_tokens": 1000}
 
 
-@router.post("/search", summary="Search a collection", responses=documented(404))
+@router.post("/search", summary="Search a collection", responses=documented(404, 429))
 async def search(
-    collection: CollectionName,
+    shelf: Readable,
     body: Annotated[SearchRequest, Body(examples=[EXAMPLE])],
     request: Request,
     running: Running,
 ) -> Retrieval:
     """Hits best first. Offsets are half-open, in Unicode code points of the document's text."""
-    query = body.asks(collection)
-    return await running.searching.run(request.receive, lambda _: running.longleaf.retriever.search(query))
+    query = body.asks(shelf)
+    running.quotas.ask_tokens(shelf.tenant)
+    found = await running.searching.run(
+        request.receive, lambda _: running.bench(shelf).retriever.search(query)
+    )
+    running.quotas.spend_tokens(shelf.tenant, sum(hit.tokens for hit in found.hits))
+    return found

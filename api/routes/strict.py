@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from api import strict_json
 from pipeline.errors import InvalidRequestError
@@ -27,8 +28,12 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The usual handler over a :class:`StrictRequest`."""
         handle = super().get_route_handler()
+        takes_json = self.body_field is not None
 
         async def strict(request: Request) -> Response:
+            given = request.headers.get("content-type")
+            if takes_json and given is not None and not _is_json(given):
+                raise HTTPException(415, "This route takes application/json.")
             try:
                 return await handle(StrictRequest(request.scope, request.receive))
             except Exception as error:
@@ -37,3 +42,10 @@ class StrictRoute(APIRoute):
                 raise
 
         return strict
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from api.keys import KeyRing
-from pipeline.errors import NotFoundError, StorageError
+from pipeline.errors import InvalidRequestError, NotFoundError, StorageError
 
 
 def test_a_key_opens_until_it_is_revoked(tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_the_secret_is_nowhere_on_disk(tmp_path: Path) -> None:
     key = KeyRing(tmp_path).create("a")
     secret = key.split(".")[1].encode()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 2
+    assert {path.name for path in files} == {"keys.json", "keys.pepper", "keys.lock"}
     for path in files:
         assert secret not in path.read_bytes()
         assert path.stat().st_mode & 0o077 == 0
@@ -67,3 +69,39 @@ def test_unknown_ids_and_damage_are_told(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text("[{]")
     with pytest.raises(StorageError, match="damaged"):
         KeyRing(tmp_path).keys()
+
+
+def test_processes_that_create_keys_at_once_lose_none(tmp_path: Path) -> None:
+    """Each reads, adds and writes the whole file; without a lock between them the last one wins."""
+    rings = [KeyRing(tmp_path) for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda i: rings[i % 4].create(f"key {i}"), range(24)))
+    kept = KeyRing(tmp_path).keys()
+    assert len(kept) == 24
+    assert all(KeyRing(tmp_path).accepts(key) for key in made)
+
+
+def test_a_key_says_whose_it_is_and_what_it_opens(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    secret = ring.create("a", tenant="acme", collections=("books", "notes-*"), access="read")
+    key = KeyRing(tmp_path).accepts(secret)
+    assert (key.tenant, key.collections, key.access) == ("acme", ("books", "notes-*"), "read")
+
+
+def test_keys_of_the_first_version_open_the_default_tenant(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    secret = ring.create("old")
+    [row] = json.loads((tmp_path / "keys.json").read_text())
+    old = {name: row[name] for name in ("id", "name", "digest", "created", "revoked")}
+    (tmp_path / "keys.json").write_text(json.dumps([old]))
+    key = KeyRing(tmp_path).accepts(secret)
+    assert (key.tenant, key.collections, key.access) == ("default", ("*",), "write")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"tenant": "a/b"}, {"collections": ("a*b",)}, {"collections": ()}, {"access": "root"}], ids=str
+)
+def test_a_key_for_nothing_is_not_made(tmp_path: Path, wrong: dict) -> None:
+    with pytest.raises(InvalidRequestError):
+        KeyRing(tmp_path).create("a", **wrong)
+    assert not KeyRing(tmp_path).required

@@ -69,7 +69,7 @@ def test_every_refusal_is_a_problem_document(shelf: TestClient, method: str, pat
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
     assert problem["status"] == status
-    assert {"type", "title", "detail", "code"} <= set(problem)
+    assert {"type", "title", "detail", "code", "remedy"} <= set(problem)
     if status == 405:
         assert response.headers["allow"]
 
@@ -95,6 +95,7 @@ def test_a_defect_is_told_as_an_incident_and_no_more(
 
 def test_health_needs_nothing(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
+    # In single-user mode whoever is at the machine is told everything.
     assert client.get("/readyz").json() == {"status": "ok", "parts": {"ledger": "ok", "indexer": "ok"}}
     running = client.app.state.service  # type: ignore[attr-defined]
     running.models["language_model"] = "it is missing"
@@ -140,3 +141,36 @@ def test_problem_documents_survive_any_text() -> None:
     body = json.loads(ProblemResponse(422, "x", "\ud800 \u2028 é" + "y" * 10_000).body)
     assert body["detail"].startswith("\ud800")
     assert len(body["detail"]) == 600
+
+
+@pytest.mark.parametrize("route", ["search", "answer"])
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "image/json"])
+def test_what_is_not_json_is_said_so(shelf: TestClient, route: str, media_type: str) -> None:
+    response = shelf.post(
+        f"/v1/collections/books/{route}", content=b'{"query": "lease"}', headers={"content-type": media_type}
+    )
+    assert response.status_code == 415
+    assert "application/json" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"query": "lease", "top_k": "3"}, {"query": "lease", "top_k": True}, {"query": "lease", "top_k": 3.5}],
+)
+def test_types_are_not_guessed(shelf: TestClient, body: dict) -> None:
+    response = shelf.post("/v1/collections/books/search", json=body)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "#/top_k"
+
+
+def test_strangers_are_told_that_a_part_failed_and_not_why(client: TestClient, settings: Settings) -> None:
+    from api.keys import KeyRing
+
+    key = KeyRing(settings.data).create("operator", access="operate")
+    running = client.app.state.service  # type: ignore[attr-defined]
+    running.models["embedder"] = "The model in /srv/secret-place cannot be loaded."
+    stranger = client.get("/readyz")
+    assert (stranger.status_code, stranger.json()["parts"]["embedder"]) == (503, "failed")
+    assert "secret-place" not in stranger.text
+    known = client.get("/readyz", headers={"authorization": f"Bearer {key}"})
+    assert "secret-place" in known.json()["parts"]["embedder"]

@@ -1,0 +1,1 @@
+"""Routes that speak the dialects of others, so that their clients work unchanged."""

@@ -1,0 +1,181 @@
+"""What is inside a document: its text, its chunks, its original file.
+
+Nothing here may run in a browser: texts are plain text, originals are attachments of a type that no
+browser renders, and every answer has the strict headers of the gate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import FileResponse
+
+from api.build import Longleaf
+from api.callers import Readable, Shelf
+from api.problems import documented
+from api.routes.strict import StrictRoute
+from api.service import Running
+from api.work import Cancelled
+from pipeline import layers
+from pipeline.errors import InvalidRequestError, NotFoundError
+from pipeline.filters import And, AnyOf, Equals
+from pipeline.records import VersionKey
+
+router = APIRouter(
+    prefix="/v1/collections/{collection}/documents", tags=["documents"], route_class=StrictRoute
+)
+
+DocumentId = Annotated[str, Path(description="Id of the document.", examples=["lease"])]
+OCTETS = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRecord:
+    """A chunk of a document's live version. ``parent`` is the ordinal of a unit's passage."""
+
+    id: str
+    ordinal: int
+    parent: int
+    start: int
+    end: int
+    tokens: int
+    text: str
+    section: str
+    page_start: int | None
+    page_end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPage:
+    """Chunks in the order of the text. ``next`` is the cursor of the next page, null on the last."""
+
+    document_id: str
+    version: int
+    chunks: list[ChunkRecord]
+    next: int | None
+
+
+@router.get(
+    "/{document_id:path}/text",
+    summary="Read a document",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The text"},
+        **documented(404),
+    },
+)
+async def text(
+    shelf: Readable,
+    document_id: DocumentId,
+    request: Request,
+    running: Running,
+    start: Annotated[int, Query(ge=0, description="First character.")] = 0,
+    end: Annotated[int | None, Query(ge=0, description="Character after the last one.")] = None,
+) -> Response:
+    """The text that every offset counts in, whole or `[start, end)` in Unicode code points."""
+
+    def work(_: Cancelled) -> Response:
+        document = running.longleaf.ledger.load(shelf.tenant, shelf.collection, document_id)
+        if end is not None and end < start:
+            raise InvalidRequestError(f"end is {end}, before start {start}.", remedy="Ask for [start, end).")
+        return Response(
+            document.text[start:end].encode("utf-8", "replace"),
+            media_type="text/plain; charset=utf-8",
+            headers={
+                "X-Document-Version": str(document.version),
+                "X-Document-Chars": str(len(document.text)),
+            },
+        )
+
+    return await running.searching.run(request.receive, work)
+
+
+@router.get("/{document_id:path}/chunks", summary="List a document's chunks", responses=documented(404))
+async def chunks(
+    shelf: Readable,
+    document_id: DocumentId,
+    request: Request,
+    running: Running,
+    kind: Annotated[Literal["passages", "units"], Query(description="What is read, or what is found.")] = (
+        "passages"
+    ),
+    after: Annotated[int | None, Query(ge=0, lt=2**31, description="`next` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Most chunks of a page.")] = 100,
+) -> ChunkPage:
+    """As the index holds them."""
+
+    def work(_: Cancelled) -> ChunkPage:
+        first = 0 if after is None else after + 1
+        return _chunk_page(running.longleaf, shelf, document_id, kind, range(first, first + limit))
+
+    return await running.searching.run(request.receive, work)
+
+
+def _chunk_page(
+    longleaf: Longleaf, shelf: Shelf, document_id: str, kind: layers.Layer, wanted: range
+) -> ChunkPage:
+    live = longleaf.ledger.document(shelf.tenant, shelf.collection, document_id)
+    body = longleaf.ledger.load(shelf.tenant, shelf.collection, live.id, live.version).text
+    count = live.passages if kind == "passages" else live.units
+    first, stop = wanted.start, min(wanted.stop, count)
+    where = And(
+        (
+            Equals("_document_id", live.id),
+            Equals("_version", live.version),
+            AnyOf("_ordinal", tuple(range(first, stop))),
+        )
+    )
+    index = layers.index_name(shelf.tenant, shelf.collection, kind)
+    found = dict(longleaf.indexer.points(index, where)) if first < stop else {}
+    key = VersionKey(shelf.tenant, shelf.collection, live.id, live.version)
+    records = [
+        ChunkRecord(
+            id=point,
+            ordinal=payload["_ordinal"],
+            parent=payload["_parent"],
+            start=payload["_start"],
+            end=payload["_end"],
+            tokens=payload["_tokens"],
+            text=body[payload["_start"] : payload["_end"]],
+            section=payload["_section"],
+            page_start=payload.get("_page_start"),
+            page_end=payload.get("_page_end"),
+        )
+        for ordinal in range(first, stop)
+        if (payload := found.get(point := layers.point_id(key, kind, ordinal)))
+    ]
+    return ChunkPage(live.id, live.version, records, stop - 1 if first < stop < count else None)
+
+
+@router.get(
+    "/{document_id:path}/original",
+    summary="Download a document's original file",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The file",
+        },
+        **documented(404),
+    },
+)
+async def original(shelf: Readable, document_id: DocumentId, request: Request, running: Running) -> Response:
+    """The bytes as they came, as an attachment; for a document that was given as text, that text."""
+
+    def work(_: Cancelled) -> Response:
+        ledger = running.longleaf.ledger
+        record = ledger.document(shelf.tenant, shelf.collection, document_id)
+        name = (record.source_name or record.id).replace("\\", "/").rpartition("/")[2] or "document"
+        headers = {"X-Media-Type": record.media_type}
+        try:
+            path = ledger.original(shelf.tenant, shelf.collection, record.id)
+        except NotFoundError:
+            text = ledger.load(shelf.tenant, shelf.collection, record.id, record.version).text
+            attached = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(name, safe='')}"}
+            return Response(text.encode("utf-8", "replace"), 200, {**headers, **attached}, OCTETS)
+        return FileResponse(path, filename=name, media_type=OCTETS, headers=headers)
+
+    return await running.searching.run(request.receive, work)

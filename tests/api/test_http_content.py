@@ -1,0 +1,147 @@
+"""Texts, chunks and originals of documents, and collections with settings of their own."""
+
+from __future__ import annotations
+
+import pytest
+from small_library import LEASE, WHALE
+from starlette.testclient import TestClient
+
+BOOKS = "/v1/collections/books/documents"
+LONG = "\n\n".join(
+    f"Section {i}. The miller of place {i} keeps the sluice in repair. 🐋 é" for i in range(300)
+)
+
+
+def test_a_text_is_read_whole_and_in_part(shelf: TestClient) -> None:
+    whole = shelf.get(f"{BOOKS}/lease/text")
+    assert whole.text == LEASE
+    assert whole.headers["content-type"] == "text/plain; charset=utf-8"
+    assert whole.headers["x-document-version"] == "1"
+    part = shelf.get(f"{BOOKS}/lease/text", params={"start": 4, "end": 10})
+    assert part.text == LEASE[4:10]
+    assert shelf.get(f"{BOOKS}/lease/text", params={"start": 9, "end": 3}).status_code == 422
+    assert shelf.get(f"{BOOKS}/nothing/text").status_code == 404
+
+
+@pytest.mark.parametrize("kind", ["passages", "units"])
+def test_chunks_come_in_pages_and_say_the_text(library: TestClient, kind: str) -> None:
+    library.post(BOOKS, json={"documents": [{"id": "a/b", "text": LONG}]}).raise_for_status()
+    record = library.get(f"{BOOKS}/a/b").json()
+    seen, cursor = [], None
+    while True:
+        wanted = {"kind": kind, "limit": 7, **({} if cursor is None else {"after": cursor})}
+        page = library.get(f"{BOOKS}/a/b/chunks", params=wanted).json()
+        seen += page["chunks"]
+        if (cursor := page["next"]) is None:
+            break
+    assert len(seen) == record[kind] > 7
+    assert [chunk["ordinal"] for chunk in seen] == list(range(len(seen)))
+    text = library.get(f"{BOOKS}/a/b/text").text
+    assert all(text[chunk["start"] : chunk["end"]] == chunk["text"] for chunk in seen)
+    assert library.get(f"{BOOKS}/a/b/chunks", params={"kind": kind, "after": 10**6}).json()["chunks"] == []
+
+
+def test_an_original_comes_back_byte_for_byte_as_an_attachment(client: TestClient) -> None:
+    page = b"<html><body><script>alert(1)</script><p>The tenant pays forty pounds.</p></body></html>"
+    client.post(BOOKS, files=[("files", ("deeds/ev\u00efl.html", page, "text/html"))]).raise_for_status()
+    response = client.get(f"{BOOKS}/deeds/ev\u00efl.html/original")
+    assert response.content == page
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"].startswith("attachment")
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["x-media-type"] == "text/html"
+
+
+def test_a_document_given_as_text_has_its_text_as_original(shelf: TestClient) -> None:
+    response = shelf.get(f"{BOOKS}/whale/original")
+    assert response.content == WHALE.encode()
+    assert response.headers["content-disposition"].startswith("attachment")
+
+
+def test_a_collection_is_made_looked_at_and_dropped(client: TestClient) -> None:
+    made = client.post("/v1/collections", json={"name": "empty"})
+    assert made.status_code == 201
+    assert made.json() == client.get("/v1/collections/empty").json()
+    assert (made.json()["documents"], made.json()["points"]) == (
+        0, {"documents": 0, "passages": 0, "units": 0}
+    )  # fmt: skip
+    assert client.post("/v1/collections", json={"name": "empty"}).status_code == 409
+    found = client.post("/v1/collections/empty/search", json={"query": "anything"}).json()
+    assert found["hits"] == []
+    assert client.delete("/v1/collections/empty").status_code == 204
+    assert client.get("/v1/collections/empty").status_code == 404
+
+
+def test_a_collection_keeps_its_own_settings(client: TestClient) -> None:
+    """Shorter passages and another language than configured, for writing and for reading."""
+    own = {
+        "name": "mine",
+        "chunking": {"passage_tokens": 24, "unit_tokens": 12, "unit_min_tokens": 4},
+        "analyser": {"language": "german", "bigram_weight": 0.0},
+    }
+    client.post("/v1/collections", json=own).raise_for_status()
+    german = "Die Häuser am Fluss wurden verkauft. Der Müller zahlt vierzig Pfund im Jahr. " * 8
+    upload = client.post("/v1/collections/mine/documents", json={"documents": [{"id": "d", "text": german}]})
+    assert upload.status_code == 200, upload.text
+    look = client.get("/v1/collections/mine").json()
+    assert look["chunking"]["passage_tokens"] == 24
+    assert look["analyser"]["language"] == "german"
+    chunks = client.get("/v1/collections/mine/documents/d/chunks").json()["chunks"]
+    assert len(chunks) > 3
+    assert max(chunk["tokens"] for chunk in chunks) <= 24
+    hit = client.post("/v1/collections/mine/search", json={"query": "Haus"}).json()["hits"][0]
+    assert hit["scores"]["lexical"] > 0, "the German stem of Häuser and Haus is the same"
+    answer = client.post(
+        "/v1/collections/mine/answer", json={"query": "Wie viel zahlt der Müller?", "mode": "extractive"}
+    )
+    assert answer.status_code == 200
+    usual = client.post("/v1/collections/usual/documents", json={"documents": [{"id": "d", "text": german}]})
+    assert usual.status_code == 200, "collections without settings go on as configured"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"name": "a/b"}, 422),
+        ({"name": ""}, 422),
+        ({"name": "x", "embedder": "sentence_transformer"}, 422),
+        ({"name": "x", "chunking": {"passage_tokens": 1}}, 422),
+        ({"name": "x", "chunking": {"pages": 1}}, 422),
+        ({"name": "x", "analyser": {"language": "klingon"}}, 422),
+        ({"name": "x", "analyser": {"k1": "high"}}, 422),
+        ({"name": "x", "analyser": {"stems": 1}}, 422),
+        ({"name": "x", "colour": "red"}, 422),
+    ],
+    ids=str,
+)
+def test_a_collection_of_nonsense_is_not_made(client: TestClient, wrong: dict, status: int) -> None:
+    response = client.post("/v1/collections", json=wrong)
+    assert response.status_code == status, response.text
+    assert response.json()["remedy"]
+    assert client.get("/v1/collections").json() == {"collections": []}
+
+
+def test_repair_rebuilds_each_collection_with_its_own_settings(client: TestClient) -> None:
+    from pipeline import reconcile
+
+    own = {"name": "mine", "chunking": {"passage_tokens": 24, "unit_tokens": 12, "unit_min_tokens": 4}}
+    client.post("/v1/collections", json=own).raise_for_status()
+    for name in ("mine", "usual"):
+        document = {"id": "d", "text": LONG}
+        client.post(f"/v1/collections/{name}/documents", json={"documents": [document]}).raise_for_status()
+    longleaf = client.app.state.service.longleaf  # type: ignore[attr-defined]
+    before = client.get("/v1/collections/mine").json()["points"]
+    longleaf.indexer.drop("default/mine/passages")
+    done = reconcile.repair(
+        longleaf.ledger,
+        longleaf.indexer,
+        longleaf.embedder,
+        longleaf.analyser,
+        longleaf.settings.chunking,
+        parts=lambda record: longleaf.benches.parts(record.settings.get("own", {})),
+    )
+    assert [(r.collection, r.rebuilt_documents, r.failed) for r in done] == [
+        ("mine", 1, {}),
+        ("usual", 0, {}),
+    ]
+    assert client.get("/v1/collections/mine").json()["points"] == before
