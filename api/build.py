@@ -86,9 +86,7 @@ class Longleaf:
         """The record of truth."""
         from pipeline.ledger import Ledger
 
-        chosen = self.settings.ledger
-        url = chosen.url.get_secret_value() if chosen.url else None
-        ledger = Ledger(self.settings.data, url=url, migrate=chosen.migrate)
+        ledger = Ledger(self.settings.data)
         self._closing.callback(ledger.close)
         return ledger
 

@@ -8,8 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
 from pipeline.errors import LongleafError
 
 
@@ -23,7 +21,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401, PLR0911 - any value in; a return 
         return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Path | SecretStr):  # a secret says that it is one, and no more
+    if isinstance(value, Path):
         return str(value)
     if isinstance(value, LongleafError):
         return {"code": value.code, "message": value.message, "remedy": value.remedy}

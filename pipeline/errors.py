@@ -28,7 +28,8 @@
     ├── ModelError                a model cannot be loaded or run
     │   ├── ModelNotFoundError        weights are missing, with how to get them
     │   │   └── ModelNotConvertedError    they are there, and converted at first use
-    │   └── PromptTooLongError        the prompt exceeds the context window
+    │   ├── PromptTooLongError        the prompt exceeds the context window
+    │   └── ModelMemoryError          memory ran out while it was loaded or run
     ├── StorageError              the data directory cannot be used
     │   ├── DiskFullError             no space left
     │   └── DataVersionError          data written by a newer Longleaf
@@ -239,6 +240,13 @@ class PromptTooLongError(ModelError):
 
     code = "prompt_too_long"
     status = 413
+
+
+class ModelMemoryError(ModelError):
+    """The memory of the machine or of its GPU does not hold what was asked."""
+
+    code = "model_memory"
+    status = 503
 
 
 class StorageError(LongleafError):

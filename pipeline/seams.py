@@ -6,7 +6,7 @@ Cross-cutting behaviour (caching, limits, timing) wraps a seam; it is never a fl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from pipeline.filters import Filter
@@ -164,11 +164,34 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of generated text. The last one has ``finish`` set to stop, length or cancelled."""
+    """A piece of generated text. The last one has ``finish`` set to stop, length or cancelled.
+
+    ``marks`` has a letter for each of its tokens: ``p`` plain decoding, ``d`` drafted, ``c`` corrected or
+    added where something was drafted; empty for models that do not tell. ``usage`` comes with the last one:
+    how the answer was decoded (see :mod:`pipeline.lm.request`), and ``degraded`` what could not be done as
+    asked.
+    """
 
     text: str
     tokens: int
     finish: str | None = None
+    marks: str = ""
+    usage: Mapping[str, int | float | str] = field(default_factory=dict)
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a language model can do beyond writing. What it cannot is said in ``degraded`` when asked for."""
+
+    attention: bool = False
+    """Whether its attention can be observed and changed (attention sorting, found in the middle)."""
+    kv_cache: bool = False
+    """Whether its KV states can be kept, copied and put together (prefix reuse, cached passages)."""
+    logprobs: bool = False
+    """Whether it scores a given continuation."""
+    speculation: bool = False
+    """Whether answers can be drafted and verified."""
 
 
 @runtime_checkable

@@ -62,10 +62,10 @@ class Workplace:
 
 @contextmanager
 def workplace(
-    root: Path, *, wrap: Any = None, embedder: Any = None, indexer: Any = "exact", url: str | None = None
+    root: Path, *, wrap: Any = None, embedder: Any = None, indexer: Any = "exact"
 ) -> Iterator[Workplace]:
     """Open the folder; ``wrap(ledger, indexer)`` may put something around both."""
-    ledger: Any = Ledger(root, url=url)
+    ledger: Any = Ledger(root)
     indexer = load("indexers", indexer, path=root / "index")
     if wrap is not None:
         ledger, indexer = wrap(ledger, indexer)

@@ -11,6 +11,7 @@ Imports transformers, which takes seconds: import this module where a model is a
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from pipeline.errors import ModelError
+from pipeline.lm.packing import Segments, attend_packed
 
 NAME = "longleaf"
 """The name under which transformers knows the functions below."""
@@ -193,15 +195,19 @@ def weight_blocks(call: Attending, rows: torch.Tensor) -> Iterator[tuple[torch.T
 def _attention(
     module: torch.nn.Module,
     query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    key: torch.Tensor | Segments,
+    value: torch.Tensor | Segments,
     attention_mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
     softcap: float | None = None,
+    sliding_window: int | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer: (B, L, Hq, D) and no weights."""
+    if isinstance(key, Segments):
+        each = functools.partial(_attention, module, scaling=scaling, softcap=softcap)
+        return attend_packed(query, key, value, sliding_window, each), None
     call = Attending(
         layer=int(module.layer_idx),
         query=query,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from pipeline.errors import InvalidRequestError, ModelError
@@ -70,6 +71,12 @@ class ChatFormat:
         """Text of token ids, without special tokens, exactly as the tokens spell it."""
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+    @cached_property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Every token and its id."""
+        tokens: Mapping[str, int] = self._tokenizer.get_vocab()
+        return tokens
 
     def end_tokens(self, configured: Sequence[int]) -> frozenset[int]:
         """Ids that end an answer: the configured ones, the tokenizer's own and known ends of turns."""

@@ -9,20 +9,52 @@ from typing import Any
 
 import torch
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 def new_cache(config: Any, capacity_tokens: int) -> Cache:  # noqa: ANN401 - a transformers config
     """An empty cache for a model of this configuration.
 
-    Layers that keep all tokens reserve ``capacity_tokens``; those of other kinds (sliding windows,
-    recurrent states) are those of transformers.
+    Layers of attention reserve ``capacity_tokens``, also those with a sliding window: what has left the
+    window is masked, not forgotten, so that every layer can be rolled back exactly. Layers of other kinds
+    (recurrent states) are those of transformers.
     """
     cache = DynamicCache(config=config)
     cache.layers = [
-        ReservedLayer(capacity_tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers
+        ReservedLayer(capacity_tokens) if type(layer) in _ATTENTION else layer for layer in cache.layers
     ]
     return cache
+
+
+def can_roll_back(cache: Cache) -> bool:
+    """Whether every layer can forget its last tokens as if they had never been read."""
+    return all(isinstance(layer, ReservedLayer) for layer in cache.layers)
+
+
+def roll_back(cache: Cache, length_tokens: int) -> None:
+    """Forget all but the first ``length_tokens``. What was read before is untouched, to the bit."""
+    for layer in cache.layers:
+        layer.roll_back(length_tokens)
+
+
+def copied(cache: Cache, length_tokens: int, capacity_tokens: int) -> Cache:
+    """A cache of its own with the first ``length_tokens`` states and room for ``capacity_tokens``."""
+    copy = DynamicCache()
+    with torch.inference_mode():
+        copy.layers = [layer.copied(length_tokens, capacity_tokens) for layer in cache.layers]
+    return copy
+
+
+def held_bytes(cache: Cache) -> int:
+    """Bytes of memory that the reserved states take, filled or not."""
+    return sum(layer.held_bytes for layer in cache.layers if isinstance(layer, ReservedLayer))
+
+
+def fill(cache: Cache, length_tokens: int) -> None:
+    """Put ``length_tokens`` empty states into a cache that knows their shape from having been written to."""
+    with torch.inference_mode():
+        for layer in cache.layers:
+            layer.fill(length_tokens)
 
 
 class ReservedLayer(DynamicLayer):  # type: ignore[misc]
@@ -39,6 +71,11 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self._capacity_tokens = capacity_tokens
         self._buffers: tuple[torch.Tensor, ...] = ()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of both buffers."""
+        return sum(buffer.numel() * buffer.element_size() for buffer in self._buffers)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
@@ -60,9 +97,32 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = keys[..., :total, :], values[..., :total, :]
         return self.keys, self.values
 
+    def roll_back(self, length_tokens: int) -> None:
+        """Keep the first ``length_tokens``; their places are not written to."""
+        if self.is_initialized:
+            self.keys = self.keys[..., :length_tokens, :]
+            self.values = self.values[..., :length_tokens, :]
+
+    def copied(self, length_tokens: int, capacity_tokens: int) -> ReservedLayer:
+        """A layer of its own that begins with the same ``length_tokens``."""
+        copy = ReservedLayer(capacity_tokens)
+        if self.is_initialized and length_tokens:
+            copy.update(self.keys[..., :length_tokens, :], self.values[..., :length_tokens, :])
+        return copy
+
+    def fill(self, length_tokens: int) -> None:
+        """Become ``length_tokens`` of zeros, for measuring."""
+        shape = (*self.keys.shape[:-2], length_tokens, self.keys.shape[-1])
+        keys, values = self.keys.new_zeros(shape), self.values.new_zeros((*shape[:-1], self.values.shape[-1]))
+        self.roll_back(0)
+        self.update(keys, values)
+
     def _reserve(self, new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
         """A buffer shaped like ``new`` with room for the capacity, and ``old`` at its beginning."""
         buffer = new.new_empty((*new.shape[:-2], self._capacity_tokens, new.shape[-1]))
         if old.numel():
             buffer[..., : old.shape[-2], :] = old
         return buffer
+
+
+_ATTENTION = (DynamicLayer, DynamicSlidingWindowLayer)

@@ -1,22 +1,26 @@
 """One language model in this process: load, prefill, step, stream.
 
 The decoding loop is Longleaf's own, because ``generate`` of transformers can neither be cancelled
-between chunks of a prompt nor interleaved with another caller. Importing this module is cheap; torch and
-transformers are imported when a model is loaded.
+between chunks of a prompt nor share a forward pass with another caller. Importing this module is cheap;
+torch and transformers are imported when a model is loaded.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import models
-from pipeline.errors import ConfigurationError, InvalidRequestError, ModelError, PromptTooLongError
-from pipeline.lm.text_stream import Detokenizer, StopStrings
-from pipeline.lm.turns import Turns
-from pipeline.seams import Message, Sampling, TextDelta
+from pipeline.errors import InvalidRequestError, PromptTooLongError
+from pipeline.lm import loading, reading
+from pipeline.lm.drafting import Drafting
+from pipeline.lm.engine import Engine
+from pipeline.lm.reading import PromptReader
+from pipeline.lm.request import MOST_DRAFT_TOKENS, PLAIN, Generation, Speculation
+from pipeline.lm.writing import Writer
+from pipeline.seams import Capabilities, Message, Sampling, TextDelta
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +29,8 @@ if TYPE_CHECKING:
     from pipeline.lm.attention import Plan
     from pipeline.lm.chat import ChatFormat
 
-PREFILL_TOKENS = 256
-"""Prompt tokens of one step: cancellation is noticed, and another caller's turn comes, this often."""
+PREFIX_BYTES = 512 * 2**20
+"""States of earlier prompts that are kept unless the settings say otherwise."""
 
 
 def load(
@@ -40,13 +44,16 @@ def load(
     positions: str = "native",
     allow_download: bool = False,
     progress: Callable[[str], None] | None = None,
+    prefix_bytes: int = PREFIX_BYTES,
+    speculation: Speculation = PLAIN,
+    drafter: LocalModel | None = None,
 ) -> LocalModel:
     """Load the model a spec names (see :mod:`pipeline.models`), converting a GGUF file first if need be.
 
     ``auto`` means CUDA if there is a device, else the CPU; float32 on a CPU, bfloat16 on a GPU.
     ``threads`` is for the whole process. ``window_tokens`` may only shorten the model's own window, or
-    what ``positions``, a spec of :mod:`pipeline.positions` such as ``yarn:4``, makes of it.
-    Raises ModelNotFoundError, ModelError and ConfigurationError.
+    what ``positions``, a spec of :mod:`pipeline.positions` such as ``yarn:4``, makes of it. The rest is for
+    :class:`LocalModel`. Raises ModelNotFoundError, ModelError and ConfigurationError.
     """
     located = models.prepare(spec, cache, allow_download=allow_download, progress=progress)
     import torch
@@ -56,16 +63,24 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     chat = load_format(located.path)
-    network = _load_network(located.path, *_placement(device, dtype))
+    network = loading.load_network(located.path, device, dtype)
     if positions != "native":
         from pipeline.positions.network import extend_decoder
 
         extend_decoder(network, positions, window_tokens)
-    return LocalModel(located, network, chat, _window(network.config, window_tokens, located.name))
+    return LocalModel(
+        located,
+        network,
+        chat,
+        loading.window(network.config, window_tokens, located.name),
+        prefix_bytes=prefix_bytes,
+        speculation=speculation,
+        drafter=drafter,
+    )
 
 
 class LocalModel:
-    """A chat model in this process. Safe for several threads: they take turns, step by step."""
+    """A chat model in this process. Safe for several threads: their steps share forward passes."""
 
     def __init__(
         self,
@@ -73,13 +88,25 @@ class LocalModel:
         network: Any,  # noqa: ANN401 - a causal language model of transformers
         chat: ChatFormat,
         window_tokens: int,
+        *,
+        prefix_bytes: int = PREFIX_BYTES,
+        speculation: Speculation = PLAIN,
+        drafter: LocalModel | None = None,
     ) -> None:
-        """``network`` is a causal language model of transformers in evaluation mode."""
+        """``network`` is a causal language model of transformers in evaluation mode. ``drafter`` writes
+        drafts where they are asked for, else this model itself does. ``speculation`` is how :meth:`stream`
+        decodes. Raises ConfigurationError for a drafter whose tokens are not this model's."""
+        from pipeline.lm import attention
+
         self._located = located
         self._network = network
         self._chat = chat
         self._window_tokens = window_tokens
-        self._turns = Turns()
+        self._speculation = speculation
+        packs = network.config._attn_implementation == attention.NAME
+        self.engine = Engine(network, packs=packs)
+        self.reader = PromptReader(self.engine, prefix_bytes, window_tokens)
+        self._drafting = Drafting(self, drafter or self)
         configured = getattr(network.generation_config, "eos_token_id", None) or ()
         self._ends = chat.end_tokens([configured] if isinstance(configured, int) else configured)
 
@@ -92,6 +119,24 @@ class LocalModel:
     def window_tokens(self) -> int:
         """Most tokens of prompt and answer together."""
         return self._window_tokens
+
+    @property
+    def network(self) -> Any:  # noqa: ANN401 - of transformers
+        """The network itself, in evaluation mode."""
+        return self._network
+
+    @property
+    def chat(self) -> ChatFormat:
+        """How messages become tokens."""
+        return self._chat
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """All that a model in this process can do; attention only of families that are known."""
+        from pipeline.lm import attention
+
+        watched = self._network.config._attn_implementation == attention.NAME
+        return Capabilities(attention=watched, kv_cache=True, logprobs=True, speculation=True)
 
     def describe(self) -> Mapping[str, str | int]:
         """What is running, for ``doctor`` and for stored results."""
@@ -125,16 +170,26 @@ class LocalModel:
         """Generate an answer, token by token; ``TextDelta.tokens`` counts those since the last delta.
 
         ``finish`` is ``stop`` at an end token or stop string, ``length`` when ``max_tokens`` or the
-        window is used up, ``cancelled`` within one step of ``cancelled()`` being true (a token, or
-        ``PREFILL_TOKENS`` of the prompt). Raises, before any work and at the call itself,
-        PromptTooLongError and InvalidRequestError; ModelError while running.
+        window is used up, ``cancelled`` within one step of ``cancelled()`` being true (a token, a round of
+        speculation's draft or check, or ``PREFILL_TOKENS`` of the prompt). Raises, before any work and at
+        the call itself, PromptTooLongError and InvalidRequestError; ModelError while running.
+        """
+        return self.generate(Generation(messages, sampling, self._speculation, cancelled=cancelled))
+
+    def generate(self, request: Generation) -> Iterator[TextDelta]:
+        """As :meth:`stream`, for a whole request: how to draft, and for which tenant.
+
+        The last delta's ``usage`` says how the answer was decoded and what drafting brought. Raises also
+        PromptTooLongError for a drafter that cannot read its prompt where speculation is demanded.
         """
         from pipeline.lm.sampling import check
 
-        check(sampling)
-        prompt = self._chat.prompt_ids(messages)
+        check(request.sampling)
+        request.speculation.check()
+        prompt = self._chat.prompt_ids(request.messages)
         self._check_fits(len(prompt) + 1)
-        return self._generate(prompt, sampling, cancelled)
+        draft_prompt = self._drafting.prompt(request)
+        return self._generate(request, prompt, draft_prompt)
 
     def logprob(self, messages: Sequence[Message], continuation: str) -> list[float]:
         """Natural logarithm of each token's probability, were ``continuation`` the answer.
@@ -143,82 +198,72 @@ class LocalModel:
         """
         import torch
 
+        logits, answer = self.continuation_logits(messages, continuation)
+        targets = torch.tensor(answer, device=logits.device)
+        scores = logits.float().log_softmax(-1).gather(-1, targets[:, None])
+        logprobs: list[float] = scores[:, 0].tolist()
+        return logprobs
+
+    def continuation_logits(
+        self, messages: Sequence[Message], continuation: str
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Logits (n, V) that predict each token of ``continuation``, were it the answer, and its n tokens.
+
+        Raises as :meth:`logprob`.
+        """
+        import torch
+
         prompt, answer = self._chat.prompt_ids(messages), self._chat.encode(continuation)
         if not answer:
             raise InvalidRequestError("The continuation is empty.", remedy="Give the text to be scored.")
         self._check_fits(len(prompt) + len(answer))
-        ids = [*prompt, *answer[:-1]]  # the last one is predicted, not read
-        cache, logprobs = self._new_cache(len(ids)), []
-        for start in range(0, len(ids), PREFILL_TOKENS):
-            chunk = ids[start : start + PREFILL_TOKENS]
-            first = max(start, len(prompt) - 1)  # the position that predicts the answer's first token
-            wanted = start + len(chunk) - first
-            logits = self._step(chunk, cache, keep=max(wanted, 1))
-            if wanted > 0:
-                targets = torch.tensor(answer[first - len(prompt) + 1 :][:wanted], device=logits.device)
-                scores = logits.float().log_softmax(-1).gather(-1, targets[:, None])
-                logprobs += scores[:, 0].tolist()
-        return logprobs
+        sequence = self.reader.begin("", prompt, len(answer))
+        first = self.reader.read(sequence, prompt[len(sequence.ids) :], lambda: False)
+        assert first is not None
+        rows = [first]
+        for start in range(0, len(answer) - 1, reading.PREFILL_TOKENS):  # the last one predicts nothing
+            part = answer[start : min(start + reading.PREFILL_TOKENS, len(answer) - 1)]
+            rows.append(sequence.read(part, len(part)))
+        return torch.cat(rows), answer
 
     def _generate(
-        self, prompt: list[int], sampling: Sampling, cancelled: Callable[[], bool]
+        self, request: Generation, prompt: list[int], draft_prompt: list[int]
     ) -> Iterator[TextDelta]:
         from pipeline.lm.sampling import Chooser
+        from pipeline.lm.target import Target
 
-        most_tokens = min(sampling.max_tokens, self._window_tokens - len(prompt))
-        cache = self._new_cache(len(prompt) + most_tokens)
-        for start in range(0, len(prompt), PREFILL_TOKENS):
-            if cancelled():
-                yield TextDelta("", 0, "cancelled")
+        most_tokens = min(request.sampling.max_tokens, self._window_tokens - len(prompt))
+        writer = Writer(self._chat.decode, self._ends, request.sampling.stop, most_tokens)
+        sequence = self.reader.begin(request.tenant, prompt, most_tokens + MOST_DRAFT_TOKENS)
+        known = len(sequence.ids)
+        try:
+            logits = self.reader.read(sequence, prompt[known:], request.cancelled)
+            if logits is None:
+                yield writer.end("cancelled")
                 return
-            logits = self._step(prompt[start : start + PREFILL_TOKENS], cache)
-        chooser, words, stops = Chooser(sampling), Detokenizer(self._chat.decode), StopStrings(sampling.stop)
-        finish, unreported = "length", 0
-        for left in range(most_tokens, 0, -1):
-            token = chooser.choose(logits[-1])
-            if token in self._ends:
-                finish = "stop"
-                break
-            unreported += 1
-            text, stopped = stops.push(words.push(token))
-            if stopped:
-                yield TextDelta(text, unreported, "stop")
-                return
-            if text:
-                yield TextDelta(text, unreported)
-                unreported = 0
-            if left > 1:
-                if cancelled():
-                    finish = "cancelled"
-                    break
-                logits = self._step([token], cache)
-        yield TextDelta(stops.flush(), unreported, finish)
+            rounds = self._drafting.rounds(
+                request, Target(sequence, logits), Chooser(request.sampling), draft_prompt, most_tokens
+            )
+            with self.engine.writer():
+                while writer.finish is None and not request.cancelled():
+                    yield from writer.write(rounds.next(writer.left_tokens, request.cancelled))
+            rounds.close()
+            usage = {"cached_prompt_tokens": known, **rounds.usage()}
+            yield replace(writer.end("cancelled"), usage=usage, degraded=rounds.degraded)
+        finally:
+            self.reader.keep(request.tenant, sequence)
 
     def _step(
         self, ids: Sequence[int], cache: Cache, keep: int = 1, plan: Plan | None = None
     ) -> torch.Tensor:
         """Read ids after those in the cache. Logits (``keep``, V) at the last positions."""
-        import torch
+        from pipeline.lm.sequence import Sequence as Read
 
-        from pipeline.lm.attention import following
-
-        start = cache.get_seq_length()
-        with self._turns.turn(), torch.inference_mode(), _memory_errors(len(ids)), following(plan, start):
-            batch = torch.tensor([ids], device=self._network.device)
-            placed = {}
-            if plan is not None and plan.positions is not None:
-                at = torch.arange(start, start + len(ids), device=self._network.device)
-                placed = {"position_ids": plan.positions(at)[None]}
-            result = self._network(
-                input_ids=batch, past_key_values=cache, use_cache=True, logits_to_keep=keep, **placed
-            )
-        logits: torch.Tensor = result.logits[0]
-        return logits
+        read = Read(self.engine, cache, before=cache.get_seq_length(), plan=plan)
+        return read.read(list(ids), keep)
 
     def _new_cache(self, capacity_tokens: int) -> Cache:
-        from pipeline.lm.kv_cache import new_cache
-
-        return new_cache(self._network.config, capacity_tokens)
+        return self.reader.new_cache(capacity_tokens)
 
     def _check_fits(self, tokens: int) -> None:
         if tokens > self._window_tokens:
@@ -226,74 +271,3 @@ class LocalModel:
                 f"Prompt and answer need {tokens:,} tokens; {self.name} reads {self._window_tokens:,}.",
                 remedy="Shorten the question, lower the context budget, or use a model with a longer window.",
             )
-
-
-def _load_network(path: Path, device: str, dtype: torch.dtype) -> Any:  # noqa: ANN401 - of transformers
-    from transformers import AutoModelForCausalLM
-
-    from pipeline.lm.attention import install
-    from pipeline.lm.convert import quiet_transformers
-
-    try:
-        with quiet_transformers(), _memory_errors(0):
-            network = AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
-            )
-            install(network)
-            return network.to(device).eval()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(
-            f"The model in {path} cannot be loaded: {error}",
-            remedy="It must be a causal language model that transformers knows without running its own code.",
-        ) from error
-
-
-def _placement(device: str, dtype: str) -> tuple[str, torch.dtype]:
-    """The device and dtype that ``auto`` stands for. Raises ConfigurationError for unknown names."""
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
-    if dtype not in dtypes:
-        raise ConfigurationError(
-            f"dtype is {dtype!r}.", remedy=f"It must be auto or one of {', '.join(dtypes)}."
-        )
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(
-            f"The device {device!r} cannot be used: {error}", remedy="Use auto, cpu, cuda or mps."
-        ) from error
-    return device, dtypes[dtype]
-
-
-def _window(config: Any, wanted: int | None, name: str) -> int:  # noqa: ANN401 - a transformers config
-    native: int | None = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-    window = wanted if wanted is not None else native
-    if window is None:
-        raise ConfigurationError(
-            f"{name} does not say how many tokens it reads.", remedy="Set window_tokens."
-        )
-    if not 1 <= window <= (native or window):
-        raise ConfigurationError(
-            f"window_tokens is {window:,}; {name} reads {native:,}.", remedy="Set it to at most that."
-        )
-    return window
-
-
-@contextlib.contextmanager
-def _memory_errors(tokens: int) -> Iterator[None]:
-    """Say what failed when memory ran out; other errors of torch pass."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        doing = f"reading {tokens} more tokens" if tokens else "loading the model"
-        raise ModelError(
-            f"Memory ran out while {doing}: {error}",
-            remedy="Use a smaller model, window_tokens or dtype, or fewer requests at a time.",
-        ) from error

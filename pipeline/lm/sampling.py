@@ -5,7 +5,7 @@ Imports torch, which takes seconds: import this module where a model is about to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -60,20 +60,50 @@ class Chooser:
         else:
             self._generator.manual_seed(sampling.seed)
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always the one chosen."""
+        return self._sampling.temperature == 0
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities; 1 where the choice is greedy."""
+        return self._sampling.temperature or 1.0
+
     def choose(self, logits: torch.Tensor) -> int:
         """The next token for float ``logits`` (V,). Raises ModelError if they are not numbers."""
-        scores = penalised(logits.float().cpu(), self._chosen, self._sampling.repetition_penalty)
+        scores = self.scores(logits)
+        token = int(scores.argmax()) if self.is_greedy else self.draw(self.probabilities(scores))
+        self.note(token)
+        return token
+
+    def scores(self, logits: torch.Tensor, after: Sequence[int] = ()) -> torch.Tensor:
+        """Logits (V,) as float32 on the CPU, with what was chosen and would be chosen in ``after`` made
+        worse. Raises ModelError if they are not numbers."""
+        penalty = self._sampling.repetition_penalty
+        scores = penalised(logits.float().cpu(), self._chosen.union(after) if penalty != 1 else (), penalty)
         if torch.isnan(scores.max()):
             raise ModelError(
                 "The model computed NaN for the next token.", remedy="Load it with dtype float32."
             )
-        if self._sampling.temperature == 0:
-            token = int(scores.argmax())
-        else:
-            kept = nucleus(scores / self._sampling.temperature, self._sampling.top_k, self._sampling.top_p)
-            token = int(torch.multinomial(kept.softmax(-1), 1, generator=self._generator))
+        return scores
+
+    def probabilities(self, scores: torch.Tensor) -> torch.Tensor:
+        """The distribution (V,) that a token is drawn from, for temperature, top_k and top_p."""
+        kept = nucleus(scores / self.temperature, self._sampling.top_k, self._sampling.top_p)
+        return kept.softmax(-1)
+
+    def draw(self, weights: torch.Tensor) -> int:
+        """A token drawn in proportion to ``weights`` (V,), which need not sum to 1."""
+        return int(torch.multinomial(weights, 1, generator=self._generator))
+
+    def chance(self) -> float:
+        """A number drawn evenly from [0, 1)."""
+        return float(torch.rand((), generator=self._generator))
+
+    def note(self, token: int) -> None:
+        """Remember a token of the answer."""
         self._chosen.add(token)
-        return token
 
 
 def penalised(scores: torch.Tensor, chosen: Iterable[int], penalty: float) -> torch.Tensor:

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.errors import ConfigurationError, InvalidRequestError, ModelError, PromptTooLongError
 from pipeline.lm import model as lm
+from pipeline.lm import reading
 from pipeline.lm.kv_cache import new_cache
 from pipeline.seams import LanguageModel, Message, Sampling
 
@@ -32,7 +33,7 @@ def count_forwards(model):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_equals_generate_of_transformers(tiny, tokenizer, family, monkeypatch):
-    monkeypatch.setattr(lm, "PREFILL_TOKENS", 7)  # several chunks, the last one shorter
+    monkeypatch.setattr(reading, "PREFILL_TOKENS", 7)  # several chunks, the last one shorter
     model = tiny(family)
     deltas = list(model.stream(QUESTION, Sampling(max_tokens=40)))
     prompt = torch.tensor([model._chat.prompt_ids(QUESTION)])
@@ -145,7 +146,7 @@ def test_every_token_is_shown_when_it_is_chosen(tiny):
 
 @pytest.mark.parametrize("asked", [1, 2, 3])
 def test_cancelled_within_a_step_while_reading_the_prompt(tiny, monkeypatch, asked):
-    monkeypatch.setattr(lm, "PREFILL_TOKENS", 8)
+    monkeypatch.setattr(reading, "PREFILL_TOKENS", 8)
     calls = iter(range(1, 100))
     passes, remove = count_forwards(tiny())
     deltas = list(tiny().stream(QUESTION, Sampling(), lambda: next(calls) >= asked))
@@ -178,7 +179,7 @@ def test_a_stream_left_halfway_does_not_block_the_next(tiny):
 
 
 def test_threads_share_the_model_and_get_the_same_answers_as_alone(tiny, monkeypatch):
-    monkeypatch.setattr(lm, "PREFILL_TOKENS", 5)
+    monkeypatch.setattr(reading, "PREFILL_TOKENS", 5)
     model = tiny()
     prompts = [[Message("user", f"Question {n}: " + "why? " * n)] for n in (1, 9, 30)]
     sampling = Sampling(max_tokens=40, temperature=1.2, seed=5)
@@ -234,7 +235,7 @@ def test_logprob_equals_a_full_pass(tiny, family, monkeypatch):
     rows = logits[len(prompt) - 1 : -1].log_softmax(-1)
     expected = [float(rows[n, token]) for n, token in enumerate(ids)]
     for chunk_tokens in (256, len(prompt), len(prompt) - 1, 9, 1):
-        monkeypatch.setattr(lm, "PREFILL_TOKENS", chunk_tokens)
+        monkeypatch.setattr(reading, "PREFILL_TOKENS", chunk_tokens)
         assert model.logprob(QUESTION, answer) == pytest.approx(expected, abs=1e-4)
 
 

@@ -1,0 +1,110 @@
+"""Prompts read by one network: a part at a time, beginning with what is known already.
+
+Importing this module is cheap; torch is imported when something is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Several
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pipeline.lm.engine import Engine
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Cache
+
+    from pipeline.lm.prefixes import PrefixStore
+    from pipeline.lm.sequence import Sequence
+    from pipeline.lm.step_costs import StepCosts
+
+PREFILL_TOKENS = 256
+"""Prompt tokens of one step: cancellation is noticed, and other requests come along, this often."""
+POLITE_PREFILL_TOKENS = 64
+"""The same while others are writing: they wait no longer than this takes to read."""
+
+
+class PromptReader:
+    """Reads prompts for any number of requests."""
+
+    def __init__(self, engine: Engine, prefix_bytes: int, window_tokens: int) -> None:
+        """``prefix_bytes`` bounds the states kept from earlier requests; 0 keeps none."""
+        self.engine = engine
+        self._prefix_bytes = prefix_bytes
+        self._window_tokens = window_tokens
+
+    def new_cache(self, capacity_tokens: int) -> Cache:
+        """An empty cache. Raises ModelMemoryError only when it is written to."""
+        from pipeline.lm.kv_cache import new_cache
+
+        return new_cache(self.engine.network.config, capacity_tokens)
+
+    def begin(self, tenant: str, ids: Several[int], room_tokens: int) -> Sequence:
+        """A sequence that knows the longest beginning of ``ids`` that is at hand, with room for all of them
+        and ``room_tokens`` more."""
+        from pipeline.lm.loading import memory_errors
+        from pipeline.lm.sequence import Sequence
+
+        capacity = len(ids) + room_tokens
+        with memory_errors("copying known states"):
+            found = self._prefixes.begin(tenant, ids, capacity) if self._prefix_bytes else None
+        if found is None:
+            return Sequence(self.engine, self.new_cache(capacity))
+        cache, known = found
+        return Sequence(self.engine, cache, ids[:known])
+
+    def known_tokens(self, tenant: str, ids: Several[int]) -> int:
+        """Tokens at the beginning of ``ids`` that need not be read."""
+        return self._prefixes.known_tokens(tenant, ids) if self._prefix_bytes else 0
+
+    def read(
+        self, sequence: Sequence, ids: Several[int], cancelled: Callable[[], bool]
+    ) -> torch.Tensor | None:
+        """Read ``ids`` in parts. Logits (1, V) after the last, or None once ``cancelled()``."""
+        logits = None
+        at = 0
+        while at < len(ids):
+            if cancelled():
+                return None
+            part = PREFILL_TOKENS
+            if self.engine.writing:
+                part = min(part, POLITE_PREFILL_TOKENS)
+            logits = sequence.read(ids[at : at + part])
+            at += part
+        return logits
+
+    def keep(self, tenant: str, sequence: Sequence) -> None:
+        """Keep what a sequence has read for later requests; it must not be read on."""
+        if self._prefix_bytes and sequence.plan is None and not sequence.before and not sequence.shift:
+            self._prefixes.keep(tenant, sequence.ids, sequence.cache)
+
+    @cached_property
+    def _prefixes(self) -> PrefixStore:
+        from pipeline.lm.prefixes import PrefixStore
+
+        return PrefixStore(self._prefix_bytes)
+
+    @cached_property
+    def costs(self) -> StepCosts:
+        """What passes of this network take, measured at first use (a second or two on a CPU)."""
+        from pipeline.lm.step_costs import measure
+
+        longest = min(4096, max(self._window_tokens - 32, 2))
+        return measure(self._timed, sorted({max(1, longest // 8), longest}))
+
+    def _timed(self, context_tokens: int, new_tokens: int) -> float:
+        """Seconds of a pass that reads some tokens after empty states."""
+        from pipeline.lm.kv_cache import fill
+        from pipeline.lm.sequence import Sequence
+
+        cache = self.new_cache(context_tokens + new_tokens)
+        sequence = Sequence(self.engine, cache)
+        sequence.read([0])  # tells the shape of the states
+        fill(cache, context_tokens)
+        sequence.ids = [0] * context_tokens
+        began = time.perf_counter()
+        sequence.read([0] * new_tokens, new_tokens)
+        return sequence.seconds or time.perf_counter() - began

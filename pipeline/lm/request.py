@@ -1,0 +1,94 @@
+"""What may be asked of a local language model beyond messages in, text out. Importing this is cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+from pipeline.errors import InvalidRequestError
+from pipeline.seams import LanguageModel, Message, Sampling, TextDelta
+
+Decoding = Literal["auto", "plain", "speculative"]
+DrafterName = Literal["lookup", "model", "mixture"]
+
+MOST_DRAFT_TOKENS = 16
+"""Longest draft of one round: more are hardly ever all accepted, and verifying them costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """Whether and how an answer is drafted before the model verifies it (RAPID, Chen et al. 2025).
+
+    ``decoding``: ``plain`` never drafts; ``speculative`` always does; ``auto`` does while the measured costs
+    predict a gain. ``drafter``: ``lookup`` copies from what was retrieved and written, ``model`` lets a
+    language model write that has read only the retrieved passages, ``mixture`` copies where it can and lets
+    the model write elsewhere. ``draft_tokens`` fixes the length of a draft; None adapts it.
+
+    With ``eta`` 0 the answer is distributed exactly as in plain decoding. Above 0 the model's distribution is
+    drawn towards the drafter's (equation in :func:`pipeline.lm.verification.guided`): **not lossless**, and
+    the drafter then runs at every token, whatever it costs. ``alpha`` leaves out of that pull all tokens that
+    the drafter gives less than this share of its likeliest token's probability.
+    """
+
+    decoding: Decoding = "plain"
+    drafter: DrafterName = "mixture"
+    draft_tokens: int | None = None
+    eta: float = 0.0
+    alpha: float = 0.1
+
+    def check(self) -> None:
+        """Raise InvalidRequestError for a value that makes no sense, naming it."""
+        rules = (
+            ("decoding", self.decoding, self.decoding in get_args(Decoding), _one_of(Decoding)),
+            ("drafter", self.drafter, self.drafter in get_args(DrafterName), _one_of(DrafterName)),
+            (
+                "draft_tokens",
+                self.draft_tokens,
+                self.draft_tokens is None or 1 <= self.draft_tokens <= MOST_DRAFT_TOKENS,
+                f"1 to {MOST_DRAFT_TOKENS}, or none to adapt",
+            ),
+            ("eta", self.eta, 0 <= self.eta < float("inf"), "0 (lossless) or more"),
+            ("alpha", self.alpha, 0 <= self.alpha <= 1, "between 0 and 1"),
+        )
+        for name, value, is_right, rule in rules:
+            if not is_right:
+                raise InvalidRequestError(f"{name} is {value!r}.", remedy=f"It must be {rule}.")
+        if self.eta > 0 and self.decoding != "plain" and self.drafter == "lookup":
+            raise InvalidRequestError(
+                f"eta is {self.eta} with the drafter 'lookup', which has no distribution of its own.",
+                remedy="Use the drafter 'model' or 'mixture', or eta 0.",
+            )
+
+
+PLAIN = Speculation()
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One answer to be generated.
+
+    ``draft_messages`` are the same question over the retrieved passages alone, for the drafter; without them
+    it reads what the model reads; words are copied from there too. ``tenant`` keeps the KV states of
+    different users apart.
+    """
+
+    messages: Sequence[Message]
+    sampling: Sampling = field(default_factory=Sampling)
+    speculation: Speculation = PLAIN
+    draft_messages: Sequence[Message] = ()
+    tenant: str = "default"
+    cancelled: Callable[[], bool] = field(default=lambda: False)
+
+
+@runtime_checkable
+class GeneratingModel(LanguageModel, Protocol):
+    """A language model that takes whole requests."""
+
+    def generate(self, request: Generation) -> Iterator[TextDelta]:
+        """As ``stream``; the last delta's ``usage`` tells how the answer was decoded."""
+        ...
+
+
+def _one_of(literal: object) -> str:
+    return f"one of {', '.join(get_args(literal))}"
