@@ -39,7 +39,7 @@ lint: install  ## style, types
 	$(BIN)/mypy
 
 reliability: install  ## the promises at their full counts
-	$(BIN)/python -m pytest -m "slow or not slow" -s tests/reliability
+	LONGLEAF_RELIABILITY=full $(BIN)/python -m pytest -q -m "slow or not slow" -s --timeout=0 tests/reliability tests/properties
 
 bench: install  ## speed, memory and retrieval quality, as ratios in one run
 	$(BIN)/python -m benchmarks.ingestion

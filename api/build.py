@@ -86,7 +86,9 @@ class Longleaf:
         """The record of truth."""
         from pipeline.ledger import Ledger
 
-        ledger = Ledger(self.settings.data)
+        chosen = self.settings.ledger
+        url = chosen.url.get_secret_value() if chosen.url else None
+        ledger = Ledger(self.settings.data, url=url, migrate=chosen.migrate)
         self._closing.callback(ledger.close)
         return ledger
 

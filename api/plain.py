@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from pipeline.errors import LongleafError
 
 
@@ -21,7 +23,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401, PLR0911 - any value in; a return 
         return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Path):
+    if isinstance(value, Path | SecretStr):  # a secret says that it is one, and no more
         return str(value)
     if isinstance(value, LongleafError):
         return {"code": value.code, "message": value.message, "remedy": value.remedy}

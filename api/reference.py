@@ -31,7 +31,8 @@ port = 9000
 ```
 
 In a variable a list or an object is written as JSON, and `null` stands for no value; an empty variable
-counts as unset. Everything stored lives under the folder `data`.
+counts as unset. Everything stored lives under the folder `data`, but for the ledger when `ledger.url` names
+a PostgreSQL database (`LONGLEAF_DATABASE_URL` is taken too).
 
 This page is made by `python -m api.reference`; a test keeps it in step with the code.
 """

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from pipeline import plugins
 from pipeline.answer import AnswerConfig
@@ -54,6 +54,17 @@ class LanguageModelSettings(BaseModel):
     """Most tokens of prompt and answer; null takes the model's own window."""
     positions: str = "native"
     """How rotary positions are stretched beyond that, e.g. `yarn:4` (see docs/embedding.md)."""
+
+
+class LedgerSettings(BaseModel):
+    """The record of truth: collections, documents, jobs."""
+
+    model_config = _SECTION
+
+    url: SecretStr | None = None
+    """A PostgreSQL database, for several processes or hosts; null is a SQLite file under `data`."""
+    migrate: bool = True
+    """Whether opening data of an older Longleaf brings it forward; otherwise only `longleaf migrate` does."""
 
 
 class ModelSettings(BaseModel):
@@ -149,6 +160,8 @@ class Settings(BaseModel):
 
     data: Path = Path("longleaf-data")
     """The one folder under which everything is stored."""
+    ledger: LedgerSettings = LedgerSettings()
+    """The record of truth: collections, documents, jobs."""
     embedder: PluginChoice = PluginChoice(name="late_chunking")
     """Plugin that turns text into vectors; the keys below are its options."""
     indexer: PluginChoice = PluginChoice(name="qdrant_edge")

@@ -25,8 +25,9 @@ from pipeline.errors import ConfigurationError
 
 PREFIX = "LONGLEAF_"
 FILE_NAME = "longleaf.toml"
-# Read elsewhere on purpose: which file to read, and where the tests find development data.
-_RESERVED = frozenset({"LONGLEAF_CONFIG", "LONGLEAF_DEV_DATA"})
+# Read elsewhere on purpose: which file to read, where tests find development data, how much they try.
+_RESERVED = frozenset({"LONGLEAF_CONFIG", "LONGLEAF_DEV_DATA", "LONGLEAF_RELIABILITY"})
+_ALIASES = {"LONGLEAF_DATABASE_URL": "ledger.url"}  # by the name that hosting services give it
 
 Tree = dict[str, Any]
 
@@ -64,7 +65,7 @@ def read_environment() -> tuple[dict[str, str], str | None]:
     """The only place that reads ``LONGLEAF_*``: dotted keys with their text, and the file named by
     ``LONGLEAF_CONFIG``. Empty variables count as unset, as compose files write them."""
     variables = {
-        name.removeprefix(PREFIX).lower().replace("__", "."): value
+        _ALIASES.get(name) or name.removeprefix(PREFIX).lower().replace("__", "."): value
         for name, value in os.environ.items()
         if name.startswith(PREFIX) and name not in _RESERVED and value
     }

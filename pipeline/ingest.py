@@ -128,7 +128,7 @@ class Ingestor:
         check_document_id(document_id)
         self._indexer.names()
         self.recover()
-        self._store.remove([self._ledger.delete(tenant, collection, document_id)])
+        self._store.remove(self._ledger.delete(tenant, collection, document_id))
         self._optimize(tenant, collection)
 
     def drop(self, tenant: str, collection: str) -> None:

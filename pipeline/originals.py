@@ -43,6 +43,7 @@ class Originals:
     def __init__(self, root: Path) -> None:
         self._root = root / "documents"
         self._spool = root / "spool"
+        self._deletions = root / "deletions"
 
     def folder(self, key: VersionKey) -> Path:
         """Where the files of a version are."""
@@ -117,6 +118,19 @@ class Originals:
                 touched.update(p for p in self._parents(key) if p.exists())
             for path in touched:
                 _fsync(path)
+
+    def deleted(self, key: VersionKey) -> None:
+        """Note on disk that a document was deleted, so that a restored backup will not bring it back even
+        where the ledger is lost. The name of its folder is all that is noted."""
+        line = f"{key.folder.split('/')[1]} {key.version}\n".encode()
+        with disk_errors(self._deletions):
+            new = not self._deletions.exists()
+            with self._deletions.open("ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            if new:
+                _fsync(self._deletions.parent)
 
 
 def _link(source: Path, target: Path) -> None:

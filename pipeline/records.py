@@ -100,7 +100,7 @@ class VersionKey:
     @property
     def folder(self) -> str:
         """Where its files are, below ``documents/``."""
-        name = derived_id(self.tenant, self.collection, self.document_id)
+        name = folder_of(self)
         return f"{name[:2]}/{name}/{self.version}"
 
 
@@ -118,16 +118,23 @@ class Totals:
 @dataclass(frozen=True, slots=True)
 class Published:
     """What became of one staged version: which live version it replaced (0: none), and which
-    versions are to be removed now. ``superseded`` is true when a newer one had been published."""
+    versions are to be removed now, or taken out of the index and kept. ``superseded`` is true when a
+    newer one had been published."""
 
     replaced: int
     retired: tuple[VersionKey, ...] = field(default=())
     superseded: bool = False
+    shelved: tuple[VersionKey, ...] = field(default=())
 
 
 def derived_id(*parts: str | int) -> str:
     """The UUIDv5 that these parts always have; no part may contain a line break."""
     return str(uuid.uuid5(_NAMESPACE, "\n".join(map(str, parts))))
+
+
+def folder_of(key: VersionKey) -> str:
+    """Name of the folder of all versions of a document. It does not tell the document's id."""
+    return derived_id(key.tenant, key.collection, key.document_id)
 
 
 def check_name(kind: str, name: str) -> str:

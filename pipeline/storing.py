@@ -18,7 +18,7 @@ from threading import Lock
 from pipeline import layers
 from pipeline.errors import DiskFullError, IndexingError, LongleafError
 from pipeline.layers import LAYERS, Lexical, index_name
-from pipeline.ledger import Ledger
+from pipeline.ledger import Also, Ledger
 from pipeline.originals import Stored
 from pipeline.records import Published, VersionKey, VersionRecord
 from pipeline.seams import Indexer
@@ -52,9 +52,18 @@ class Store:
         self._removing = Lock()
 
     def write(
-        self, tenant: str, collection: str, entries: Sequence[Entry]
+        self,
+        tenant: str,
+        collection: str,
+        entries: Sequence[Entry],
+        *,
+        keep: bool = False,
+        also: Also | None = None,
     ) -> list[tuple[VersionKey, Published]]:
         """Store these documents together; they are durable and live once this returns.
+
+        Versions that they replace are removed, or kept outside the index with ``keep``. What ``also`` does
+        happens in the transaction that makes the documents live.
 
         Raises DiskFullError before anything is written when the disk has too little room. After any
         error nothing of them is visible, and what was written is removed now or at the next recovery.
@@ -69,7 +78,7 @@ class Store:
             for name, points in _slices(staged):
                 self._indexer.upsert(name, points)
             self._indexer.flush()
-            published = self._ledger.publish(keys)
+            published = self._ledger.publish(keys, keep=keep, also=also)
         except BaseException:
             with suppress(LongleafError):  # the first error is the one to tell; recovery does the rest
                 self.remove(self._ledger.retire(keys))
@@ -79,7 +88,16 @@ class Store:
                 self._active.difference_update(keys)
         with suppress(LongleafError):  # the new versions are live; recovery removes the old ones
             self.remove([old for each in published for old in each.retired])
+            self._shelve([old for each in published for old in each.shelved])
         return list(zip(keys, published, strict=True))
+
+    def _shelve(self, keys: Sequence[VersionKey]) -> None:
+        """Take the points of versions that are to be kept out of the index."""
+        if not keys:
+            return
+        with self._removing:
+            self._remove_all_points(keys)
+            self._ledger.keep(keys)
 
     def rewrite(self, key: VersionKey, entry: Entry) -> None:
         """Write the points of a live version again, in place of whatever the index has of it."""
@@ -96,13 +114,16 @@ class Store:
         if not keys:
             return
         with self._removing:
-            for (tenant, collection), group in groupby(sorted(keys), lambda k: (k.tenant, k.collection)):
-                mine = list(group)
-                for i in range(0, len(mine), _SLICE_VERSIONS):
-                    self._remove_points(tenant, collection, mine[i : i + _SLICE_VERSIONS])
-            self._indexer.flush()
+            self._remove_all_points(keys)
             self._ledger.originals.remove(keys)
             self._ledger.forget(keys)
+
+    def _remove_all_points(self, keys: Sequence[VersionKey]) -> None:
+        for (tenant, collection), group in groupby(sorted(keys), lambda k: (k.tenant, k.collection)):
+            mine = list(group)
+            for i in range(0, len(mine), _SLICE_VERSIONS):
+                self._remove_points(tenant, collection, mine[i : i + _SLICE_VERSIONS])
+        self._indexer.flush()
 
     def _remove_points(self, tenant: str, collection: str, keys: Sequence[VersionKey]) -> None:
         where = layers.of_versions(keys)
@@ -129,14 +150,16 @@ class Store:
     def recover(self) -> list[VersionKey]:
         """Remove what interrupted writes and removals left; returns those versions. Idempotent.
 
-        Only for the process that owns ingestion: what another one is writing looks the same.
+        Only for a process that owns ingestion. What others write who are alive is left alone.
         """
+        self._ledger.bury_writers()
         for tenant, collection in self._ledger.dropped_collections():
             self.drop(tenant, collection)
         with self._marking:
             leftovers = [key for key in self._ledger.leftovers() if key not in self._active]
             keys = self._ledger.retire(leftovers) if leftovers else []
         self.remove(keys)
+        self._shelve(self._ledger.shelved())
         return keys
 
     def _check_space(self, entries: Sequence[Entry]) -> None:

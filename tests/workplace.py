@@ -62,10 +62,10 @@ class Workplace:
 
 @contextmanager
 def workplace(
-    root: Path, *, wrap: Any = None, embedder: Any = None, indexer: Any = "exact"
+    root: Path, *, wrap: Any = None, embedder: Any = None, indexer: Any = "exact", url: str | None = None
 ) -> Iterator[Workplace]:
     """Open the folder; ``wrap(ledger, indexer)`` may put something around both."""
-    ledger: Any = Ledger(root)
+    ledger: Any = Ledger(root, url=url)
     indexer = load("indexers", indexer, path=root / "index")
     if wrap is not None:
         ledger, indexer = wrap(ledger, indexer)
