@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from api import problems
 from api.build import Longleaf, open_longleaf
+from api.compat import chat, embeddings, models, rerank
+from api.compat.documented import without_422
 from api.envelopes import dressed
 from api.incidents import Incidents
 from api.keys import KeyRing
@@ -61,11 +64,19 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
         redoc_url=None,
         separate_input_output_schemas=False,
     )
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            without_422(described())
+        return described()
+
+    app.openapi = openapi  # type: ignore[method-assign]
     problems.install(app, settings.server.retry_after_seconds, dressed)
     # Only described here: the gate has asked for the key before a route is looked for.
     key = Depends(HTTPBearer(auto_error=False, description="A key made by `longleaf keys create`."))
     app.include_router(health.router)
-    for routes in (collections, content, documents, search, answer):
+    for routes in (collections, content, documents, search, answer, chat, embeddings, rerank, models):
         app.include_router(routes.router, dependencies=[key])
     app.add_middleware(Incidents)
     app.add_middleware(Gate, settings=settings.server, keys=keys, quotas=quotas)

@@ -41,10 +41,14 @@ class Caller:
         """Whether metrics may be seen: with a key for it, or at the machine itself."""
         return self.access == "operate" or not self.key
 
-    def reading(self, collection: str) -> Shelf:
-        """The collection, to be looked at. Raises ForbiddenError, whether it exists or not."""
+    def asking(self) -> None:
+        """Whether anything may be asked at all. Raises ForbiddenError."""
         if self.access == "operate":
             raise ForbiddenError("This key is for metrics only.", remedy="Use a key with access read.")
+
+    def reading(self, collection: str) -> Shelf:
+        """The collection, to be looked at. Raises ForbiddenError, whether it exists or not."""
+        self.asking()
         if not self.sees(collection):
             raise ForbiddenError(
                 f"This key does not open collection {collection[:64]!r}.",

@@ -41,7 +41,7 @@ def openai_error(problem: Mapping[str, Any]) -> dict[str, Any]:
     kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
     faults = problem.get("errors")
     param = faults[0]["pointer"].removeprefix("#/").replace("/", ".") if faults else None
-    code = "invalid_api_key" if status == 401 else problem["code"]
+    code = {401: "invalid_api_key", 404: "model_not_found"}.get(status, problem["code"])
     return {"message": _sentence(problem), "type": kind, "param": param, "code": code}
 
 

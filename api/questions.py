@@ -32,14 +32,21 @@ class Question:
 
     async def answer(self, receive: Receive) -> Answer:
         """The whole answer. Raises before any work what a limit refuses."""
+        last = (await self.events(receive))[-1]
+        assert isinstance(last, Done)
+        return last.answer
+
+    async def events(self, receive: Receive) -> list[Event]:
+        """Every event of the answer, once it is there."""
         self._check()
 
-        def work(cancelled: Cancelled) -> Answer:
+        def work(cancelled: Cancelled) -> list[Event]:
             answerer = self.running.bench(self.shelf).answerer
-            return answerer.answer(self.query, self.options, cancelled)
+            return list(answerer.stream(self.query, self.options, cancelled))
 
         made = await self.running.answering.run(receive, work)
-        self._spend(made)
+        if isinstance(made[-1], Done):
+            self._spend(made[-1].answer)
         return made
 
     async def stream(

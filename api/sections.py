@@ -107,6 +107,12 @@ class ServerSettings(BaseModel):
     """Answers being written at the same time."""
     ingest_workers: int = Field(default=1, ge=1, le=64)
     """Uploads being ingested at the same time."""
+    embed_workers: int = Field(default=1, ge=1, le=64)
+    """Requests to embed or rerank texts being worked on at the same time."""
+    max_embedding_texts: int = Field(default=2_048, ge=1)
+    """Most texts of one request to embed or rerank."""
+    max_embedding_tokens: int = Field(default=200_000, ge=1)
+    """Most tokens of all texts of one request to embed or rerank."""
     queue: int = Field(default=32, ge=0)
     """Requests that may wait for each kind of worker; more are refused with 503."""
     retry_after_seconds: int = Field(default=2, ge=1)

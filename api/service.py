@@ -29,6 +29,7 @@ class Service:
     searching: Pool
     answering: Pool
     ingesting: Pool
+    embedding: Pool
     quotas: Quotas
     models: dict[str, str] = field(default_factory=dict)
 
@@ -41,8 +42,14 @@ class Service:
             Pool("search", workers=server.search_workers, queue=server.queue),
             Pool("answer", workers=server.answer_workers, queue=server.queue),
             Pool("ingestion", workers=server.ingest_workers, queue=server.queue),
+            Pool("embedding", workers=server.embed_workers, queue=server.queue),
             quotas,
         )
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """Every kind of work."""
+        return self.searching, self.answering, self.ingesting, self.embedding
 
     @property
     def settings(self) -> Settings:
@@ -70,7 +77,7 @@ class Service:
 
     def close(self) -> None:
         """Let running work end; refuse what waits."""
-        for pool in (self.searching, self.answering, self.ingesting):
+        for pool in self.pools:
             pool.close()
 
     def _load(self) -> None:

@@ -9,9 +9,6 @@ import typer
 
 from api.commands.frame import FAILED, Run, command
 
-SHUTDOWN_SECONDS = 20  # for answers being written when the service is asked to stop
-MAX_HEADER_BYTES = 64 * 1024
-
 
 def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
@@ -37,25 +34,16 @@ def serve(
     with _listen(settings.server.host, settings.server.port) as listener:
         run.longleaf.open_stores()
 
-        import uvicorn
-
         from api.app import create_app
+        from api.listening import server_of
 
-        config = uvicorn.Config(
-            create_app(settings, run.longleaf),
-            server_header=False,
-            access_log=False,
-            log_level="warning",
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        )
+        server = server_of(create_app(settings, run.longleaf), settings.server)
         run.note(
             "Every request needs a key."
             if keys.required
             else "Single-user mode: no key exists, so this machine is served without one, and no other."
         )
         run.note(f"Listening on {_address(listener)}; stop with Ctrl-C.", "bold")
-        server = uvicorn.Server(config)
         server.run(sockets=[listener])
         return None if server.started else FAILED
 

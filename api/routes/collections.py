@@ -70,6 +70,7 @@ EXAMPLE = {"name": "contracts", "chunking": {"passage_tokens": 128}, "analyser":
 @router.get("", summary="List collections", responses=documented())
 async def list_collections(request: Request, running: Running, asking: Asking) -> CollectionList:
     """In order of name; those that the key does not open are left out."""
+    asking.asking()
 
     def work(_: object) -> CollectionList:
         ledger = running.longleaf.ledger

@@ -9,19 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
+from live_server import serving
 from scribe import Scribe
 from small_library import DOCUMENTS, small_settings
 
-from api.app import create_app
 from api.build import Longleaf, open_longleaf
 from api.sections import LanguageModelSettings, ServerSettings
 
@@ -47,22 +43,6 @@ def url(longleaf: Longleaf) -> Iterator[str]:
     with serving(longleaf) as url:
         httpx.post(f"{url}/v1/collections/books/documents", json={"documents": DOCUMENTS}).raise_for_status()
         yield url
-
-
-@contextmanager
-def serving(longleaf: Longleaf) -> Iterator[str]:
-    """A uvicorn server on a port of its own, in a thread."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(longleaf.settings, longleaf), log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
-    listener.close()
 
 
 def test_a_stream_arrives_while_it_is_made(longleaf: Longleaf, url: str) -> None:

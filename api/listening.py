@@ -1,0 +1,109 @@
+"""The server under the application: uvicorn, with the deadlines and limits of connections it lacks.
+
+Deadlines for bodies and for clients that do not read are kept by the gate (:mod:`api.security`); what
+comes before there is a request, its line and headers, only the protocol sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from api.problems import ProblemResponse
+from api.sections import ServerSettings
+
+MAX_HEAD_BYTES = 64 * 1024
+
+
+def server_of(app: ASGIApp, settings: ServerSettings) -> uvicorn.Server:
+    """A server for the application; whoever runs it gives it a listening socket.
+
+    When it is told to stop it takes no more connections, lets answers end for ``shutdown_seconds``, then
+    cancels them.
+    """
+    config = uvicorn.Config(
+        app,
+        http=type("Protocol", (LimitedProtocol,), {"limits": settings}),
+        ws="none",
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )
+    return uvicorn.Server(config)
+
+
+class LimitedProtocol(H11Protocol):  # type: ignore[misc]
+    """What uvicorn does, with ``head_seconds`` for each request's head and ``max_connections``."""
+
+    limits: ClassVar[ServerSettings]
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Take the connection if there is room for it."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.max_connections:
+            transport.abort()
+            return
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Go on reading."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._rest()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """A head that has begun, or the first of a connection, has its time; a complete one has not."""
+        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+            self._rest()
+        elif self._late is None:
+            self._late = self.loop.call_later(self.limits.head_seconds, self._expire)
+
+    def _rest(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _expire(self) -> None:
+        self._late = None
+        if not self.transport.is_closing():
+            self._refuse(
+                ProblemResponse(
+                    408,
+                    "request_timeout",
+                    f"The request's head did not arrive within {self.limits.head_seconds:g} seconds.",
+                    remedy="Send the request without pauses.",
+                )
+            )
+
+    def send_400_response(self, msg: str) -> None:
+        """Instead of uvicorn's plain text."""
+        self._refuse(
+            ProblemResponse(
+                400, "bad_request", "This is not a valid HTTP request.", remedy="Send RFC 9112 HTTP/1.1."
+            )
+        )
+
+    def _refuse(self, problem: ProblemResponse) -> None:
+        headers: list[tuple[bytes, bytes]] = [*problem.raw_headers, (b"connection", b"close")]
+        parts: list[Any] = [
+            h11.Response(status_code=problem.status_code, headers=headers),
+            h11.Data(data=bytes(problem.body)),
+            h11.EndOfMessage(),
+        ]
+        self.transport.write(b"".join(self.conn.send(part) for part in parts))
+        self.transport.close()
