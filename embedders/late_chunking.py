@@ -11,17 +11,23 @@ that passages cost no third pass. A pass that no weight asks for is not made.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from embedders import sentence_transformer
-from embedders.sentence_transformer import SentenceTransformerEmbedder, describe, find, refuse_without_tokens
+from embedders.sentence_transformer import (
+    SentenceTransformerEmbedder,
+    describe,
+    find,
+    own_ids,
+    refuse_without_tokens,
+)
 from pipeline.encoder.meter import Meter
 from pipeline.encoder.text_encoder import Vectors
+from pipeline.encoder.windowing import Window, Windowing
 from pipeline.errors import ConfigurationError
 from pipeline.types import ChunkedDocument, ChunkKind, DocumentEmbeddings, Embeddings, Encoding, Fingerprint
 
@@ -35,6 +41,8 @@ class Config(sentence_transformer.Config):
     """Weight of a passage's late vector, 0 to 1; 0 is the passage read alone."""
     unit_late: float = Field(default=0.5, ge=0, le=1)
     """Weight of a unit's late vector, 0 to 1; 0 is the unit read alone."""
+    late_temperature: float = Field(default=1.0, ge=0.25, le=4)
+    """Divides the logits of attention where windows are read: below 1 it is sharper."""
     allow_pooling_mismatch: bool = False
     """Take a model that was not trained to be mean-pooled."""
 
@@ -49,16 +57,6 @@ def build(config: Config) -> LateChunkingEmbedder:
     """
     inner = SentenceTransformerEmbedder(config, find(config))
     return LateChunkingEmbedder(config, inner)
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Tokens ``[start, stop)`` are encoded together; the vectors of ``[keep_start, keep_stop)`` count."""
-
-    start: int
-    stop: int
-    keep_start: int
-    keep_stop: int
 
 
 class LateChunkingEmbedder:
@@ -84,6 +82,7 @@ class LateChunkingEmbedder:
             "overlap_tokens": config.overlap_tokens,
             "passage_late": config.passage_late,
             "unit_late": config.unit_late,
+            **({} if config.late_temperature == 1 else {"late_temperature": config.late_temperature}),
         }
         fingerprint = inner.fingerprint
         self._fingerprint = Fingerprint(
@@ -125,7 +124,7 @@ class LateChunkingEmbedder:
         needs_late, needs_own = max(weights.values()) > 0, min(weights.values()) < 1
         tokens = sum(len(document.encoding) for document in documents)
         meter = Meter(tokens, tokens * (needs_late + needs_own), progress)
-        plans = [self.windows(len(d.encoding)) if needs_late else [] for d in documents]
+        plans = [self._windowing.plan(len(d.encoding)) if needs_late else [] for d in documents]
         late = self._late(documents, plans, meter) if needs_late else []
         own = self._own(documents, meter) if needs_own else []
         results = []
@@ -134,24 +133,23 @@ class LateChunkingEmbedder:
             for kind, weight in weights.items():
                 parts = [(w, means[i][kind]) for w, means in ((weight, late), (1 - weight, own)) if w > 0]
                 vectors[kind] = self._mix(parts, document, kind)
-            text = self._windowing(plans[i])
+            text = self._windowing.describe(plans[i])
             results.append(DocumentEmbeddings(vectors["passage"], vectors["unit"], self._fingerprint, text))
         meter.close()
         return results
 
     def windows(self, tokens: int) -> list[Window]:
         """Windows of equal length over a document, sharing at least ``overlap_tokens`` each."""
-        prompt = self._encoder.tokenizer.prompt_ids(self._inner.document_prompt)
-        return windows(tokens, self._encoder.content_tokens(len(prompt)), self._config.overlap_tokens)
+        return self._windowing.plan(tokens)
 
-    def _windowing(self, plan: Sequence[Window]) -> str:
-        if not plan:
-            return "each chunk alone"
-        if len(plan) == 1:
-            return "single window"
-        size = plan[0].stop - plan[0].start
-        shared = min(a.stop - b.start for a, b in pairwise(plan))
-        return f"{len(plan)} overlapping windows of {size} tokens, {shared} shared"
+    @cached_property
+    def _windowing(self) -> Windowing:
+        prompt = self._encoder.tokenizer.prompt_ids(self._inner.document_prompt)
+        return Windowing(
+            self._encoder.content_tokens(len(prompt)),
+            self._config.overlap_tokens,
+            self._fingerprint.positions,
+        )
 
     def _late(
         self, documents: Sequence[ChunkedDocument], plans: Sequence[Sequence[Window]], meter: Meter
@@ -161,7 +159,7 @@ class LateChunkingEmbedder:
         places = [(i, window) for i, plan in enumerate(plans) for window in plan]
         sequences = [documents[i].encoding.ids[w.start : w.stop] for i, w in places]
         prompt = self._encoder.tokenizer.prompt_ids(self._inner.document_prompt)
-        for batch in self._encoder.token_vectors(sequences, prompt):
+        for batch in self._encoder.token_vectors(sequences, prompt, self._config.late_temperature):
             for at, vectors in batch:
                 i, window = places[at]
                 kept = vectors[window.keep_start - window.start : window.keep_stop - window.start]
@@ -171,9 +169,9 @@ class LateChunkingEmbedder:
 
     def _own(self, documents: Sequence[ChunkedDocument], meter: Meter) -> list[dict[ChunkKind, Vectors]]:
         """Every unit read alone; of passages, the mean of their units weighted by tokens."""
-        units = [(d.encoding.ids, unit) for d in documents for unit in d.units]
+        units = [(document, unit) for document in documents for unit in document.units]
         pooled = self._encoder.pooled(
-            [ids[unit.token_start : unit.token_end] for ids, unit in units],
+            [own_ids(document, unit) for document, unit in units],
             self._encoder.tokenizer.prompt_ids(self._inner.document_prompt),
             meter.add,
         )
@@ -242,19 +240,3 @@ def _by_parent(units: Vectors, weights: NDArray[np.generic], parents: Sequence[i
     total: Vectors = np.add.reduceat(units * scale[:, None], starts, axis=0)
     total /= np.add.reduceat(scale, starts)[:, None]
     return total
-
-
-def windows(tokens: int, size: int, overlap: int) -> list[Window]:
-    """Windows of ``size`` tokens that share at least ``overlap`` with their neighbours, evenly spread.
-
-    Every token is kept exactly once: neighbours meet in the middle of what they share. A document that
-    fits is one window.
-    """
-    if tokens <= size:
-        return [Window(0, tokens, 0, tokens)] if tokens else []
-    count = -(-(tokens - overlap) // (size - overlap))
-    starts = [(tokens - size) * i // (count - 1) for i in range(count)]
-    seams = [0, *((a + size + b) // 2 for a, b in pairwise(starts)), tokens]
-    return [
-        Window(a, a + size, left, right) for a, (left, right) in zip(starts, pairwise(seams), strict=True)
-    ]

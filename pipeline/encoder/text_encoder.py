@@ -19,6 +19,7 @@ from pipeline.encoder.library import LibraryEncoder
 from pipeline.encoder.side_by_side import side_by_side
 from pipeline.encoder.tokens import TextTokenizer
 from pipeline.errors import ConfigurationError, EmbeddingError
+from pipeline.positions import Choice, choose
 
 Ids = NDArray[np.int32]
 Vectors = NDArray[np.float32]
@@ -29,9 +30,10 @@ _MIN_WINDOW_TOKENS = 8
 class TextEncoder:
     """A model folder at work. The tokenizer and the weights are loaded when first needed, once.
 
-    ``window_tokens`` None means as many as the model has positions; ``batch_tokens`` bounds the tokens
-    of one forward pass (one sequence may exceed it). Raises ConfigurationError for a window that the
-    model does not have.
+    ``positions`` is a spec of :mod:`pipeline.positions`; ``window_tokens`` None means as many as it gives;
+    ``batch_tokens`` bounds the tokens of one forward pass, padding included (one sequence may exceed it);
+    ``dim`` keeps the first components of a vector (Kusupati et al. 2022, Matryoshka representations).
+    Raises ConfigurationError for a window, method or width that the model does not have.
     """
 
     def __init__(
@@ -39,18 +41,22 @@ class TextEncoder:
         folder: EncoderFolder,
         *,
         window_tokens: int | None = None,
+        positions: str = "native",
+        dim: int | None = None,
         dtype: str = "auto",
         device: str = "auto",
         batch_tokens: int | None = None,
         threads: int | None = None,
     ) -> None:
-        if window_tokens is not None and window_tokens > folder.positions:
+        if dim is not None and dim > folder.dim:
             raise ConfigurationError(
-                f"window_tokens={window_tokens} exceeds the {folder.positions} positions of the model.",
-                remedy="Leave it out, or set it to at most that many.",
+                f"dim={dim} exceeds the {folder.dim} components of the model's vectors.",
+                remedy="Leave it out, or set it to one of the widths the model was trained for.",
             )
         self.folder = folder
-        self.window_tokens = window_tokens or folder.positions
+        self.dim = dim or folder.dim
+        self.choice = _choose(folder, positions, window_tokens)
+        self.window_tokens = self.choice.window_tokens
         self._dtype, self._device = dtype, device
         self._batch_tokens, self._threads = batch_tokens, threads
         self._lock = threading.Lock()
@@ -76,15 +82,15 @@ class TextEncoder:
         return room
 
     def token_vectors(
-        self, sequences: Sequence[Ids], prompt: Sequence[int] = ()
+        self, sequences: Sequence[Ids], prompt: Sequence[int] = (), temperature: float = 1.0
     ) -> Iterator[list[tuple[int, Vectors]]]:
         """Batch by batch, each sequence's index and its token vectors ``(len, D)``.
 
-        Special tokens and the prompt are around every sequence and not among its vectors. The arrays
-        are views into the batch: use them before asking for the next.
+        Special tokens and the prompt are around every sequence and not among its vectors. ``temperature``
+        divides the logits of attention (below 1 it is sharper). The arrays are views into the batch: use them before asking for the next.
         """
         before, after = len(self.tokenizer.prefix) + len(prompt), len(self.tokenizer.suffix)
-        for batch, vectors, ends in self._forward(sequences, prompt):
+        for batch, vectors, ends in self._forward(sequences, prompt, temperature):
             starts = [0, *ends[:-1]]
             spans = zip(batch, starts, ends, strict=True)
             yield [(i, vectors[start + before : end - after]) for i, start, end in spans]
@@ -123,13 +129,14 @@ class TextEncoder:
         return total
 
     def finish(self, pooled: Vectors, name: Callable[[int], str]) -> Vectors:
-        """The model's own head where it has one, then unit length.
+        """The model's own head where it has one, the first ``dim`` components, then unit length.
 
         Raises EmbeddingError for a row that has no direction; ``name`` says what row it is.
         """
         model = self._model()
         if len(pooled) and self.folder.has_head and isinstance(model, LibraryEncoder):
             pooled = model.head(pooled)
+        pooled = pooled[:, : self.dim]
         lengths = np.linalg.norm(pooled, axis=1, keepdims=True)
         wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
         if len(wrong):
@@ -147,7 +154,7 @@ class TextEncoder:
         return int(config.get("hidden_size") or config.get("d_model") or config["dim"])
 
     def _forward(
-        self, sequences: Sequence[Ids], prompt: Sequence[int]
+        self, sequences: Sequence[Ids], prompt: Sequence[int], temperature: float = 1.0
     ) -> Iterator[tuple[list[int], Vectors, list[int]]]:
         """For each batch: indices of its sequences, all their vectors in a row, and where each ends."""
         model = self._model()
@@ -158,9 +165,13 @@ class TextEncoder:
         def run(batch: list[int]) -> tuple[list[int], Vectors, list[int]]:
             ids = np.concatenate([part for i in batch for part in (head, sequences[i], tail)])
             lengths = [len(sequences[i]) + extra for i in batch]
-            return batch, model(ids.astype(np.int64), lengths), np.cumsum(lengths).tolist()
+            return batch, model(ids.astype(np.int64), lengths, temperature), np.cumsum(lengths).tolist()
 
-        plan = batches([len(ids) + extra for ids in sequences], self._batch_tokens or _CPU_BATCH_TOKENS)
+        plan = batches(
+            [len(ids) + extra for ids in sequences],
+            self._batch_tokens or _CPU_BATCH_TOKENS,
+            padded=isinstance(model, LibraryEncoder),
+        )
         return side_by_side(run, plan)
 
     def _model(self) -> PackedBert | LibraryEncoder:
@@ -179,20 +190,33 @@ class TextEncoder:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if self._batch_tokens is None and torch.device(device).type == "cuda":
             self._batch_tokens = _GPU_BATCH_TOKENS
-        kind = PackedBert if runs_here(self.folder) else LibraryEncoder
-        return kind(self.folder, self._dtype, device)
+        kind = PackedBert if runs_here(self.folder, self.choice) else LibraryEncoder
+        return kind(self.folder, self._dtype, device, self.choice)
 
 
-def batches(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of at most ``most_tokens`` together (or one alone), neighbours in length."""
+def _choose(folder: EncoderFolder, positions: str, window_tokens: int | None) -> Choice:
+    kind = folder.position_kind
+    if kind == "other" and positions != "native":
+        raise ConfigurationError(
+            f"{positions!r} needs absolute or rotary positions; {folder.model_type!r} has neither.",
+            remedy="Leave positions at native.",
+        )
+    return choose(positions, "absolute" if kind == "other" else kind, folder.positions, window_tokens)
+
+
+def batches(lengths: Sequence[int], most_tokens: int, *, padded: bool = False) -> Iterator[list[int]]:
+    """Indices in batches of at most ``most_tokens`` together (or one alone), neighbours in length.
+
+    With ``padded`` every sequence counts as long as the longest of its batch.
+    """
     batch: list[int] = []
     tokens = 0
     for i in np.argsort(lengths, kind="stable").tolist():
-        if batch and tokens + lengths[i] > most_tokens:
+        tokens = lengths[i] * (len(batch) + 1) if padded else tokens + lengths[i]
+        if batch and tokens > most_tokens:
             yield batch
-            batch, tokens = [], 0
+            batch, tokens = [], lengths[i]
         batch.append(i)
-        tokens += lengths[i]
     if batch:
         yield batch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -30,8 +31,18 @@ class TextTokenizer:
         probe = self._tokenizer.encode("a", add_special_tokens=True)
         inside = [i for i, special in enumerate(probe.special_tokens_mask) if not special]
         first, last = (inside[0], inside[-1] + 1) if inside else (len(probe.ids), len(probe.ids))
-        self.prefix: list[int] = probe.ids[:first]
-        self.suffix: list[int] = probe.ids[last:]
+        self.prefix: list[int] = probe.ids[:first] or self._asked_for(folder, "bos")
+        self.suffix: list[int] = probe.ids[last:] or self._asked_for(folder, "eos")
+
+    def _asked_for(self, folder: EncoderFolder, name: str) -> list[int]:
+        """The special token that ``add_bos_token`` or ``add_eos_token`` asks for, as decoders have it."""
+        path = folder.path / "tokenizer_config.json"
+        declared = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        token = declared.get(f"{name}_token")
+        if not declared.get(f"add_{name}_token") or token is None:
+            return []
+        found = self._tokenizer.token_to_id(token["content"] if isinstance(token, dict) else token)
+        return [] if found is None else [found]
 
     def encode(self, text: str) -> Encoding:
         """No special tokens, no truncation; offsets in code points of ``text``.

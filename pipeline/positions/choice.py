@@ -22,18 +22,11 @@ from pipeline.positions.rotary import (
 )
 
 Kind = Literal["absolute", "rotary"]
-Method = (
-    Native
-    | ParallelWindows
-    | Grouped
-    | Recurrent
-    | PositionInterpolation
-    | Ntk
-    | DynamicNtk
-    | Yarn
-    | LongRope
-    | SelfExtend
+AbsoluteMethod = Native | ParallelWindows | Grouped | Recurrent | PositionInterpolation
+RotaryMethod = (
+    Native | ParallelWindows | PositionInterpolation | Ntk | DynamicNtk | Yarn | LongRope | SelfExtend
 )
+Method = AbsoluteMethod | RotaryMethod
 
 _PLAIN: dict[str, Callable[[], Method]] = {"native": Native, "pcw": ParallelWindows}
 _STRETCHED: dict[str, Callable[[float], Method]] = {

@@ -7,7 +7,6 @@ method's; layers that look at near tokens only (``sliding_attention``) keep thei
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,34 +14,12 @@ import numpy as np
 import torch
 
 from pipeline.errors import ConfigurationError
+from pipeline.positions.absolute import interpolated
 from pipeline.positions.choice import Choice, Method, choose
+from pipeline.positions.declared import rope_of
 from pipeline.positions.rotary import DynamicNtk, LongRope, Native, Rope, SelfExtend
 
 NEAR = "sliding_attention"
-
-
-def rope_of(config: Mapping[str, Any], trained_tokens: int) -> Rope:
-    """What a configuration of transformers says about rotary positions.
-
-    Raises ConfigurationError for a model without them, or whose positions are stretched already.
-    """
-    parameters = config.get("rope_parameters") or {}
-    if "full_attention" in parameters:
-        parameters = parameters["full_attention"]
-    theta = parameters.get("rope_theta")
-    if theta is None:
-        raise ConfigurationError(
-            f"The model type {config.get('model_type')!r} says nothing of rotary positions.",
-            remedy="Leave positions at native.",
-        )
-    if parameters.get("rope_type", "default") != "default":
-        raise ConfigurationError(
-            f"This model's own positions are already stretched ({parameters['rope_type']!r}).",
-            remedy="Leave positions at native.",
-        )
-    width = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
-    dim = int(width * float(parameters.get("partial_rotary_factor") or 1.0))
-    return Rope(dim, float(theta), int(parameters.get("original_max_position_embeddings") or trained_tokens))
 
 
 def extend(network: Any, method: Method, rope: Rope, window_tokens: int, *, decoder: bool = False) -> None:  # noqa: ANN401 - of transformers
@@ -92,6 +69,40 @@ def extend_decoder(network: Any, spec: str, window_tokens: int | None = None) ->
     if not isinstance(choice.method, Native):
         extend(network, choice.method, rope_of(config.to_dict(), trained), choice.window_tokens, decoder=True)
     return choice
+
+
+def extend_matrix(network: Any, method: Method, trained_tokens: int) -> None:  # noqa: ANN401 - of transformers
+    """Let a loaded network with a matrix of positions read more, by a method of absolute positions.
+
+    Rows before the first position that is used (RoBERTa counts from 2) stay where they are. Raises
+    ConfigurationError for a network without such a matrix.
+    """
+    if isinstance(method, Native):
+        return
+    owners = [
+        m
+        for m in network.modules()
+        if isinstance(getattr(m, "position_embeddings", None), torch.nn.Embedding)
+    ]
+    if len(owners) != 1 or not hasattr(method, "rows"):
+        raise ConfigurationError(
+            f"{type(network).__name__} has no matrix of positions that could be replaced.",
+            remedy="Leave positions at native.",
+        )
+    (owner,) = owners
+    old = owner.position_embeddings.weight.detach()
+    unused = len(old) - trained_tokens
+    rows = interpolated(old[unused:].float().cpu().numpy(), method.rows(trained_tokens))
+    matrix = torch.cat((old[:unused], torch.from_numpy(rows).to(old)))
+    owner.position_embeddings = torch.nn.Embedding.from_pretrained(
+        matrix, padding_idx=owner.position_embeddings.padding_idx
+    )
+    for name in ("position_ids", "token_type_ids"):
+        buffer = getattr(owner, name, None)
+        if buffer is not None:
+            numbers = torch.arange(len(matrix), device=buffer.device) * (name == "position_ids")
+            setattr(owner, name, numbers[None])
+    network.config.max_position_embeddings = len(matrix)
 
 
 class Rotary(torch.nn.Module):  # type: ignore[misc]

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedders.late_chunking import Config, LateChunkingEmbedder, build, windows
+from embedders.late_chunking import Config, LateChunkingEmbedder, build
 from pipeline.chunk import ChunkConfig, chunk
+from pipeline.encoder.windowing import windows
 from pipeline.errors import ConfigurationError, EmbeddingError
 from pipeline.types import ChunkedDocument, Document, Encoding
 
@@ -82,7 +83,10 @@ def test_windows_keep_the_vector_farther_from_the_edge(bert: Path) -> None:
     np.testing.assert_allclose(found.units, means(kept, doc.units), atol=1e-5)
     shared = min(a.stop - b.start for a, b in pairwise(plan))
     assert shared >= 20
-    assert found.windowing == f"{len(plan)} overlapping windows of 64 tokens, {shared} shared"
+    assert found.windowing == (
+        f"{len(plan)} overlapping windows of 64 tokens, {shared} shared: the text has {total} tokens "
+        "and a window 64"
+    )
 
 
 def test_more_overlap_comes_closer_to_one_long_pass(bert: Path) -> None:
@@ -108,7 +112,7 @@ def test_own_vectors_and_the_blend(bert: Path) -> None:
     assert len(whole) > 0.9 * len(doc.units)
     queries = ours.embed_queries([doc.units[i].text for i in whole]).vectors
     np.testing.assert_allclose(own.units[whole], queries, atol=1e-5)
-    assert own.windowing == "each chunk alone"
+    assert own.windowing == "each chunk alone: late vectors have no weight"
     inner = ours._inner.encoder.pooled([doc.encoding.ids[u.token_start : u.token_end] for u in doc.units])
     weights = np.array([u.token_end - u.token_start for u in doc.units], np.float32)
     parents = np.array([u.parent for u in doc.units])

@@ -12,7 +12,9 @@ from tiny_models import VOCABULARY, add_dense
 from embedders.sentence_transformer import Config, SentenceTransformerEmbedder, build
 from pipeline.encoder.bert import PackedBert, faster_dtype, runs_here
 from pipeline.encoder.folder import read_folder
+from pipeline.positions import Choice, Native
 
+NATIVE = Choice(Native(), 512)
 LENGTHS = [3, 3, 3, 17, 1, 120, 120]
 TEXTS = [
     "the tenant pays rent",
@@ -50,10 +52,10 @@ def embedder(folder: Path, **options: object) -> SentenceTransformerEmbedder:
 def test_packed_equals_transformers(make_model: Make, model_type: str) -> None:
     path = make_model(model_type)
     folder = read_folder(path)
-    assert runs_here(folder)
+    assert runs_here(folder, NATIVE)
     rng = np.random.default_rng(0)
     sequences = [rng.integers(5, len(VOCABULARY), n) for n in LENGTHS]
-    ours = PackedBert(folder, "float32", "cpu")(np.concatenate(sequences), LENGTHS)
+    ours = PackedBert(folder, "float32", "cpu", NATIVE)(np.concatenate(sequences), LENGTHS)
     theirs = np.concatenate(reference(path, sequences))
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
@@ -90,7 +92,7 @@ def test_queries_equal_the_library(make_model: Make, pooling: dict[str, object])
 def test_a_dense_head_runs_through_the_library(make_model: Make) -> None:
     path = make_model()
     add_dense(path, 12)
-    assert not runs_here(read_folder(path))
+    assert not runs_here(read_folder(path), NATIVE)
     ours = embedder(path)
     assert ours.fingerprint.dim == 12
     theirs = build_st(path).encode(TEXTS, normalize_embeddings=True)
@@ -99,7 +101,7 @@ def test_a_dense_head_runs_through_the_library(make_model: Make) -> None:
 
 def test_another_architecture_runs_through_the_library(make_model: Make) -> None:
     path = make_model("mpnet")
-    assert not runs_here(read_folder(path))
+    assert not runs_here(read_folder(path), NATIVE)
     theirs = build_st(path).encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(embedder(path).embed_queries(TEXTS).vectors, theirs, atol=2e-6)
 

@@ -9,7 +9,8 @@ import torch
 
 from pipeline.errors import ConfigurationError
 from pipeline.positions import LongRope, Native, Rope, SelfExtend, choose
-from pipeline.positions.network import extend, extend_decoder, rope_of
+from pipeline.positions.declared import rope_of
+from pipeline.positions.network import extend, extend_decoder
 from pipeline.positions.self_extend import attention
 
 TRAINED, WINDOW = 64, 256
