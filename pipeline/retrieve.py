@@ -80,6 +80,15 @@ class RetrievalConfig:
                 )
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found for one query: evidence by search, and every passage in it, best first."""
+
+    evidence: Evidence
+    ranked: tuple[Ranked, ...]
+    timings: Mapping[str, float]
+
+
 class Retriever:
     """Searches the collections of one ledger and one index. Thread-safe if its parts are."""
 
@@ -104,6 +113,13 @@ class Retriever:
         or a budget out of range; FilterError; NotFoundError for an unknown collection or document; and
         FingerprintMismatchError when the collection was made with another embedder.
         """
+        return self.select(query, self.find(query))
+
+    def find(self, query: Query) -> Findings:
+        """Everything that :meth:`select` chooses from. Raises what :meth:`search` raises.
+
+        Several selections (other budgets, another ``top_k`` up to that of the query) can be made of it.
+        """
         self._check(query)
         timings: dict[str, float] = {}
         where = self._where(query)
@@ -114,8 +130,13 @@ class Retriever:
             evidence = self._gather(query, vectors, where)
         with _timed(timings, "fuse"):
             ranked = self._live(query, fuse(evidence, self._weights()))
+        return Findings(evidence, tuple(ranked), timings)
+
+    def select(self, query: Query, found: Findings) -> Retrieval:
+        """The best passages of what was found, as many as ``query`` asks for."""
+        timings = dict(found.timings)
         with _timed(timings, "load"):
-            hits = self._select(query, ranked, evidence)
+            hits = self._select(query, found.ranked, found.evidence)
         return Retrieval(tuple(hits), timings)
 
     def _check(self, query: Query) -> None:
@@ -194,7 +215,7 @@ class Retriever:
         live = self._ledger.live_versions(query.tenant, query.collection, ids)
         return [r for r in ranked if live.get(r.document_id) == r.version]
 
-    def _select(self, query: Query, ranked: list[Ranked], evidence: Evidence) -> list[Hit]:
+    def _select(self, query: Query, ranked: Sequence[Ranked], evidence: Evidence) -> list[Hit]:
         """The best ``top_k`` within the budget: near-duplicates dropped, neighbours in rank joined."""
         passages = Passages(query, self._indexer, self._ledger, self._embedder, evidence)
         hits: list[Hit] = []

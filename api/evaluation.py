@@ -1,0 +1,159 @@
+"""Open a Longleaf for each set to be evaluated, and let :mod:`pipeline.evaluation` measure it.
+
+What was ingested for a set is kept under ``data/evaluation``, keyed by the set's content and by every
+setting that decides what is in an index, so that a second run (or one that was interrupted) goes on from
+there, and settings of the search are tried without ingesting again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from api.build import open_longleaf
+from api.plain import plain
+from pipeline.evaluation.report import Report, SetReport, summary
+from pipeline.evaluation.runner import Ingested, Plan, Progress, ask, ingest
+
+if TYPE_CHECKING:
+    from api.build import Longleaf
+    from api.sections import Settings
+    from pipeline.evaluation.dataset import EvaluationSet
+
+COLLECTION = "evaluation"
+_INGESTION_FILE = "ingestion.json"
+_VERSIONED = ("longleaf", "torch", "qdrant-edge-py", "ir-measures")
+
+
+def evaluate(
+    settings: Settings, sets: Sequence[EvaluationSet], plan: Plan, *, seed: int, progress: Progress
+) -> Report:
+    """Ingest and ask each set in turn. The same data, settings and seed give the same quality numbers."""
+    reports = [
+        evaluate_set(settings, each, plan, seed=seed, progress=_named(progress, each.name)) for each in sets
+    ]
+    return Report(about(settings, plan, seed), reports)
+
+
+def evaluate_set(
+    settings: Settings, given: EvaluationSet, plan: Plan, *, seed: int, progress: Progress
+) -> SetReport:
+    """One set in a data folder of its own."""
+    with open_longleaf(settings) as probe:
+        folder = settings.data / "evaluation" / f"{given.name}-{_key(settings, probe, given)}"
+    with open_longleaf(settings.model_copy(update={"data": folder})) as longleaf:
+        ingested = ingest(given, longleaf.ingestor, COLLECTION, progress)
+        ingested = _remembered(folder / _INGESTION_FILE, ingested)
+        asked = ask(
+            given,
+            longleaf.retriever,
+            COLLECTION,
+            plan,
+            answerer=longleaf.answerer if plan.answers else None,
+            progress=progress,
+        )
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    cost = {
+        "bytes_on_disk": float(size),
+        "bytes_per_token": size / max(ingested.tokens, 1),
+        "peak_memory_bytes": float(_peak_bytes()),
+    }
+    return summary(given.name, ingested, asked, cost, seed=seed)
+
+
+def about(settings: Settings, plan: Plan, seed: int) -> dict[str, Any]:
+    """Machine, versions and settings, for whoever reads the numbers later."""
+    from api.sections import Settings as Defaults
+    from api.settings import entries
+
+    defaults = {key: value for key, value, _ in entries(Defaults())}
+    changed = {
+        key: plain(value)
+        for key, value, _ in entries(settings)
+        if key not in ("data", "indexer.path", "embedder.cache") and defaults.get(key) != value
+    }
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": _commit(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": {"python": platform.python_version(), **_versions()},
+        "seed": seed,
+        "plan": plain(asdict(plan)),
+        "settings": changed,
+    }
+
+
+def _key(settings: Settings, longleaf: Longleaf, given: EvaluationSet) -> str:
+    """What decides the content of the index, as 12 hexadecimal digits."""
+    content = hashlib.sha256()
+    for document in given.documents:
+        file = [str(document.file), document.file.stat().st_size] if document.file else []
+        row = [document.id, document.title, document.text, document.language, *file]
+        content.update(json.dumps(row, ensure_ascii=False).encode())
+    parts = {
+        "documents": content.hexdigest(),
+        "embedder": str(longleaf.embedder.fingerprint),
+        "indexer": settings.indexer.name,
+        "indexer_options": {k: str(v) for k, v in settings.plugin_options("indexer").items() if k != "path"},
+        "chunking": asdict(settings.chunking),
+        "lexical": longleaf.analyser.parameters,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _remembered(path: Path, ingested: Ingested) -> Ingested:
+    """With the seconds that the first, uninterrupted ingestion took, also when nothing had to be done."""
+    if ingested.seconds is not None:
+        path.write_text(json.dumps({"seconds": ingested.seconds}), encoding="utf-8")
+    elif path.exists():
+        seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+        return Ingested(**{**{f: getattr(ingested, f) for f in Ingested.__slots__}, "seconds": seconds})
+    return ingested
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
+
+
+def _peak_bytes() -> int:
+    """Most memory that this process had so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _versions() -> Mapping[str, str]:
+    found = {}
+    for name in _VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    root = str(Path(__file__).parent.parent)
+    command = ["git", "-C", root, "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
