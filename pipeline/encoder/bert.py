@@ -1,9 +1,10 @@
 """The BERT family (BERT, RoBERTa, XLM-RoBERTa, JinaEmbeddingsV3) on packed sequences: no padding, no mask.
 
-Devlin et al. 2019, post-layer-norm encoder, with a matrix of positions or with rotary ones. All tokens of a batch lie behind one another, so every
-linear layer works on real tokens only; attention runs once for each run of sequences of equal length.
-Written out here because importing transformers' own model takes 6 seconds on a contended core, torch
-alone 2, and a search has to start within 6; tests hold it against transformers.
+Devlin et al. 2019, post-layer-norm encoder, with a matrix of positions or with rotary ones. All tokens of
+a batch lie behind one another, so every linear layer works on real tokens only; attention runs once for
+each run of sequences of equal length. Written out here because importing transformers' own model takes 6
+seconds on a contended core, torch alone 2, and a search has to start within 6; tests hold it against
+transformers.
 """
 
 from __future__ import annotations

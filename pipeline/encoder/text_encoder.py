@@ -87,7 +87,8 @@ class TextEncoder:
         """Batch by batch, each sequence's index and its token vectors ``(len, D)``.
 
         Special tokens and the prompt are around every sequence and not among its vectors. ``temperature``
-        divides the logits of attention (below 1 it is sharper). The arrays are views into the batch: use them before asking for the next.
+        divides the logits of attention (below 1 it is sharper). The arrays are views into the batch: use
+        them before asking for the next.
         """
         before, after = len(self.tokenizer.prefix) + len(prompt), len(self.tokenizer.suffix)
         for batch, vectors, ends in self._forward(sequences, prompt, temperature):

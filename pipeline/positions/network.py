@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import Embedding
 
 from pipeline.errors import ConfigurationError
 from pipeline.positions.absolute import interpolated
-from pipeline.positions.choice import Choice, Method, choose
+from pipeline.positions.choice import AbsoluteMethod, Choice, Method, choose
 from pipeline.positions.declared import rope_of
 from pipeline.positions.rotary import DynamicNtk, LongRope, Native, Rope, SelfExtend
 
@@ -79,22 +80,18 @@ def extend_matrix(network: Any, method: Method, trained_tokens: int) -> None:  #
     """
     if isinstance(method, Native):
         return
-    owners = [
-        m
-        for m in network.modules()
-        if isinstance(getattr(m, "position_embeddings", None), torch.nn.Embedding)
-    ]
-    if len(owners) != 1 or not hasattr(method, "rows"):
+    found = [m for m in network.modules() if isinstance(getattr(m, "position_embeddings", None), Embedding)]
+    if len(found) != 1 or not isinstance(method, AbsoluteMethod):
         raise ConfigurationError(
             f"{type(network).__name__} has no matrix of positions that could be replaced.",
             remedy="Leave positions at native.",
         )
-    (owner,) = owners
+    (owner,) = found
     old = owner.position_embeddings.weight.detach()
     unused = len(old) - trained_tokens
     rows = interpolated(old[unused:].float().cpu().numpy(), method.rows(trained_tokens))
     matrix = torch.cat((old[:unused], torch.from_numpy(rows).to(old)))
-    owner.position_embeddings = torch.nn.Embedding.from_pretrained(
+    owner.position_embeddings = Embedding.from_pretrained(
         matrix, padding_idx=owner.position_embeddings.padding_idx
     )
     for name in ("position_ids", "token_type_ids"):
