@@ -15,8 +15,8 @@ from typing import Any
 
 from indexers import _folders
 from indexers._edge_wire import receive, send
-from indexers._turns import Turns
 from pipeline import errors
+from pipeline.turns import Turns
 
 _LAST_WORDS_BYTES = 2000
 _STOP_SECONDS = 60.0
@@ -59,20 +59,20 @@ class EngineProcess:
         IndexDamagedError if it died twice reading an index, DiskFullError if it did on a full disk, and
         else UnavailableError.
         """
-        with self._turns:
+        with self._turns.turn():
             return self._ask(Request(do, arguments, buffers))
 
     def write(self, do: str, *buffers: Buffer, **arguments: Any) -> None:  # noqa: ANN401 - JSON values
         """Like :meth:`read` for a request that changes points, remembered until :meth:`flush`."""
         request = Request(do, arguments, buffers)
-        with self._turns:
+        with self._turns.turn():
             self._ask(request)
             self._unflushed.append(request)
             self.unflushed_bytes += sum(len(memoryview(buffer).cast("B")) for buffer in buffers)
 
     def flush(self, paths: list[str]) -> list[int]:
         """Make everything written at these paths durable; the number of points at each."""
-        with self._turns:
+        with self._turns.turn():
             answer, _ = self._ask(Request("flush", {"paths": paths}))
             self._unflushed = [r for r in self._unflushed if r.arguments["path"] not in paths]
             self.unflushed_bytes = 0
@@ -81,13 +81,13 @@ class EngineProcess:
 
     def forget(self, path: str) -> None:
         """Close a shard for good and drop the writes remembered for it."""
-        with self._turns:
+        with self._turns.turn():
             self._unflushed = [r for r in self._unflushed if r.arguments["path"] != path]
             self._ask(Request("release", {"path": path}))
 
     def close(self) -> None:
         """Let the engine end. Callers flush first."""
-        with self._turns:
+        with self._turns.turn():
             if not self._closed:
                 self._closed = True
                 self._reap()

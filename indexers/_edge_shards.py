@@ -54,9 +54,7 @@ class Shards:
                 vectors=dense,
                 sparse_vectors=sparse,
                 hnsw_config=qdrant.HnswIndexConfig(m=16, ef_construct=128, full_scan_threshold=10_000),
-                optimizers=qdrant.EdgeOptimizersConfig(
-                    indexing_threshold=threshold_kb, default_segment_number=1
-                ),
+                optimizers=_optimizers(threshold_kb),
                 wal_enabled=False,
             ),
         )
@@ -179,6 +177,17 @@ class Shards:
             if len(known) <= _MAX_RANGE_INDEXES:  # a range on any further field reads payloads
                 shard.update(qdrant.UpdateOperation.create_field_index(field, qdrant.PayloadSchemaType.Float))
                 known.add(field)
+
+
+def _optimizers(indexing_threshold_kb: int) -> qdrant.EdgeOptimizersConfig:
+    """One segment, written anew whenever anything in it was deleted: the engine only marks what is deleted,
+    so until then the text stays readable in its files."""
+    return qdrant.EdgeOptimizersConfig(
+        indexing_threshold=indexing_threshold_kb,
+        default_segment_number=1,
+        deleted_threshold=0.0,
+        vacuum_min_vector_number=0,
+    )
 
 
 def _vectors(

@@ -30,6 +30,7 @@ from pipeline.errors import (
     StorageError,
     UnavailableError,
 )
+from pipeline.memo import FileChanges, Memo
 
 BUSY_SECONDS = 30.0
 
@@ -51,6 +52,8 @@ class Database:
         self.url = _served(url) if url is not None else URL.create("sqlite", database=str(path))
         self.where = self.url.render_as_string() if self.served else str(path)
         self._writing = Lock()
+        self._changes = FileChanges(path, BUSY_SECONDS)
+        self.memo = Memo(self._stamp)
         self._engine = self._create()
         try:
             with self.translated():
@@ -64,7 +67,15 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
+        self._changes.close()
         self._engine.dispose()
+
+    def _stamp(self) -> int | None:
+        """Differs after every commit of anybody; None where that cannot be seen (PostgreSQL)."""
+        if self.served:
+            return None
+        with self.translated():
+            return self._changes.stamp()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -21,20 +21,26 @@ class Distinct:
     def __init__(self) -> None:
         self._holders: dict[str, list[int]] = defaultdict(list)
         self._texts: list[str] = []
+        self._numbers: dict[str, int] = {}
         self._claims: dict[int, cues.Claims] = {}
 
     def twin(self, text: str) -> int | None:
         """Admit a text and return None, or the number (from 0) of the admitted text it repeats."""
+        if text in self._numbers:
+            return self._numbers[text]
         shingles = _shingles(text)
         shared = Counter(n for shingle in shingles for n in self._holders.get(shingle, ()))
         alike = [n for n, count in shared.items() if count >= CONTAINMENT * len(shingles)]
         if alike:
             claims = cues.claims(text)
             for n in sorted(alike):
-                if claims.within(self._claims.setdefault(n, cues.claims(self._texts[n]))):
+                if n not in self._claims:
+                    self._claims[n] = cues.claims(self._texts[n])
+                if claims.within(self._claims[n]):
                     return n
         for shingle in shingles:
             self._holders[shingle].append(len(self._texts))
+        self._numbers[text] = len(self._texts)
         self._texts.append(text)
         return None
 

@@ -7,6 +7,7 @@ may rely on it, whatever happens next.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 import uuid
@@ -18,7 +19,7 @@ from threading import Lock
 from pipeline import layers
 from pipeline.chunk import ChunkConfig
 from pipeline.compatibility import require_same
-from pipeline.errors import LongleafError, NotFoundError
+from pipeline.errors import DiskFullError, LongleafError, NotFoundError
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.preparing import Group, Preparation, Prepared, is_fatal, typical_lengths
@@ -30,6 +31,8 @@ from pipeline.sources import Source
 from pipeline.storing import Entry, Store
 from pipeline.types import ChunkedDocument, DocumentEmbeddings
 from pipeline.watch import Progress, Watch
+
+_log = logging.getLogger("longleaf.ingest")
 
 __all__ = ["IngestResult", "Ingestor", "Progress", "Source"]
 
@@ -76,11 +79,13 @@ class Ingestor:
         collection: str = "default",
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> Iterator[IngestResult]:
         """Ingest sources in order; the collection is made with the first document that succeeds.
 
         A source that cannot be ingested gives a failed result and the others go on. ``progress`` is
-        told from several threads, one at a time. Raises FingerprintMismatchError for a collection of
+        told from several threads, one at a time; ``note`` what could not be done although all is stored.
+        Raises FingerprintMismatchError for a collection of
         another embedder, chunker or analyser; WorkCancelledError once ``cancelled`` says so; and what
         would stop every document (StorageError, UnavailableError, ModelError). Documents whose results
         were given out before are kept.
@@ -114,12 +119,15 @@ class Ingestor:
                     watch.moved("done", result.name, documents=1)
             if wrote:
                 watch.enter("optimizing", collection)
-                self._optimize(tenant, collection)
+                self._optimize(tenant, collection, note)
         finally:
             shutil.rmtree(spool, ignore_errors=True)
 
-    def delete(self, tenant: str, collection: str, document_id: str) -> None:
-        """Remove a document: from readers at once, then from index and disk, for good.
+    def delete(
+        self, tenant: str, collection: str, document_id: str, note: Callable[[str], None] | None = None
+    ) -> None:
+        """Remove a document: from readers at once, then from index and disk, for good. ``note`` is told
+        where its bytes could not be cleared from the index's files yet.
 
         Raises NotFoundError, and IndexOwnedError or IndexDamagedError before anything is changed. After
         any other error the document is hidden, and what is left of it is removed by the next ingestion or
@@ -129,7 +137,7 @@ class Ingestor:
         self._indexer.names()
         self.recover()
         self._store.remove(self._ledger.delete(tenant, collection, document_id))
-        self._optimize(tenant, collection)
+        self._optimize(tenant, collection, note)
 
     def drop(self, tenant: str, collection: str) -> None:
         """Remove a collection with all its documents. Raises NotFoundError."""
@@ -147,8 +155,10 @@ class Ingestor:
             self._ledger.own_ingestion()
             if not self._opened:
                 self._ledger.originals.clear_spool()
-            self._store.recover()
+            removed = self._store.recover()
             self._opened = True
+        for tenant, collection in sorted({(key.tenant, key.collection) for key in removed}):
+            self._optimize(tenant, collection, None)
 
     def _existing(self, tenant: str, collection: str) -> CollectionRecord | None:
         try:
@@ -239,9 +249,19 @@ class Ingestor:
             results.append(IngestResult.stored(entry.record, status, key.version, seconds))
         return results
 
-    def _optimize(self, tenant: str, collection: str) -> None:
+    def _optimize(self, tenant: str, collection: str, note: Callable[[str], None] | None) -> None:
+        """Make searches fast and clear what was deleted from the files. Both can wait for room on the
+        disk: the next ingestion or deletion does it."""
         for layer in layers.LAYERS:
-            self._indexer.optimize(layers.index_name(tenant, collection, layer))
+            try:
+                self._indexer.optimize(layers.index_name(tenant, collection, layer))
+            except DiskFullError as error:
+                told = (
+                    f"All is stored, but the index of {layer} was not optimised: {error.message} Searches are "
+                    "slower and deleted text stays in its files until the next ingestion or deletion with "
+                    "enough room."
+                )
+                (note or _log.warning)(told)
 
 
 def _entry(item: Prepared, embeddings: DocumentEmbeddings) -> Entry:

@@ -92,6 +92,10 @@ class Ledger(CollectionLedger):
 
     def find(self, tenant: str, collection: str, document_id: str) -> DocumentRecord | None:
         """The live version of a document, or None if there is none."""
+        question = ("document", tenant, collection, document_id)
+        return self.database.memo.of(question, lambda: self._find(tenant, collection, document_id))
+
+    def _find(self, tenant: str, collection: str, document_id: str) -> DocumentRecord | None:
         query = _live_documents(tenant, collection).where(documents.c.id == check_document_id(document_id))
         with self.database.read() as connection:
             row = connection.execute(query).one_or_none()
@@ -115,7 +119,16 @@ class Ledger(CollectionLedger):
 
     def live_versions(self, tenant: str, collection: str, ids: Sequence[str]) -> dict[str, int]:
         """Live version of each of these documents; those that have none are left out."""
-        wanted = sorted(set(ids))
+        answers = self.database.memo.fresh()
+        questions = {name: ("live", tenant, collection, name) for name in ids}
+        unknown = [name for name, question in questions.items() if question not in answers]
+        if unknown:
+            found = self._live_versions(tenant, collection, sorted(unknown))
+            answers.update((questions[name], found.get(name)) for name in unknown)
+        live = {name: answers.get(question) for name, question in questions.items()}
+        return {name: version for name, version in live.items() if version is not None}
+
+    def _live_versions(self, tenant: str, collection: str, wanted: Sequence[str]) -> dict[str, int]:
         live: dict[str, int] = {}
         with self.database.read() as connection:
             for i in range(0, len(wanted), _SLICE):

@@ -69,6 +69,9 @@ class CollectionLedger:
 
     def collection(self, tenant: str, name: str) -> CollectionRecord:
         """One collection. Raises NotFoundError."""
+        return self.database.memo.of(("collection", tenant, name), lambda: self._collection(tenant, name))
+
+    def _collection(self, tenant: str, name: str) -> CollectionRecord:
         check_name("tenant", tenant)
         check_name("collection", name)
         query = sa.select(collections).where(
@@ -132,6 +135,10 @@ class CollectionLedger:
 
     def metadata_fields(self, tenant: str, collection: str) -> dict[str, str]:
         """Type of every metadata field that a live document has, by dotted path."""
+        question = ("fields", tenant, collection)
+        return dict(self.database.memo.of(question, lambda: self._fields(tenant, collection)))
+
+    def _fields(self, tenant: str, collection: str) -> dict[str, str]:
         query = (
             sa.select(metadata_fields.c.name, metadata_fields.c.type)
             .where(*inside(metadata_fields, tenant, collection))

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.compatibility import require_same
-from pipeline.errors import IndexDamagedError, LongleafError, NotFoundError, StorageError
+from pipeline.errors import (
+    DiskFullError,
+    FingerprintMismatchError,
+    IndexDamagedError,
+    LongleafError,
+    NotFoundError,
+    StorageError,
+)
 from pipeline.layers import LAYERS, Layer, expected_ids, index_name, of_versions, schemas
 from pipeline.ledger import MAX_PAGE, Ledger
 from pipeline.lexical import Analyser
@@ -55,13 +63,15 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What was done to one collection. ``failed`` maps document ids to why they could not be repaired."""
+    """What was done to one collection. ``failed`` maps document ids to why they could not be repaired;
+    ``refused`` says why the whole collection was left as it is."""
 
     tenant: str
     collection: str
     rebuilt_documents: int
     deleted_orphans: int
     failed: dict[str, str] = field(default_factory=dict)
+    refused: str = ""
 
 
 def verify(ledger: Ledger, indexer: Indexer, *, files: bool = True) -> list[Verification]:
@@ -116,9 +126,9 @@ def repair(
 ) -> list[Repair]:
     """Make every index agree with the ledger; what is right already is left alone. Idempotent.
 
-    ``parts`` gives what each collection is written with, in place of the three above. Raises
-    FingerprintMismatchError for a collection of another embedder, chunker or analyser, and
-    UnavailableError while another process ingests.
+    ``parts`` gives what each collection is written with, in place of the three above. A collection of
+    another embedder, chunker or analyser is left as it is, and told of. Raises UnavailableError while
+    another process ingests.
     """
     ledger.own_ingestion()
     store = Store(ledger, indexer)
@@ -128,34 +138,52 @@ def repair(
     for record in ledger.collections():
         if parts is not None:
             embedder, analyser, chunking = parts(record)
-        require_same(record, embedder, analyser, chunking)
+        try:
+            require_same(record, embedder, analyser, chunking)
+        except FingerprintMismatchError as error:
+            repairs.append(Repair(record.tenant, record.name, 0, 0, refused=str(error)))
+            continue
         _ensure_indexes(indexer, record, embedder.fingerprint.dim)
         found = _verify(ledger, indexer, record, files=False)
-        for layer in found.layers:
-            for i in range(0, len(found.orphaned), 100):
-                indexer.delete(layer.index, of_versions(found.orphaned[i : i + 100]))
-        indexer.flush()
         watch = Watch(progress, cancelled, len(found.incomplete))
-        failed = {}
-        for key in found.incomplete:
-            watch.enter("embedding", key.document_id)
-            try:
-                store.rewrite(key, _entry(ledger, record, key, embedder, analyser, chunking))
-            except LongleafError as error:
-                failed[key.document_id] = str(error)
-            watch.moved("done", key.document_id, documents=1)
-        for layer in found.layers if found.incomplete or found.orphaned else ():
-            indexer.optimize(layer.index)
-        repairs.append(
-            Repair(
-                record.tenant,
-                record.name,
-                rebuilt_documents=len(found.incomplete) - len(failed),
-                deleted_orphans=sum(layer.orphans for layer in found.layers),
-                failed=failed,
-            )
-        )
+
+        def rebuilt(key: VersionKey, record: CollectionRecord = record) -> Entry:
+            return _entry(ledger, record, key, embedder, analyser, chunking)
+
+        repairs.append(_mend(indexer, store, found, rebuilt, watch))
     return repairs
+
+
+def _mend(
+    indexer: Indexer,
+    store: Store,
+    found: Verification,
+    rebuilt: Callable[[VersionKey], Entry],
+    watch: Watch,
+) -> Repair:
+    """Delete what one collection has too much of and write what it lacks."""
+    for layer in found.layers:
+        for i in range(0, len(found.orphaned), 100):
+            indexer.delete(layer.index, of_versions(found.orphaned[i : i + 100]))
+    indexer.flush()
+    failed = {}
+    for key in found.incomplete:
+        watch.enter("embedding", key.document_id)
+        try:
+            store.rewrite(key, rebuilt(key))
+        except LongleafError as error:
+            failed[key.document_id] = str(error)
+        watch.moved("done", key.document_id, documents=1)
+    for layer in found.layers if found.incomplete or found.orphaned else ():
+        with suppress(DiskFullError):  # all is written; what only makes it faster waits for room
+            indexer.optimize(layer.index)
+    return Repair(
+        found.tenant,
+        found.collection,
+        rebuilt_documents=len(found.incomplete) - len(failed),
+        deleted_orphans=sum(layer.orphans for layer in found.layers),
+        failed=failed,
+    )
 
 
 def _entry(  # noqa: PLR0917 - one value of each stage

@@ -66,19 +66,28 @@ def ingest(
         run.note(f"Left out {len(skipped)} files of other kinds, such as {skipped[0].name}.")
     started = time.perf_counter()
     results: list[IngestResult] = []
+    notes: list[str] = []
     stopped: LongleafError | None = None
     with _progress(run, len(sources)) as show:
         ingestor = longleaf.benches.of("default", collection).ingestor
-        ingestion = ingestor.ingest(sources, tenant="default", collection=collection, progress=show)
+        ingestion = ingestor.ingest(
+            sources, tenant="default", collection=collection, progress=show, note=notes.append
+        )
         try:
             results.extend(ingestion)
         except LongleafError as error:  # what was finished before is kept, and told
             stopped = error
-    _report(run, results, time.perf_counter() - started, stopped)
+    _report(run, results, time.perf_counter() - started, notes, stopped)
     return FAILED if stopped or any(result.status == "failed" for result in results) else DONE
 
 
-def _report(run: Run, results: list[IngestResult], seconds: float, stopped: LongleafError | None) -> None:
+def _report(
+    run: Run,
+    results: list[IngestResult],
+    seconds: float,
+    notes: list[str],
+    stopped: LongleafError | None,
+) -> None:
     counts = Counter(result.status for result in results)
     tokens = sum(result.tokens for result in results if result.status in ("created", "replaced"))
     if run.json:
@@ -88,7 +97,7 @@ def _report(run: Run, results: list[IngestResult], seconds: float, stopped: Long
             "seconds": round(seconds, 3),
         }
         error = {"error": stopped} if stopped else {}
-        run.emit({"documents": results, "totals": totals, **error})
+        run.emit({"documents": results, "totals": totals, "notes": notes, **error})
         return
     from api.commands.tables import table
 
@@ -104,6 +113,8 @@ def _report(run: Run, results: list[IngestResult], seconds: float, stopped: Long
             run.note(f"failed: {result.name or 'standard input'}: {result.message}", "bold red")
             if result.remedy:
                 run.note(f"  fix: {result.remedy}", "")
+    for note in notes:
+        run.note(note, "yellow")
     told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing stored"
     run.note(f"{told}; {tokens:,} tokens in {seconds:.1f} s.")
     if stopped:

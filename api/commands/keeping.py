@@ -99,11 +99,14 @@ def repair(run: Run) -> int:
         run.settings.chunking,
         parts=lambda record: parts.benches.parts(record.settings.get("own", {})),
     )
-    failed = any(collection.failed for collection in done)
+    failed = any(collection.failed or collection.refused for collection in done)
     if run.json:
         run.emit({"collections": done})
         return FAILED if failed else DONE
     for collection in done:
+        if collection.refused:
+            run.out.print(f"{collection.collection}: left as it is. {collection.refused}")
+            continue
         rebuilt, removed = collection.rebuilt_documents, collection.deleted_orphans
         run.out.print(f"{collection.collection}: {rebuilt} documents rebuilt, {removed} points removed")
         for identity, why in collection.failed.items():

@@ -90,9 +90,10 @@ def delete(
     from pipeline.errors import NotFoundError
 
     deleted, failed = [], []
+    notes: list[str] = []
     for identity in document_ids:
         try:
-            run.longleaf.ingestor.delete("default", collection, identity)
+            run.longleaf.ingestor.delete("default", collection, identity, notes.append)
             deleted.append(identity)
             run.note(f"Deleted {identity}.")
         except NotFoundError as error:
@@ -100,7 +101,9 @@ def delete(
             if not run.json:
                 run.fail(error)
     if run.json:
-        run.emit({"deleted": deleted, "errors": failed})
+        run.emit({"deleted": deleted, "notes": notes, "errors": failed})
+    for note in notes:
+        run.note(note, "yellow")
     return FAILED if failed else None
 
 

@@ -65,6 +65,24 @@ def test_no_room_in_the_middle_of_the_files(tmp_path, monkeypatch, call):
         untouched(place)
 
 
+def test_no_room_to_optimise_is_a_note(tmp_path, monkeypatch):
+    """What was asked for is done: the documents are stored and the deleted one is gone."""
+    with workplace(tmp_path) as place:
+
+        def full(name):
+            raise DiskFullError(f"No room for {name}.")
+
+        monkeypatch.setattr(place.indexer, "optimize", full)
+        notes: list[str] = []
+        sources = [text("a", "Otter."), text("b", "Heron.")]
+        assert [r.status for r in place.ingestor.ingest(sources, note=notes.append)] == ["created"] * 2
+        assert len(notes) == 3
+        assert "No room for default/default/units." in " ".join(notes)
+        place.ingestor.delete("default", "default", "b", notes.append)
+        assert len(notes) == 6
+        assert place.texts() == {"a": "Otter."}
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounting a small disk needs root")
 @pytest.mark.parametrize("indexer", ["exact", "qdrant_edge"])
 def test_a_small_disk_fills_up(tmp_path, indexer, monkeypatch):

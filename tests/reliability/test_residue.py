@@ -27,19 +27,7 @@ def canary(tmp_path, i: int) -> Source:
     return Source(file.name, file, metadata={f"{mark}_key": f"{mark} value"})
 
 
-ENGINE = pytest.param(
-    "qdrant_edge",
-    marks=pytest.mark.xfail(
-        strict=True,
-        reason="the engine rewrites a segment only when a fifth of it is deleted; "
-        "deleted_threshold=0 and vacuum_min_vector_number=0 in its optimizers cure it",
-    ),
-)
-WAYS = [
-    *(pytest.param("exact", way) for way in ("delete", "replace", "drop")),
-    *(pytest.param(*ENGINE.values, way, marks=ENGINE.marks) for way in ("delete", "replace")),
-    pytest.param("qdrant_edge", "drop"),
-]
+WAYS = [(indexer, way) for indexer in ("exact", "qdrant_edge") for way in ("delete", "replace", "drop")]
 
 
 @pytest.mark.parametrize(("indexer", "way"), WAYS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -335,3 +337,38 @@ def test_many_threads_lose_nothing(ledger):
     assert ledger.document("default", "c", "shared").version == 16
     assert len(ledger.leftovers()) == 15
     assert ledger.metadata_fields("default", "c") == {"publisher.country": "keyword", "year": "number"}
+
+
+def test_what_others_write_is_seen_at_once(ledger, tmp_path):
+    """Answers are kept between questions, until this, another connection or another process writes."""
+    other = Ledger(tmp_path)
+    for version in (1, 2):
+        for writer in (ledger, other):
+            store(writer, record(f"by {id(writer)}", metadata={f"field {version}": 1}))
+        names = [f"by {id(ledger)}", f"by {id(other)}", "nobody"]
+        for reader in (ledger, other):
+            assert reader.live_versions("default", "c", names) == dict.fromkeys(names[:2], version)
+            assert reader.find("default", "c", names[0]).version == version
+            assert list(reader.metadata_fields("default", "c")) == [f"field {version}"]
+    other.close()
+    script = (
+        f"import sqlite3; c = sqlite3.connect({str(tmp_path / 'ledger.sqlite')!r}); "
+        "c.execute('update documents set live = null'); c.commit()"
+    )
+    assert ledger.find("default", "c", names[0]) is not None
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert ledger.find("default", "c", names[0]) is None
+    assert ledger.live_versions("default", "c", names) == {}
+    ledger.drop_collection("default", "c")
+    with pytest.raises(NotFoundError):
+        ledger.collection("default", "c")
+
+
+def test_unchanged_answers_cost_no_query(ledger, monkeypatch):
+    store(ledger, record("a"))
+    for _ in range(2):
+        ledger.find("default", "c", "a")
+        ledger.live_versions("default", "c", ["a", "gone"])
+        ledger.collection("default", "c")
+        ledger.metadata_fields("default", "c")
+        monkeypatch.setattr(ledger, "_read", None)

@@ -6,8 +6,8 @@ import pytest
 from workplace import CHUNKING, text, workplace
 
 from pipeline.chunk import ChunkConfig
-from pipeline.errors import FingerprintMismatchError
 from pipeline.filters import EVERYTHING, And, Equals, Range
+from pipeline.ingest import Ingestor
 from pipeline.layers import LAYERS, index_name, point_id
 from pipeline.reconcile import repair, verify
 from pipeline.records import VersionKey
@@ -114,6 +114,15 @@ def test_changed_files_are_told_and_not_embedded(place, tmp_path):
     assert "missing or were changed" in done.failed["b"]
 
 
-def test_other_settings_are_refused(place):
-    with pytest.raises(FingerprintMismatchError, match="chunking"):
-        mend(place, ChunkConfig())
+def test_a_collection_of_other_settings_is_left_and_the_others_go_on(place, tmp_path):
+    """Repair with other settings than "default" was made with: told, untouched, and "late" is mended."""
+    other = ChunkConfig(passage_tokens=48, unit_tokens=12, unit_min_tokens=4)
+    late = Ingestor(place.ledger, place.indexer, place.embedder, place.analyser, other)
+    list(late.ingest([text("x", LONG)], collection="late"))
+    for collection in ("default", "late"):
+        place.indexer.delete(index_name("default", collection, "units"), EVERYTHING)
+    first, second = mend(place, other)
+    assert "chunking" in first.refused
+    assert (first.rebuilt_documents, place.points()["units"]) == (0, 0)
+    assert (second.refused, second.rebuilt_documents) == ("", 1)
+    assert [state.clean for state in verify(place.ledger, place.indexer)] == [False, True]

@@ -1,4 +1,4 @@
-"""Callers of one model take turns, first come first served, one step at a time."""
+"""Callers of one model or one engine take turns, first come first served, one step at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class Turns:
     """A mutual exclusion that hands over in order of arrival.
 
     ``threading.Lock`` is not fair: a loop that releases and takes it again at once keeps it, and a second
-    stream would wait until the first has written its whole answer. Here it alternates with it.
+    stream would wait until the first has written its whole answer, a search until a bulk load is done. Here
+    they alternate.
     """
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from pipeline.lm.turns import Turns
+from pipeline.turns import Turns
 
 
 def wait_until(condition) -> None:
