@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,23 @@ class Shards:
         records, following = self._shard(path).scroll(request)
         text = ",".join(f'["{r.id}",{_payload(r)}]' for r in records)
         return {"next": None if following is None else str(following)}, [f"[{text}]".encode()]
+
+    def read(self, path: str, where: Mapping[str, Any], start: str | None, limit: int) -> Reply:
+        """A page of whole points: ``[id, payload]`` as JSON, then dense floats, lengths, indices, weights
+        as :meth:`upsert` takes them, and where the next page starts."""
+        request = qdrant.ScrollRequest(
+            offset=start, limit=limit, filter=_filter(where), with_payload=[PAYLOAD], with_vector=True
+        )
+        records, following = self._shard(path).scroll(request)
+        text = ",".join(f'["{r.id}",{_payload(r)}]' for r in records)
+        vectors: list[Mapping[str, Any]] = [r.vector for r in records]
+        dense = array("f", (x for v in vectors for x in v.get(DENSE, ())))
+        words = [sorted(_words(v.get(SPARSE))) for v in vectors]
+        lengths = array("i", map(len, words))
+        indices = array("I", (index for entries in words for index, _ in entries))
+        weights = array("f", (weight for entries in words for _, weight in entries))
+        arrays = [each.tobytes() for each in (dense, lengths, indices, weights)]
+        return {"next": None if following is None else str(following)}, [f"[{text}]".encode(), *arrays]
 
     def flush(self, paths: Sequence[str]) -> Reply:
         """Sync these shards; the number of points in each."""
@@ -232,6 +250,10 @@ def _request(search: Mapping[str, Any], buffers: Iterator[memoryview], ef: int) 
         with_payload=[PAYLOAD],
         params=params,
     )
+
+
+def _words(vector: qdrant.SparseVector | None) -> Iterable[tuple[int, float]]:
+    return zip(vector.indices, vector.values, strict=True) if vector is not None else ()
 
 
 def _payload(found: qdrant.ScoredPoint | qdrant.Record) -> str:

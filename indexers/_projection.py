@@ -115,7 +115,8 @@ def _any_of(field: str, values: tuple[Any, ...]) -> dict[str, Any]:
         numbers = [v for v in map(comparable, values) if isinstance(v, float)]
         ranges = [{"key": number_key(field), "range": {"gte": n, "lte": n}} for n in numbers]
         return {"should": ranges} if ranges else NOTHING
-    return {"key": FACTS, "match": {"any": [_fact(field, comparable(value)) for value in values]}}
+    facts = dict.fromkeys(_fact(field, comparable(value)) for value in values)  # 1 and 1.0 are one
+    return {"key": FACTS, "match": {"any": list(facts)}}
 
 
 @functools.lru_cache(maxsize=65_536)

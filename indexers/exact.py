@@ -119,6 +119,11 @@ class ExactIndexer:
             found = [(i, p) for i, p in zip(table.ids, table.payloads, strict=True) if _selects(where, p)]
         return iter(found)
 
+    def read(self, name: str, where: Filter | None = None) -> Iterator[Point]:
+        """Matching points with their vectors, in id order."""
+        with self._open():
+            return iter(self._index(name).read(where))
+
     def flush(self) -> None:
         """Return once everything written would survive a power cut."""
         with self._open():
@@ -221,10 +226,13 @@ class _Index:
         self._points = {k: v for k, v in self._points.items() if not matches(where, json.loads(v[0]))}
         self._table = None
 
+    def read(self, where: Filter | None) -> list[Point]:
+        points = (Point(key, json.loads(p), d, s) for key, (p, d, s) in sorted(self._points.items()))
+        return [point for point in points if _selects(where, point.payload)]
+
     def table(self) -> _Table:
         if self._table is None:
-            points = [Point(key, json.loads(p), d, s) for key, (p, d, s) in sorted(self._points.items())]
-            self._table = _Table(pack("", self.schema, points))
+            self._table = _Table(pack("", self.schema, self.read(None)))
         return self._table
 
     def search(self, search: IndexSearch) -> list[Match]:

@@ -25,7 +25,7 @@ from pipeline.filters import EVERYTHING, Filter
 from pipeline.originals import disk_errors
 from pipeline.points import PointBatch, check_schema, check_search, pack
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
-from pipeline.types import Match, Point
+from pipeline.types import Match, Point, SparseVector
 
 _UPSERT_POINTS = 128  # searches wait for one such batch, about 20 ms
 _SEARCHES = 128
@@ -137,6 +137,10 @@ class QdrantEdgeIndexer:
         """Id and payload of matching points, in id order."""
         self._index(name)
         return self._scroll(name, condition(where or EVERYTHING))
+
+    def read(self, name: str, where: Filter | None = None) -> Iterator[Point]:
+        """Matching points with their vectors, in id order."""
+        return self._pages_of_points(name, self._index(name), condition(where or EVERYTHING))
 
     def flush(self) -> None:
         """Return once everything written would survive a power cut."""
@@ -253,6 +257,17 @@ class QdrantEdgeIndexer:
             matches.sort(key=lambda match: (-match.score, match.id))
         return lists
 
+    def _pages_of_points(self, name: str, schema: IndexSchema, where: Mapping[str, Any]) -> Iterator[Point]:
+        start = None
+        while True:
+            answer, (texts, *arrays) = self._engine.read(
+                "read", path=self._path(name), where=where, start=start, limit=_PAGE_POINTS
+            )
+            yield from _points(json.loads(bytes(texts)), schema, arrays)
+            start = answer["next"]
+            if start is None:
+                return
+
     def _scroll(self, name: str, where: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         start = None
         while True:
@@ -278,3 +293,18 @@ def _buffers(batch: PointBatch, part: slice) -> list[Buffer]:
         arrays = batch.lengths[part], batch.indices[entries], batch.weights[entries]
         buffers += [array.tobytes() for array in arrays]
     return buffers
+
+
+def _points(
+    texts: Sequence[tuple[str, Mapping[str, Any]]], schema: IndexSchema, arrays: Sequence[memoryview]
+) -> Iterator[Point]:
+    """A page of whole points from what the engine's process answered."""
+    dense = np.frombuffer(arrays[0], np.float32).reshape(-1, schema.dim) if schema.dim else None
+    lengths, indices, weights = (
+        np.frombuffer(a, kind) for a, kind in zip(arrays[1:], (np.int32, np.uint32, np.float32), strict=True)
+    )
+    ends = np.cumsum(lengths)
+    for row, (key, payload) in enumerate(texts):
+        span = slice(ends[row] - lengths[row], ends[row])
+        sparse = SparseVector(indices[span], weights[span]) if schema.lexical else None
+        yield Point(key, payload, dense[row] if dense is not None else None, sparse)

@@ -118,6 +118,10 @@ class Indexer(Protocol):
         """Id and payload of every point that matches, in id order."""
         ...
 
+    def read(self, name: str, where: Filter | None = None) -> Iterator[Point]:
+        """Every point that matches, whole, in id order: what moving it to another index needs."""
+        ...
+
     def flush(self) -> None:
         """Return once everything written so far would survive a power cut."""
         ...

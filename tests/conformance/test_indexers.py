@@ -1,11 +1,15 @@
 """Every indexer does what the exact one does, on the same points and questions.
 
-A plugin that keeps its indexes in a folder has a ``path`` in its ``Config``.
+A plugin that keeps its indexes in a folder has a ``path`` in its ``Config``. The Qdrant server is one that
+the tests bring along (:mod:`qdrant_server`), and with ``LONGLEAF_TEST_QDRANT_URL`` a real one as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from qdrant_server import qdrant_server
 
 from indexers.exact import ExactIndexer
 from pipeline import plugins
@@ -70,18 +75,43 @@ def sparse_query(i: int) -> SparseVector:
     return SparseVector(terms, rng.integers(1, 4, len(terms)).astype(np.float32))
 
 
-@pytest.fixture(scope="module", params=plugins.names("indexers"))
-def plugin(request: pytest.FixtureRequest) -> Any:
-    return plugins._module("indexers", request.param)
+REAL_SERVER = os.environ.get("LONGLEAF_TEST_QDRANT_URL", "")
+BACKENDS = [*plugins.names("indexers"), *(["qdrant over HTTP", "qdrant over gRPC"] if REAL_SERVER else [])]
+
+Opener = Callable[[Path], Reopen]
 
 
-def opener(plugin: Any, path: Path) -> Reopen:
-    return lambda: plugin.build(plugin.TINY.model_copy(update={"path": path / "index"}))
+@pytest.fixture(scope="module", params=BACKENDS)
+def opener(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener]:
+    """Opens the plugin's indexes that belong to a folder, again and again."""
+    name, _, transport = request.param.partition(" over ")
+    plugin = plugins._module("indexers", name)
+    if name != "qdrant":
+        yield lambda path: lambda: plugin.build(plugin.TINY.model_copy(update={"path": path / "index"}))
+        return
+    made: set[str] = set()
+    with contextlib.ExitStack() as closing:
+        url = REAL_SERVER
+        if not transport:
+            url = closing.enter_context(qdrant_server(tmp_path_factory.mktemp("server"))).url
+
+        def at(path: Path) -> Reopen:
+            prefix = f"test-{uuid.uuid5(uuid.NAMESPACE_URL, str(path)).hex}"
+            made.add(prefix)
+            options = {"url": url, "prefix": prefix, "prefer_grpc": transport == "gRPC"}
+            return lambda: plugin.build(plugin.TINY.model_copy(update=options))
+
+        yield at
+        for prefix in made if transport else ():
+            left = plugin.build(plugin.Config(url=url, prefix=prefix))
+            for index in left.names():
+                left.drop(index)
+            left.close()
 
 
 @pytest.fixture
-def reopen(plugin: Any, tmp_path: Path) -> Reopen:
-    return opener(plugin, tmp_path)
+def reopen(opener: Opener, tmp_path: Path) -> Reopen:
+    return opener(tmp_path)
 
 
 @pytest.fixture
@@ -93,9 +123,9 @@ def indexer(reopen: Reopen) -> Iterator[Indexer]:
 
 
 @pytest.fixture(scope="module")
-def filled(plugin: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Indexer, Indexer]]:
+def filled(opener: Opener, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Indexer, Indexer]]:
     """An index and the oracle with the same 400 points, some of them deleted and replaced."""
-    tested, oracle = opener(plugin, tmp_path_factory.mktemp("filled"))(), ExactIndexer(None)
+    tested, oracle = opener(tmp_path_factory.mktemp("filled"))(), ExactIndexer(None)
     for each in (tested, oracle):
         each.create(NAME, SCHEMA)
         each.upsert(NAME, [point(i) for i in range(450)])
@@ -194,6 +224,55 @@ def test_any_filter_means_the_same(filled: tuple[Indexer, Indexer], where: Filte
     tested, oracle = filled
     assert list(tested.points(NAME, where)) == list(oracle.points(NAME, where))
     assert tested.count(NAME, where) == oracle.count(NAME, where)
+
+
+def test_whole_points_come_back(filled: tuple[Indexer, Indexer]) -> None:
+    tested, oracle = filled
+    for where in (None, Equals("rare", "true"), Or(())):
+        for mine, expected in itertools.zip_longest(tested.read(NAME, where), oracle.read(NAME, where)):
+            assert (mine.id, mine.payload) == (expected.id, expected.payload)
+            np.testing.assert_array_equal(mine.dense, expected.dense)
+            np.testing.assert_array_equal(mine.sparse.indices, expected.sparse.indices)
+            np.testing.assert_array_equal(mine.sparse.values, expected.sparse.values)
+
+
+def test_tenants_do_not_see_each_other(indexer: Indexer) -> None:
+    """Two tenants with the same collection, documents and ids; what one writes and deletes is its own."""
+    names = [f"tenant {letter}/collection/passages" for letter in "ab"]
+    for offset, name in enumerate(names):
+        indexer.create(name, SCHEMA)
+        indexer.upsert(name, [point(i, offset) for i in range(60)])
+    indexer.delete(names[0], Range("_ordinal", lt=50))
+    searches = [IndexSearch(60, dense=dense_query(3)), IndexSearch(60, sparse=sparse_query(3))]
+    for offset, (name, left) in enumerate(zip(names, (10, 60), strict=True)):
+        assert indexer.count(name) == left
+        alone = ExactIndexer(None)
+        alone.create(NAME, SCHEMA)
+        alone.upsert(NAME, [point(i, offset) for i in range(60 - left, 60)])
+        for search, found in zip(searches, indexer.search(name, searches), strict=True):
+            assert_same(found, alone, search)
+
+
+def test_fused_results_equal_the_oracle(filled: tuple[Indexer, Indexer]) -> None:
+    """Both halves of a hybrid search as one convex sum of their scores over everything that was found."""
+    tested, oracle = filled
+
+    def fused(index: Indexer, i: int) -> dict[str, float]:
+        both = [
+            IndexSearch(300, dense=dense_query(i), filter=SELECTIVITY["90 %"]),
+            IndexSearch(300, sparse=sparse_query(i), filter=SELECTIVITY["90 %"]),
+        ]
+        totals: dict[str, float] = {}
+        for weight, found in zip((0.6, 0.4), index.search(NAME, both), strict=True):
+            best = max((match.score for match in found), default=1.0)
+            for match in found:
+                totals[match.id] = totals.get(match.id, 0.0) + weight * match.score / best
+        return totals
+
+    for i in range(0, 40, 5):
+        mine, expected = fused(tested, i), fused(oracle, i)
+        ranked = sorted(expected, key=expected.__getitem__, reverse=True)[:50]
+        assert [mine[key] for key in ranked] == pytest.approx([expected[key] for key in ranked], rel=1e-4)
 
 
 def test_scores_follow_every_change(indexer: Indexer) -> None:
