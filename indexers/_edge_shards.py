@@ -124,7 +124,7 @@ class Shards:
         )
         records, following = self._shard(path).scroll(request)
         text = ",".join(f'["{r.id}",{_payload(r)}]' for r in records)
-        vectors: list[Mapping[str, Any]] = [r.vector for r in records]
+        vectors: list[Any] = [r.vector for r in records]  # by name, as there is more than one
         dense = array("f", (x for v in vectors for x in v.get(DENSE, ())))
         words = [sorted(_words(v.get(SPARSE))) for v in vectors]
         lengths = array("i", map(len, words))

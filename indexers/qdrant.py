@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from indexers import _folders
+from indexers._projection import PAYLOAD
 from pipeline.errors import ConfigurationError, IndexingError
 from pipeline.filters import EVERYTHING, Filter
 from pipeline.points import check_name, check_schema, check_search, pack
@@ -319,7 +320,7 @@ class QdrantIndexer:
                     chosen,
                     limit=_PAGE_POINTS,
                     offset=start,
-                    with_payload=[wire.PAYLOAD],
+                    with_payload=[PAYLOAD],
                     with_vectors=vectors,
                     consistency=self._consistency,
                 ),

@@ -300,9 +300,8 @@ def _points(
 ) -> Iterator[Point]:
     """A page of whole points from what the engine's process answered."""
     dense = np.frombuffer(arrays[0], np.float32).reshape(-1, schema.dim) if schema.dim else None
-    lengths, indices, weights = (
-        np.frombuffer(a, kind) for a, kind in zip(arrays[1:], (np.int32, np.uint32, np.float32), strict=True)
-    )
+    lengths, indices = np.frombuffer(arrays[1], np.int32), np.frombuffer(arrays[2], np.uint32)
+    weights = np.frombuffer(arrays[3], np.float32)
     ends = np.cumsum(lengths)
     for row, (key, payload) in enumerate(texts):
         span = slice(ends[row] - lengths[row], ends[row])

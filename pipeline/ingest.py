@@ -256,12 +256,11 @@ class Ingestor:
             try:
                 self._indexer.optimize(layers.index_name(tenant, collection, layer))
             except DiskFullError as error:
-                told = (
-                    f"All is stored, but the index of {layer} was not optimised: {error.message} Searches are "
-                    "slower and deleted text stays in its files until the next ingestion or deletion with "
+                (note or _log.warning)(
+                    f"All is stored, but the index of {layer} was not optimised: {error.message} Searches "
+                    "are slower and deleted text stays in its files until the next ingestion or deletion with "
                     "enough room."
                 )
-                (note or _log.warning)(told)
 
 
 def _entry(item: Prepared, embeddings: DocumentEmbeddings) -> Entry:

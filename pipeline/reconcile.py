@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.compatibility import require_same
@@ -146,10 +147,7 @@ def repair(
         _ensure_indexes(indexer, record, embedder.fingerprint.dim)
         found = _verify(ledger, indexer, record, files=False)
         watch = Watch(progress, cancelled, len(found.incomplete))
-
-        def rebuilt(key: VersionKey, record: CollectionRecord = record) -> Entry:
-            return _entry(ledger, record, key, embedder, analyser, chunking)
-
+        rebuilt = partial(_entry, ledger, record, embedder=embedder, analyser=analyser, chunking=chunking)
         repairs.append(_mend(indexer, store, found, rebuilt, watch))
     return repairs
 
@@ -186,10 +184,11 @@ def _mend(
     )
 
 
-def _entry(  # noqa: PLR0917 - one value of each stage
+def _entry(
     ledger: Ledger,
     record: CollectionRecord,
     key: VersionKey,
+    *,
     embedder: Embedder,
     analyser: Analyser,
     chunking: ChunkConfig,
