@@ -258,8 +258,8 @@ class Ingestor:
             except DiskFullError as error:
                 (note or _log.warning)(
                     f"All is stored, but the index of {layer} was not optimised: {error.message} Searches "
-                    "are slower and deleted text stays in its files until the next ingestion or deletion with "
-                    "enough room."
+                    "are slower and deleted text stays in its files until the next ingestion or deletion "
+                    "with enough room."
                 )
 
 

@@ -371,4 +371,4 @@ def test_unchanged_answers_cost_no_query(ledger, monkeypatch):
         ledger.live_versions("default", "c", ["a", "gone"])
         ledger.collection("default", "c")
         ledger.metadata_fields("default", "c")
-        monkeypatch.setattr(ledger, "_read", None)
+        monkeypatch.setattr(ledger.database, "read", None)
