@@ -339,8 +339,18 @@ def test_many_threads_lose_nothing(ledger):
     assert ledger.metadata_fields("default", "c") == {"publisher.country": "keyword", "year": "number"}
 
 
-def test_what_others_write_is_seen_at_once(ledger, tmp_path):
-    """Answers are kept between questions, until this, another connection or another process writes."""
+@pytest.fixture
+def of_sqlite(tmp_path):
+    """Answers of SQLite's ledger are kept between questions; PostgreSQL's are not."""
+    ledger = Ledger(tmp_path)
+    ledger.create_collection("default", "c", fingerprint="f", chunking={}, lexical={})
+    yield ledger
+    ledger.close()
+
+
+def test_what_others_write_is_seen_at_once(of_sqlite, tmp_path):
+    """By this ledger, another connection, or another process."""
+    ledger = of_sqlite
     other = Ledger(tmp_path)
     for version in (1, 2):
         for writer in (ledger, other):
@@ -364,7 +374,8 @@ def test_what_others_write_is_seen_at_once(ledger, tmp_path):
         ledger.collection("default", "c")
 
 
-def test_unchanged_answers_cost_no_query(ledger, monkeypatch):
+def test_unchanged_answers_cost_no_query(of_sqlite, monkeypatch):
+    ledger = of_sqlite
     store(ledger, record("a"))
     for _ in range(2):
         ledger.find("default", "c", "a")
