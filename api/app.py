@@ -10,18 +10,23 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from api import problems
+from api.audit import AuditLog
 from api.build import Longleaf, open_longleaf
 from api.compat import chat, embeddings, models, rerank
 from api.compat.documented import without_422
 from api.envelopes import dressed
 from api.incidents import Incidents
 from api.keys import KeyRing
+from api.metrics import Metrics
+from api.observing import Observer
 from api.quotas import Quotas
-from api.routes import answer, collections, content, documents, health, search
+from api.routes import answer, collections, content, documents, health, metrics, search
 from api.sections import Settings
 from api.security import Gate, refuse_open_door
 from api.service import Service
 from api.settings import load_settings
+from api.telemetry import Telemetry
+from api.tracing import Tracing
 from api.version import VERSION
 
 _DESCRIPTION = """Questions over long documents, answered with every statement tied to page and characters.
@@ -41,12 +46,14 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
     keys = KeyRing(settings.data)
     refuse_open_door(settings.server, keys)
     quotas = Quotas(settings.quotas)
+    telemetry = Telemetry(Metrics(), Tracing.from_environment())
+    audit = AuditLog(settings.data, max_bytes=settings.logging.max_audit_bytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with nullcontext(longleaf) if longleaf else open_longleaf(settings) as opened:
             opened.open_stores()
-            service = Service.of(opened, quotas)
+            service = Service.of(opened, quotas, telemetry)
             app.state.service = service
             if settings.server.preload:
                 service.preload()
@@ -54,6 +61,8 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
                 yield
             finally:
                 service.close()
+                telemetry.tracing.close()
+                audit.close()
 
     app = FastAPI(
         title="Longleaf",
@@ -76,8 +85,10 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
     # Only described here: the gate has asked for the key before a route is looked for.
     key = Depends(HTTPBearer(auto_error=False, description="A key made by `longleaf keys create`."))
     app.include_router(health.router)
+    app.include_router(metrics.router, dependencies=[key])
     for routes in (collections, content, documents, search, answer, chat, embeddings, rerank, models):
         app.include_router(routes.router, dependencies=[key])
     app.add_middleware(Incidents)
     app.add_middleware(Gate, settings=settings.server, keys=keys, quotas=quotas)
+    app.add_middleware(Observer, telemetry=telemetry, audit=audit)
     return app

@@ -79,6 +79,7 @@ class Question:
         self.running.quotas.ask_tokens(self.shelf.tenant)
 
     def _spend(self, answer: Answer) -> None:
+        self.running.telemetry.answered(self.shelf, self.running.settings.language_model.spec, answer)
         self.running.quotas.spend_tokens(
             self.shelf.tenant, sum(answer.usage.get(name, 0) for name in _COUNTED)
         )

@@ -137,6 +137,19 @@ class ServerSettings(BaseModel):
     """Load the models at start instead of at the first request."""
 
 
+class LoggingSettings(BaseModel):
+    """What is logged, and how. Nothing that a client sent ever is."""
+
+    model_config = _SECTION
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged; libraries are heard from warnings up, whatever this says."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """One JSON object a line, or words for people; `auto` takes words at a terminal."""
+    max_audit_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    """Size at which the audit log is put aside as `audit.jsonl.1`, which then replaces the one before."""
+
+
 class Quota(BaseModel):
     """What one tenant may hold and use; null is without limit."""
 
@@ -188,6 +201,8 @@ class Settings(BaseModel):
     """Where weights come from."""
     server: ServerSettings = ServerSettings()
     """The HTTP service."""
+    logging: LoggingSettings = LoggingSettings()
+    """Logs of the service."""
     quotas: QuotaSettings = QuotaSettings()
     """What each tenant may hold and use."""
 

@@ -15,6 +15,7 @@ from api.build import Longleaf
 from api.callers import Shelf
 from api.quotas import Quotas
 from api.sections import Settings
+from api.telemetry import Telemetry
 from api.work import Pool
 from pipeline.errors import LongleafError
 
@@ -30,26 +31,32 @@ class Service:
     answering: Pool
     ingesting: Pool
     embedding: Pool
+    operating: Pool
     quotas: Quotas
+    telemetry: Telemetry
     models: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, longleaf: Longleaf, quotas: Quotas) -> Service:
+    def of(cls, longleaf: Longleaf, quotas: Quotas, telemetry: Telemetry) -> Service:
         """With the numbers of workers that the settings give."""
         server = longleaf.settings.server
-        return cls(
+        made = cls(
             longleaf,
             Pool("search", workers=server.search_workers, queue=server.queue),
             Pool("answer", workers=server.answer_workers, queue=server.queue),
             Pool("ingestion", workers=server.ingest_workers, queue=server.queue),
             Pool("embedding", workers=server.embed_workers, queue=server.queue),
+            Pool("operation", workers=1, queue=server.queue),
             quotas,
+            telemetry,
         )
+        telemetry.metrics.watch(made.pools)
+        return made
 
     @property
     def pools(self) -> tuple[Pool, ...]:
         """Every kind of work."""
-        return self.searching, self.answering, self.ingesting, self.embedding
+        return self.searching, self.answering, self.ingesting, self.embedding, self.operating
 
     @property
     def settings(self) -> Settings:

@@ -7,10 +7,13 @@ work starts; one whose client leaves is told through ``cancelled`` and keeps its
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.types import Receive
@@ -21,6 +24,16 @@ Cancelled = Callable[[], bool]
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """How many requests run and wait, how long the first of those has waited, how many were refused."""
+
+    running: int
+    waiting: int
+    oldest_seconds: float
+    refused: int
+
+
 class Pool:
     """``workers`` threads and at most ``queue`` requests waiting for one."""
 
@@ -28,6 +41,15 @@ class Pool:
         self.name = name
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self._places = threading.BoundedSemaphore(workers + queue)
+        self._taken: set[Place] = set()
+        self._refused = 0
+
+    def state(self) -> PoolState:
+        """A look at the line; others go on meanwhile."""
+        taken = self._taken.copy()
+        waiting = [place.entered for place in taken if not place.running]
+        oldest = time.monotonic() - min(waiting) if waiting else 0.0
+        return PoolState(len(taken) - len(waiting), len(waiting), oldest, self._refused)
 
     @contextmanager
     def place(self) -> Iterator[Place]:
@@ -36,17 +58,19 @@ class Pool:
         Raises UnavailableError when the line is full. Given back once the work has really ended.
         """
         if not self._places.acquire(blocking=False):
+            self._refused += 1
             raise UnavailableError(
                 f"Too much {self.name} work is waiting already.", remedy="Try again in a moment."
             )
         place = Place(self._threads)
+        self._taken.add(place)
         try:
             yield place
         finally:
             if place.job is None:
-                self._places.release()
+                self._give_back(place)
             else:
-                place.job.add_done_callback(lambda _: self._places.release())
+                place.job.add_done_callback(lambda _: self._give_back(place))
 
     async def run(self, receive: Receive, work: Callable[[Cancelled], T]) -> T:
         """:meth:`Place.run` in a place of its own."""
@@ -61,6 +85,10 @@ class Pool:
             async for item in place.stream(receive, produce, heartbeat_seconds=heartbeat_seconds):
                 yield item
 
+    def _give_back(self, place: Place) -> None:
+        self._taken.discard(place)
+        self._places.release()
+
     def close(self) -> None:
         """Wait for running work; refuse what is still waiting."""
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -72,13 +100,25 @@ class Place:
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
         self.job: Future[Any] | None = None
+        self.entered = time.monotonic()
+        self.running = False
+
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        """Start the work in a thread, with the context (of tracing) that it was asked in."""
+        context = contextvars.copy_context()
+
+        def begin() -> T:
+            self.running = True
+            return context.run(work)
+
+        job = self.job = self._threads.submit(begin)
+        return job
 
     async def run(self, receive: Receive, work: Callable[[Cancelled], T]) -> T:
         """Run ``work`` in a thread. Raises WorkCancelledError when the client disconnected before it was
         done, which ``receive`` tells once the body has been read."""
         cancelled = threading.Event()
-        job: Future[T] = self._threads.submit(lambda: work(cancelled.is_set))
-        self.job = job
+        job = self._submit(lambda: work(cancelled.is_set))
         done = _outcome(job)
         gone = asyncio.ensure_future(disconnect(receive))
         try:
@@ -105,7 +145,7 @@ class Place:
             for item in produce(cancelled.is_set):
                 loop.call_soon_threadsafe(items.put_nowait, item)
 
-        job = self.job = self._threads.submit(work)
+        job = self._submit(work)
         done = _outcome(job)
         gone = asyncio.ensure_future(disconnect(receive))
         try:

@@ -36,7 +36,9 @@ def serve(
 
         from api.app import create_app
         from api.listening import server_of
+        from api.logs import configure_logging
 
+        configure_logging(settings.logging)
         server = server_of(create_app(settings, run.longleaf), settings.server)
         run.note(
             "Every request needs a key."

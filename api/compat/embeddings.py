@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Request
@@ -90,7 +91,11 @@ async def embed(
         embedder = embedder_of(running, asking, body.model)
         return _embed(body, embedder, running)
 
+    began = time.perf_counter()
     made = await running.embedding.run(request.receive, work)
+    running.telemetry.embedded(
+        running.settings.embedder.name, made.usage.total_tokens, time.perf_counter() - began
+    )
     running.quotas.spend_tokens(asking.tenant, made.usage.total_tokens)
     return made
 

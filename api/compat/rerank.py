@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -114,7 +115,11 @@ async def rerank(
             meta={"api_version": {"version": "1"}},
         )
 
+    began = time.perf_counter()
     made = await running.embedding.run(request.receive, work)
+    running.telemetry.embedded(
+        running.settings.embedder.name, made.usage.total_tokens, time.perf_counter() - began
+    )
     running.quotas.spend_tokens(asking.tenant, made.usage.total_tokens)
     return made
 

@@ -116,6 +116,7 @@ async def upload(shelf: Writable, request: Request, running: Running) -> Respons
             except LongleafError as error:  # what was finished before is kept, and told
                 return problem_of(error, limits.retry_after_seconds, **plain(UploadReport(results)))
             finally:
+                running.telemetry.ingested(results)
                 running.quotas.spend_tokens(shelf.tenant, sum(result.tokens for result in results))
     report = UploadReport(results)
     failed = [result for result in results if result.status == "failed"]

@@ -36,7 +36,7 @@ async def livez() -> Liveness:
 @router.get("/readyz", summary="Searches can be served", responses={503: {"model": Readiness}})
 async def readyz(request: Request, running: Running, response: Response) -> Readiness:
     """503 until every part that a search needs can be used; answers can do without a language model."""
-    parts = await running.searching.run(request.receive, lambda _: running.check())
+    parts = await running.operating.run(request.receive, lambda _: running.check())
     ready = all(state == "ok" for part, state in parts.items() if part != "language_model")
     if request.scope[IN_SCOPE] is None:  # the words of an error can name paths and models
         parts = {part: state if state in _PLAIN_STATES else "failed" for part, state in parts.items()}

@@ -56,5 +56,6 @@ async def search(
     found = await running.searching.run(
         request.receive, lambda _: running.bench(shelf).retriever.search(query)
     )
+    running.telemetry.searched(shelf, found)
     running.quotas.spend_tokens(shelf.tenant, sum(hit.tokens for hit in found.hits))
     return found
