@@ -50,6 +50,44 @@ class ChatFormat:
 
         Raises InvalidRequestError for no messages, an unknown role, or an order the template refuses.
         """
+        turns = self._turns(messages)
+        if self._tokenizer.chat_template is None:
+            return self._encode(_untemplated(turns), special=True)
+        ids: list[int] = self._templated(turns, tokenize=True)
+        return ids
+
+    def render(self, messages: Sequence[Message]) -> tuple[str, bool]:
+        """The whole prompt as text, and whether the tokenizer's own special tokens are added around it.
+
+        Encoding the text so gives :meth:`prompt_ids`. Raises as that does.
+        """
+        turns = self._turns(messages)
+        if self._tokenizer.chat_template is None:
+            return _untemplated(turns), True
+        return self._templated(turns, tokenize=False), False
+
+    def encode_with_offsets(self, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of a rendered prompt and the characters ``[start, end)`` of each, (0, 0) for tokens
+        that were added. Raises ModelError for a tokenizer that cannot tell."""
+        if not self._tokenizer.is_fast:
+            raise ModelError(
+                "The model's tokenizer does not say which characters a token spells.",
+                remedy="The model folder needs tokenizer.json.",
+            )
+        encoded = self._tokenizer(
+            text, add_special_tokens=special, return_offsets_mapping=True, verbose=False
+        )
+        return list(encoded["input_ids"]), [(start, end) for start, end in encoded["offset_mapping"]]
+
+    def plain(self, text: str) -> str:
+        """The text as it goes into a prompt: what spells a special token is broken up by a space."""
+        return self._plain(text)
+
+    def plain_offset(self, text: str, offset: int) -> int:
+        """Where the character at ``offset`` of ``text`` stands in ``plain(text)``."""
+        return offset + sum(match.start() < offset for match in self._spelled.finditer(text))
+
+    def _turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         if not messages:
             raise InvalidRequestError("There is no message to answer.", remedy="Give at least one.")
         for message in messages:
@@ -57,11 +95,7 @@ class ChatFormat:
                 raise InvalidRequestError(
                     f"A message has the role {message.role!r}.", remedy=f"Roles are: {', '.join(ROLES)}."
                 )
-        turns = [{"role": message.role, "content": self._plain(message.content)} for message in messages]
-        if self._tokenizer.chat_template is None:
-            turn_texts = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in turns]
-            return self._encode("\n\n".join([*turn_texts, "Assistant:"]), special=True)
-        return self._templated(turns)
+        return [{"role": message.role, "content": self._plain(message.content)} for message in messages]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: no template, no special tokens."""
@@ -78,31 +112,33 @@ class ChatFormat:
         tokens: Mapping[str, int] = self._tokenizer.get_vocab()
         return tokens
 
+    @property
+    def identity(self) -> str:
+        """Everything that decides which tokens a text becomes, as text."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        return str(backend.to_str() if backend is not None else sorted(self._tokenizer.get_vocab().items()))
+
     def end_tokens(self, configured: Sequence[int]) -> frozenset[int]:
         """Ids that end an answer: the configured ones, the tokenizer's own and known ends of turns."""
         known = (index for token, index in self._specials.items() if token in _TURN_ENDS)
         own = self._tokenizer.eos_token_id
         return frozenset([*configured, *known, *([] if own is None else [own])])
 
-    def _templated(self, turns: list[dict[str, str]]) -> list[int]:
+    def _templated(self, turns: list[dict[str, str]], *, tokenize: bool) -> Any:  # noqa: ANN401 - ids or text
         from jinja2 import TemplateError
 
         try:
-            return self._apply(turns)
+            return self._tokenizer.apply_chat_template(
+                turns, tokenize=tokenize, add_generation_prompt=True, return_dict=False
+            )
         except TemplateError as error:
             if turns[0]["role"] == "system" and len(turns) > 1 and turns[1]["role"] == "user":
                 joined = {"role": "user", "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"}
-                return self._templated([joined, *turns[2:]])
+                return self._templated([joined, *turns[2:]], tokenize=tokenize)
             raise InvalidRequestError(
                 f"The model's chat template refuses these messages: {error}",
                 remedy="Most templates want user and assistant in turn, the user first and last.",
             ) from error
-
-    def _apply(self, turns: list[dict[str, str]]) -> list[int]:
-        ids: list[int] = self._tokenizer.apply_chat_template(
-            turns, tokenize=True, add_generation_prompt=True, return_dict=False
-        )
-        return ids
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special, verbose=False)
@@ -110,6 +146,11 @@ class ChatFormat:
 
     def _plain(self, text: str) -> str:
         return self._spelled.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
+
+
+def _untemplated(turns: Sequence[dict[str, str]]) -> str:
+    spoken = [f"{turn['role'].capitalize()}: {turn['content']}" for turn in turns]
+    return "\n\n".join([*spoken, "Assistant:"])
 
 
 def load_format(path: Any) -> ChatFormat:  # noqa: ANN401 - str or Path

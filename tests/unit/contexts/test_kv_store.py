@@ -168,9 +168,11 @@ def test_what_cannot_fit_is_refused_before_any_work():
     store = make_store(None, memory_passages=2)
     three = [passage(n) for n in range(3)]
     builder = Builder(three)
-    with pytest.raises(LimitExceededError, match=r"3 passages take .* budget"):
-        with store.hold(three, origin(store), builder):
-            pass
+    with (
+        pytest.raises(LimitExceededError, match=r"3 passages take .* budget"),
+        store.hold(three, origin(store), builder),
+    ):
+        pass
     assert builder.built == []
     assert ask(store, three[:2]) == ["built"] * 2
 
@@ -250,9 +252,9 @@ def test_waiting_for_memory_can_be_cancelled_and_goes_on_when_there_is_room():
     store = make_store(None, memory_passages=1)
     held_key, other = passage(1), passage(2)
     with store.hold([held_key], origin(store), Builder([held_key])):
-        with pytest.raises(WorkCancelledError):
-            with store.hold([other], origin(store), Builder([other]), lambda: True):
-                pass
+        stopped = store.hold([other], origin(store), Builder([other]), lambda: True)
+        with pytest.raises(WorkCancelledError), stopped:
+            pass
         waiting = threading.Thread(target=ask, args=(store, [other]))
         waiting.start()
         time.sleep(0.1)
@@ -295,31 +297,18 @@ def test_a_full_disk_costs_nothing_but_the_file(tmp_path, monkeypatch):
 
     from pipeline.lm import kv_file
 
-    real, asked = kv_file.os.fdopen, []
+    store, replace = make_store(tmp_path), kv_file.Path.replace
 
-    class Full:
-        def __init__(self, file):
-            self._file = file
+    def full(path, target):
+        if path.suffix == ".tmp":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(path, target)
 
-        def __enter__(self):
-            self._file.__enter__()
-            return self
-
-        def __exit__(self, *error):
-            return self._file.__exit__(*error)
-
-        def write(self, data):
-            asked.append(len(data))
-            if len(asked) > 1:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return self._file.write(data)
-
-    monkeypatch.setattr(kv_file.os, "fdopen", lambda *a: Full(real(*a)))
-    store = make_store(tmp_path)
+    monkeypatch.setattr(kv_file.Path, "replace", full)
     assert ask(store, [passage(1)]) == ["built"]
     store.flush()
     assert store.stats()["disk"]["failed_writes"] == 1
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [tmp_path / "kv.secret"]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "kv.secret"]
     monkeypatch.undo()
     assert ask(store, [passage(2)]) == ["built"]
     store.flush()
@@ -360,7 +349,7 @@ def test_two_processes_may_write_the_same_entry(tmp_path):
     assert ask(third, keys) == ["disk"] * 10
     assert {c.state for c in third.check([owner()], origin(third))} == {"ok"}
     third.remove([owner()])
-    assert len(third.stats()["disk"]) and third.stats()["disk"]["bytes"] == 0
+    assert third.stats()["disk"]["bytes"] == 0
     third.close()
 
 

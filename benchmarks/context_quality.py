@@ -1,0 +1,122 @@
+"""Log-probability of reference answers under ways of reading the same passages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.context_questions import Asked, questions
+from benchmarks.report import interval, shown
+from pipeline.lm import contexts as cached
+from pipeline.lm.context_options import ContextCalibration, ContextOptions, ContextsConfig
+from pipeline.lm.contexts import Contexts
+from pipeline.lm.model import LocalModel, load
+from pipeline.records import VersionKey
+
+HEADS = ((18, 6), (17, 3), (17, 4), (18, 7), (14, 3), (21, 8), (23, 2))
+"""Heads of the default model that attend to the passage that answers, found on other questions."""
+
+FEW = ((1.0, 1.0), (0.9, 0.9), (0.6, 1.0), (0.8, 1.0))
+GRID = tuple((t, s) for t in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0) for s in (0.9, 0.95, 1.0, 1.05))
+CHOSEN = ((0.6, 1.0, 3), (0.8, 1.0, 3), (0.8, 1.0, 1), (0.8, 1.0, 5))
+BEST = (0.6, 1.0)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Go through the sets side by side, one question of each at a time; print and save as it comes."""
+    model = load(options.model, device=options.device, dtype=options.dtype, threads=options.threads)
+    stores = {kind: _contexts(model, kind) for kind in ("native", "bfloat16", "int8", "int4")}
+    results: dict[str, Any] = {"model": dict(model.describe()), "sets": {}}
+    names = options.sets.split(",")
+    asked = {name: questions(options.data, name, options.n + options.skip)[options.skip :] for name in names}
+    for place in range(options.n):
+        for name in names:
+            if time.monotonic() > options.until or place >= len(asked[name]):
+                continue
+            rows = results["sets"].setdefault(name, [])
+            rows.append(dict(_measured(stores, asked[name][place], grid=options.grid)))
+        options.out.write_text(json.dumps(results))
+    print_tables(results)
+
+
+def _contexts(model: LocalModel, kind: str) -> Contexts:
+    config = ContextsConfig(memory_bytes=2**31, format=kind)  # type: ignore[arg-type]
+    revision = model.describe()["revision"]
+    calibration = ContextCalibration(model.name, str(revision), heads=HEADS, weight=0.5)
+    return Contexts(model, config, calibration=calibration)
+
+
+def _measured(stores: dict[str, Contexts], question: Asked, *, grid: bool) -> Iterator[tuple[str, Any]]:
+    native = stores["native"]
+    owner = VersionKey("benchmark", "contexts", question.id, 1)
+    scores = question.retrieved
+    passages = [
+        native.passage(owner, title, text, score)
+        for (title, text), score in zip(question.passages, scores, strict=True)
+    ]
+
+    def lp(contexts: Contexts, options: ContextOptions, some: list[Any] = passages) -> float:
+        return _mean(contexts.logprob(cached.Asked(question.question, some, options), question.answer))
+
+    yield "id", question.id
+    yield "tokens", sum(passage.key.tokens for passage in passages)
+    plain = cached.Asked(question.question, passages)
+    yield "sequential", _mean(native.logprob(plain, question.answer, sequential=True))
+    gold = [passages[i] for i in question.gold]
+    rest = [passage for i, passage in enumerate(passages) if i not in question.gold]
+    last = cached.Asked(question.question, [*rest, *gold])
+    yield "sequential, gold last", _mean(native.logprob(last, question.answer, sequential=True))
+    yield "gold only", lp(native, ContextOptions(temperature=1.0, scale=1.0), gold)
+    for temperature, scale in GRID if grid else FEW:
+        yield f"ape T={temperature} S={scale}", lp(native, ContextOptions(None, temperature, scale))
+    for temperature, scale, count in CHOSEN:
+        name = f"ape T={temperature} S={scale}, best {count}"
+        yield name, lp(native, ContextOptions(None, temperature, scale, count))
+    for kind in ("bfloat16", "int8", "int4"):
+        yield f"{kind} T={BEST[0]} S={BEST[1]}", lp(stores[kind], ContextOptions(None, *BEST))
+    yield from _ranks(native, question, passages)
+    for contexts in stores.values():
+        contexts.store.remove([owner])
+
+
+def _ranks(contexts: Contexts, question: Asked, passages: list[Any]) -> Iterator[tuple[str, bool]]:
+    """Whether the passage that scores best is a gold one: by the heads, by BM25, by both."""
+    looked, fused = contexts.rank(cached.Asked(question.question, passages))
+    for name, scores in (("heads", looked), ("bm25", question.retrieved), ("fused", fused)):
+        yield f"R@1 {name}", int(np.argmax(scores)) in question.gold
+
+
+def print_tables(results: dict[str, Any]) -> None:
+    """Means, and differences to sequential reading paired by question, with 95 % intervals."""
+    for name, rows in results["sets"].items():
+        print(f"\n{name}: {len(rows)} questions, {np.mean([row['tokens'] for row in rows]):.0f} tokens each")
+        base = np.array([row["sequential"] for row in rows])
+        for key, value in rows[0].items():
+            if key in ("id", "tokens"):
+                continue
+            values = np.array([row[key] for row in rows], float)
+            if isinstance(value, bool):
+                print(f"  {key:28s} {shown(values)}")
+                continue
+            mean, low, high = interval(values - base)
+            print(f"  {key:28s} {values.mean():7.3f}   {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+        for kind in ("bfloat16", "int8", "int4"):
+            native, coded = (f"{k} T={BEST[0]} S={BEST[1]}" for k in ("ape", kind))
+            mean, low, high = interval([row[coded] - row[native] for row in rows])
+            print(f"  {kind} less native            {mean:+.4f} [{low:+.4f}, {high:+.4f}]")
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+if __name__ == "__main__":
+    import sys
+
+    print_tables(json.loads(Path(sys.argv[1]).read_text()))

@@ -1,0 +1,247 @@
+"""One model reading passages apart, and going on behind them.
+
+Imports transformers, which takes seconds: import this module where a model is about to run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from pipeline.errors import ModelError, PromptTooLongError, WorkCancelledError
+from pipeline.lm import attention
+from pipeline.lm.attention import Observer, Plan
+from pipeline.lm.context_prompt import Frame, frame
+from pipeline.lm.kv_cache import ReservedLayer, new_cache
+from pipeline.lm.kv_format import KvStates
+from pipeline.lm.kv_identity import Origin, ids_digest
+from pipeline.lm.kv_store import Shape
+from pipeline.lm.model import PREFILL_TOKENS, LocalModel
+from pipeline.lm.parallel import Geometry, ParallelAttention, joined
+from pipeline.lm.sampling import Chooser
+from pipeline.lm.text_stream import Detokenizer, StopStrings
+from pipeline.seams import Sampling, TextDelta
+
+if TYPE_CHECKING:
+    from pipeline.lm.chat import ChatFormat
+
+Cancelled = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The tokens before all passages, and their states."""
+
+    ids: tuple[int, ...]
+    states: KvStates
+
+
+class Continuation:
+    """A place behind passages from which a model reads on. For one request and one thread at a time."""
+
+    def __init__(self, model: LocalModel, cache: Cache, attention_: ParallelAttention, shift: int) -> None:
+        self.attention = attention_
+        self._model = model
+        self._cache = cache
+        self._plan = Plan(attend=attention_, positions=lambda tokens: tokens + shift)
+
+    def read(self, ids: Sequence[int], keep: int = 1, observers: tuple[Observer, ...] = ()) -> torch.Tensor:
+        """Read on; logits (``keep``, V) at the last positions."""
+        return self._model._step(ids, self._cache, keep, replace(self._plan, observers=observers))
+
+
+class PassageReader:
+    """Encodes prefixes and passages with one model. Thread-safe: the model's callers take turns."""
+
+    def __init__(self, model: LocalModel) -> None:
+        """Raises ModelError for a model whose attention cannot be told what to do, or that keeps other
+        states than keys and values of every token."""
+        self._model = model
+        self._network = model._network
+        attention.require(self._network, "Reading cached contexts")
+        config = self._network.config
+        kinds = {type(layer) for layer in new_cache(config, 1).layers}
+        if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer, ReservedLayer}:
+            raise ModelError(
+                f"{model.name} keeps other states than keys and values, which cannot be cached.",
+                remedy="Read passages sequentially with this model: context = sequential.",
+            )
+        self._windows = _windows(config)
+
+    @property
+    def chat(self) -> ChatFormat:
+        """How this model's texts become tokens."""
+        return self._model._chat
+
+    @property
+    def revision(self) -> str:
+        """Digest of the model's weights."""
+        return self._model._located.revision
+
+    @property
+    def heads(self) -> tuple[int, int]:
+        """Layers, and query heads of each."""
+        config = self._network.config.get_text_config(decoder=True)
+        return config.num_hidden_layers, config.num_attention_heads
+
+    def frame(self, question: str) -> Frame:
+        """The prompt around passages."""
+        return frame(self.chat, question)
+
+    def logits_of(self, answer: Sequence[int], prompt: Sequence[int]) -> torch.Tensor:
+        """Logits (answer tokens, V) that predict each token of ``answer`` after ``prompt``, read as usual."""
+        ids = [*prompt, *answer[:-1]]  # the last one is predicted, not read
+        self.check_fits(len(ids) + 1)
+        cache, rows = self._model._new_cache(len(ids)), []
+        for start in range(0, len(ids), PREFILL_TOKENS):
+            chunk = ids[start : start + PREFILL_TOKENS]
+            wanted = start + len(chunk) - max(start, len(prompt) - 1)
+            logits = self._model._step(chunk, cache, keep=max(wanted, 1))
+            if wanted > 0:
+                rows.append(logits)
+        return torch.cat(rows)
+
+    def write(
+        self, behind: Continuation, logits: torch.Tensor, sampling: Sampling, cancelled: Cancelled
+    ) -> Iterator[TextDelta]:
+        """An answer whose first token has these logits (1, V)."""
+        chooser, words = Chooser(sampling), Detokenizer(self.chat.decode)
+        stops, finish, unreported = StopStrings(sampling.stop), "length", 0
+        for left in range(sampling.max_tokens, 0, -1):
+            token = chooser.choose(logits[-1])
+            if token in self._model._ends:
+                finish = "stop"
+                break
+            unreported += 1
+            text, stopped = stops.push(words.push(token))
+            if stopped:
+                yield TextDelta(text, unreported, "stop")
+                return
+            if text:
+                yield TextDelta(text, unreported)
+                unreported = 0
+            if left > 1:
+                if cancelled():
+                    finish = "cancelled"
+                    break
+                logits = behind.read([token])
+        yield TextDelta(stops.flush(), unreported, finish)
+
+    def prefix(self, ids: Sequence[int]) -> Prefix:
+        """Read what stands before all passages."""
+        cache = self._cache(None, len(ids))
+        self._read(ids, cache, lambda: False)
+        return Prefix(tuple(ids), _states(cache, 0))
+
+    def encode(self, prefix: Prefix, ids: Sequence[int], cancelled: Cancelled = lambda: False) -> KvStates:
+        """The states of one passage behind the prefix. Raises PromptTooLongError, WorkCancelledError."""
+        self.check_fits(len(prefix.ids) + len(ids))
+        cache = self._cache(prefix.states, len(prefix.ids) + len(ids))
+        self._read(ids, cache, cancelled)
+        return _states(cache, len(prefix.ids))
+
+    def resume(
+        self,
+        prefix: Prefix,
+        passages: Sequence[KvStates],
+        *,
+        room_tokens: int,
+        temperature: float,
+        scale: float,
+        observe: bool = False,
+        passage_tokens: int = 0,
+    ) -> Continuation:
+        """Go on behind these passages, for at most ``room_tokens`` more. No passages is allowed.
+
+        ``passage_tokens`` is the length of the longest passage where those given are not all. Raises
+        PromptTooLongError if it leaves no room in the model's window.
+        """
+        before = len(prefix.ids)
+        resume = before + max([passage_tokens, *(passage.tokens for passage in passages)])
+        self.check_fits(resume + room_tokens)
+        if passages and self._network.device.type == "cuda" and not observe and not any(self._windows):
+            passages = [joined(passages)]
+        seen = ParallelAttention(
+            passages,
+            Geometry(before, resume, self._windows),
+            temperature=temperature,
+            scale=scale,
+            observe=observe,
+        )
+        cache = self._cache(prefix.states, before + room_tokens)
+        return Continuation(self._model, cache, seen, resume - before)
+
+    def shape(self, prefix: Prefix) -> Shape:
+        """What all passages of this model have in common."""
+        layers, heads, _, width = prefix.states.keys.shape
+        return Shape(layers, heads, width, prefix.states.keys.dtype, prefix.states.keys.device)
+
+    def origin(self, prefix: Prefix, kind: str) -> Origin:
+        """What states behind this prefix depend on."""
+        shape, config = self.shape(prefix), self._network.config
+        rotary = json.dumps(getattr(config, "rope_parameters", None), sort_keys=True, default=str)
+        return Origin(
+            model=self.revision,
+            tokenizer=_digest(self.chat.identity),
+            prefix=ids_digest(prefix.ids),
+            positions=f"from {len(prefix.ids)}, rotary {_digest(rotary)[:16]}",
+            dtype=str(shape.dtype).removeprefix("torch."),
+            layout=f"{shape.layers} layers, {shape.heads} heads, {shape.width} wide",
+            format=kind,
+        )
+
+    def check_fits(self, tokens: int) -> None:
+        """Raise PromptTooLongError for more tokens than the model's window."""
+        if tokens > self._model.window_tokens:
+            raise PromptTooLongError(
+                f"Prefix, longest passage, question and answer need {tokens:,} positions; "
+                f"{self._model.name} has {self._model.window_tokens:,}.",
+                remedy="Use shorter passages: any number of them share the same positions.",
+            )
+
+    def _read(self, ids: Sequence[int], cache: Cache, cancelled: Cancelled) -> None:
+        for start in range(0, len(ids), PREFILL_TOKENS):
+            if cancelled():
+                raise WorkCancelledError("The request was cancelled while a passage was read.")
+            self._model._step(ids[start : start + PREFILL_TOKENS], cache)
+
+    def _cache(self, states: KvStates | None, capacity_tokens: int) -> Cache:
+        """A cache that keeps all tokens in every layer, sliding ones too, with these states in it."""
+        cache = new_cache(self._network.config, capacity_tokens)
+        cache.layers = [ReservedLayer(capacity_tokens) for _ in cache.layers]
+        if states is not None:
+            for layer, keys, values in zip(cache.layers, states.keys, states.values, strict=True):
+                layer.update(keys[None], values[None])
+        return cache
+
+
+def _states(cache: Cache, start: int) -> KvStates:
+    """What the cache holds from token ``start`` on, in memory of its own."""
+    keys, values = (
+        torch.stack([getattr(layer, name)[0, :, start:] for layer in cache.layers])
+        for name in ("keys", "values")
+    )
+    return KvStates(keys, values)
+
+
+def _windows(config: Any) -> tuple[int | None, ...]:  # noqa: ANN401 - a transformers config
+    """Each layer's sliding window, None where a layer sees everything."""
+    config = config.get_text_config(decoder=True)
+    window, layers = getattr(config, "sliding_window", None), config.num_hidden_layers
+    if getattr(config, "use_sliding_window", True) is False:
+        window = None
+    kinds: list[str] | None = getattr(config, "layer_types", None)
+    if kinds is None:
+        return tuple(window for _ in range(layers))
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

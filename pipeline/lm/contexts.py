@@ -1,0 +1,262 @@
+"""Cached contexts: passages read once, attended in parallel by any question, in any combination.
+
+Adaptive parallel encoding (Yang et al. 2025): every passage is encoded behind the same prefix and at the
+same positions; the question follows the longest one. So the time to the first token no longer depends on
+how much is read, and passages that together exceed the model's window can be attended.
+
+Imports torch, which takes seconds: import this module where a model is about to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import InvalidRequestError, WorkCancelledError
+from pipeline.lm.context_options import (
+    ContextCalibration,
+    ContextOptions,
+    ContextsConfig,
+    Encoding,
+    settled,
+)
+from pipeline.lm.context_prompt import passage_ids
+from pipeline.lm.context_reader import Continuation, PassageReader, Prefix
+from pipeline.lm.context_selection import Candidates, Pool
+from pipeline.lm.kv_identity import Origin, PassageKey
+from pipeline.lm.kv_store import Held, KvStore
+from pipeline.lm.model import PREFILL_TOKENS, LocalModel
+from pipeline.records import VersionKey
+from pipeline.seams import Sampling, TextDelta
+
+Cancelled = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One passage to be attended: its tokens, whose it is, and the retriever's score."""
+
+    key: PassageKey
+    ids: tuple[int, ...]
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question behind some passages, and how one request wants them read."""
+
+    question: str
+    passages: Sequence[Passage]
+    options: ContextOptions = field(default_factory=ContextOptions)
+    cancelled: Cancelled = lambda: False
+
+
+@dataclass(slots=True)
+class Reading:
+    """A question read behind its passages: ``logits`` (1, V) are of the first token of the answer.
+
+    ``attended`` are indices into the passages given; ``usage`` counts tokens by where they came from.
+    """
+
+    behind: Continuation
+    logits: torch.Tensor
+    attended: tuple[int, ...]
+    tokens: int
+    usage: dict[str, int] = field(default_factory=dict)
+
+
+class Contexts:
+    """Cached contexts of one model. Thread-safe; requests share passages."""
+
+    def __init__(
+        self,
+        model: LocalModel,
+        config: ContextsConfig | None = None,
+        folder: Path | None = None,
+        calibration: ContextCalibration | None = None,
+    ) -> None:
+        """Reads the prefix: a forward pass of some tokens. ``folder`` None keeps states in memory only.
+
+        Raises ModelError for a model whose attention is not supported, ConfigurationError for a
+        calibration of other weights, StorageError.
+        """
+        self._reader = PassageReader(model)
+        if calibration is not None:
+            calibration.check(model.name, self._reader.revision)
+        self.config = config = config or ContextsConfig()
+        self.calibration = calibration
+        self.folder = folder
+        self._prefix: Prefix = self._reader.prefix(self._reader.frame("").head)
+        self.store = KvStore(
+            self._reader.shape(self._prefix),
+            memory_bytes=config.memory_bytes,
+            kind=config.format,
+            folder=folder,
+            disk_bytes=config.disk_bytes,
+        )
+        self.origin: Origin = self._reader.origin(self._prefix, self.store.kind)
+        self._candidates = Candidates(self._reader, self._prefix, calibration)
+
+    def passage(self, owner: VersionKey, title: str, text: str, score: float = 0.0) -> Passage:
+        """A passage as this model reads it. Raises PromptTooLongError if it exceeds the model's window."""
+        ids = tuple(passage_ids(self._reader.chat, title, text))
+        self._reader.check_fits(len(self._prefix.ids) + len(ids) + 1)
+        return Passage(PassageKey.of(owner, ids), ids, score)
+
+    def warm(self, passages: Sequence[Passage], cancelled: Cancelled = lambda: False) -> Iterator[str]:
+        """Build what is not there yet, one passage after the other; says where each was found."""
+        for passage in passages:
+            with self._held([passage], cancelled) as [held]:
+                yield held.found
+
+    @contextmanager
+    def reading(self, asked: Asked, *, room_tokens: int, observe: bool = False) -> Iterator[Reading]:
+        """The question read behind the passages, which stay in memory until the block ends.
+
+        Of more passages than ``attended`` says, the best are chosen by the model's own heads on the cached
+        keys, fused with the retriever's scores. Raises PromptTooLongError, LimitExceededError if memory
+        cannot hold them, WorkCancelledError, InvalidRequestError.
+        """
+        tail = self._reader.frame(asked.question).tail
+        with self._behind(asked, tail, room_tokens, observe=observe) as (behind, chosen, held):
+            for start in range(0, len(tail), PREFILL_TOKENS):
+                if asked.cancelled():
+                    raise WorkCancelledError("The request was cancelled while its question was read.")
+                logits = behind.read(tail[start : start + PREFILL_TOKENS])
+            behind.attention.reset_masses()
+            yield Reading(behind, logits, tuple(chosen), len(self._prefix.ids) + len(tail), _usage(held))
+
+    def stream(
+        self,
+        asked: Asked,
+        sampling: Sampling,
+        opened: Callable[[Reading], None] = lambda _: None,
+        *,
+        observe: bool = False,
+    ) -> Iterator[TextDelta]:
+        """Generate an answer behind the passages, as :meth:`LocalModel.stream` does behind a prompt.
+
+        ``opened`` is told once, before the first token.
+        """
+        from pipeline.lm.sampling import check
+
+        check(sampling)
+        asked.options.check()
+        return self._write(asked, sampling, opened, observe=observe)
+
+    def logprob(self, asked: Asked, answer: str, *, sequential: bool = False) -> list[float]:
+        """Natural logarithm of each token's probability, were ``answer`` the answer.
+
+        ``sequential`` reads the same tokens one after the other instead, without the cache.
+        """
+        ids = self._reader.chat.encode(answer)
+        if not ids:
+            raise InvalidRequestError("The answer is empty.", remedy="Give the text to be scored.")
+        if sequential:
+            return _chosen_logprobs(self._reader.logits_of(ids, self.sequential_ids(asked)), ids)
+        read = [*self._reader.frame(asked.question).tail, *ids[:-1]]
+        with self._behind(asked, read[: len(read) - len(ids) + 1], len(ids)) as (behind, _, _):
+            return _chosen_logprobs(behind.read(read, len(ids)), ids)
+
+    def sequential_ids(self, asked: Asked) -> list[int]:
+        """The same prompt with all passages one after the other."""
+        return self._reader.frame(asked.question).sequential([p.ids for p in asked.passages])
+
+    def rank(self, asked: Asked) -> tuple[list[float], list[float]]:
+        """Scores of all passages by the calibrated heads alone, and fused with the retriever's."""
+        tail = self._reader.frame(asked.question).tail
+        pool = self._pool(asked)
+        return self._candidates.looks(tail, pool), self._candidates.scores(
+            tail, pool, [passage.score for passage in asked.passages]
+        )
+
+    def cost(self) -> dict[str, Any]:
+        """What keeping states costs, to be shown before it is switched on: bytes and seconds a thousand
+        tokens, the seconds as measured so far (None: nothing was built yet)."""
+        counts = self.store.counts
+        seconds = 1000 * counts.built_seconds / counts.built_tokens if counts.built_tokens else None
+        return {
+            "bytes_per_1000_tokens": self.store.passage_bytes(1000),
+            "seconds_per_1000_tokens": seconds,
+        }
+
+    def close(self) -> None:
+        """Finish writing to disk and let go of everything."""
+        self.store.close()
+
+    @contextmanager
+    def _behind(
+        self, asked: Asked, tail: Sequence[int], room_tokens: int, *, observe: bool = False
+    ) -> Iterator[tuple[Continuation, list[int], list[Held]]]:
+        """The place behind the passages that are chosen for this question, their indices and states."""
+        values = settled(self.config, asked.options, self.calibration)
+        chosen = self._chosen(asked, tail, values)
+        with self._held([asked.passages[i] for i in chosen], asked.cancelled) as held:
+            behind = self._reader.resume(
+                self._prefix,
+                [self.store.states(one) for one in held],
+                room_tokens=len(tail) + room_tokens,
+                temperature=values.temperature,
+                scale=values.scale,
+                observe=observe,
+            )
+            yield behind, chosen, held
+
+    def _held(self, passages: Sequence[Passage], cancelled: Cancelled) -> AbstractContextManager[list[Held]]:
+        return self.store.hold(
+            [passage.key for passage in passages],
+            self.origin,
+            lambda i: self._reader.encode(self._prefix, passages[i].ids, cancelled),
+            cancelled,
+        )
+
+    def _pool(self, asked: Asked) -> Pool:
+        keys = [passage.key for passage in asked.passages]
+        return Pool(
+            keys, self.store, lambda some: self._held([asked.passages[i] for i in some], asked.cancelled)
+        )
+
+    def _chosen(self, asked: Asked, tail: Sequence[int], values: Encoding) -> list[int]:
+        """Indices of the passages to attend, in the order given."""
+        passages = asked.passages
+        if values.attended is None or len(passages) <= values.attended:
+            return list(range(len(passages)))
+        pool = self._pool(asked)
+        scores = self._candidates.scores(tail, pool, [passage.score for passage in passages])
+        best = sorted(range(len(passages)), key=lambda i: -scores[i])[: values.attended]
+        return sorted(best)
+
+    def _write(
+        self, asked: Asked, sampling: Sampling, opened: Callable[[Reading], None], *, observe: bool
+    ) -> Iterator[TextDelta]:
+        try:
+            with self.reading(asked, room_tokens=sampling.max_tokens, observe=observe) as reading:
+                opened(reading)
+                yield from self._reader.write(reading.behind, reading.logits, sampling, asked.cancelled)
+        except WorkCancelledError:
+            yield TextDelta("", 0, "cancelled")
+
+
+def _chosen_logprobs(logits: torch.Tensor, ids: Sequence[int]) -> list[float]:
+    targets = torch.tensor(ids, device=logits.device)
+    scores: list[float] = logits.float().log_softmax(-1).gather(-1, targets[:, None])[:, 0].tolist()
+    return scores
+
+
+def _usage(held: Sequence[Held]) -> dict[str, int]:
+    """Tokens of passages by where they were found, as ``usage`` of an answer tells it."""
+    found = {"memory": 0, "disk": 0, "built": 0}
+    for one in held:
+        found[one.found] += one.key.tokens
+    return {
+        "cached_tokens": found["memory"] + found["disk"],
+        "cached_memory_tokens": found["memory"],
+        "cached_disk_tokens": found["disk"],
+        "encoded_tokens": found["built"],
+        "attended_passages": len(held),
+    }

@@ -1,0 +1,180 @@
+"""Attention to passages that were encoded apart: adaptive parallel encoding (Yang et al. 2025, APE).
+
+Every passage was read behind the same prefix and at the same positions. A later token attends to the
+prefix and to what came after the passages as usual, and to all passages together with a temperature T and
+a scale S (APE, section 4): the softmax runs over two groups, and the group of the passages enters it with
+``S * logsumexp(q.k / (T * sqrt(d)))``. With one passage and T = S = 1 that is sequential attention.
+
+Imports torch, which takes seconds: import this module where a model is about to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pipeline.lm.attention import Attending, attend_lse, tempered
+from pipeline.lm.kv_format import KvStates
+
+Partial = tuple[torch.Tensor, torch.Tensor]
+"""Output (B, Hq, L, D) over some keys, and the logarithm of its softmax denominator, float32 (B, Hq, L)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Where everything stands: the prefix takes positions [0, ``prefix_tokens``), every passage begins at
+    ``prefix_tokens``, and the first token behind the longest one has ``resume``.
+
+    ``windows`` are the layers' sliding windows in tokens, None where a layer sees everything.
+    """
+
+    prefix_tokens: int
+    resume: int
+    windows: tuple[int | None, ...]
+
+    def position(self, index: int) -> int:
+        """Position of the token with this index among prefix and later tokens."""
+        return index if index < self.prefix_tokens else index + self.shift
+
+    @property
+    def shift(self) -> int:
+        """What positions of later tokens exceed their index by."""
+        return self.resume - self.prefix_tokens
+
+
+class ParallelAttention:
+    """The ``attend`` of a plan: one request's view of shared, read-only passages.
+
+    The states of passages are used where they are. On a GPU many small blocks cost more than one copy, so
+    there they should be joined first (:func:`joined`), unless attention is to be observed.
+    """
+
+    def __init__(
+        self,
+        passages: Sequence[KvStates],
+        geometry: Geometry,
+        *,
+        temperature: float = 1.0,
+        scale: float = 1.0,
+        observe: bool = False,
+    ) -> None:
+        """``observe`` sums up how much of each token's attention every passage gets (:attr:`masses`)."""
+        self._passages = passages
+        self._geometry = geometry
+        self._temperature = temperature
+        self._scale = scale
+        self._observe = observe
+        self._observed: torch.Tensor | None = None
+        self._rows = 0
+
+    def __call__(self, call: Attending) -> torch.Tensor:
+        """Output (B, Hq, L, D) of one layer."""
+        geometry = self._geometry
+        window = geometry.windows[call.layer]
+        first = call.key.shape[2] - call.query.shape[2]
+        parts = [attend_lse(self._own(call, window, first))]
+        later = tempered(replace(call, bias=None), self._temperature)
+        for passage in self._passages:
+            keys, values = passage.keys[call.layer][None], passage.values[call.layer][None]
+            mask = self._window_mask(keys, call, window, first)
+            parts.append(partial(replace(later, key=keys, value=values, mask=mask), sees_all=mask is None))
+        return self._merged(parts, call.value.dtype)
+
+    @property
+    def masses(self) -> list[float]:
+        """Share of attention that each passage got, averaged over layers, heads and tokens so far."""
+        if self._observed is None:
+            return [0.0] * len(self._passages)
+        return (self._observed / self._rows).tolist()  # type: ignore[no-any-return]
+
+    def reset_masses(self) -> None:
+        """Begin to observe anew, for instance once the question has been read."""
+        self._observed, self._rows = None, 0
+
+    def _own(self, call: Attending, window: int | None, first: int) -> Attending:
+        """Attention to the prefix and to what followed the passages, in order; masks by true positions."""
+        if window is None:
+            return replace(call, mask=None)
+        places = torch.tensor([self._geometry.position(i) for i in range(call.key.shape[2])])
+        places = places.to(call.query.device)
+        rows = places[first:]
+        allowed = (places <= rows[:, None]) & (rows[:, None] - places < window)
+        return replace(call, mask=allowed[None, None])
+
+    def _window_mask(
+        self, keys: torch.Tensor, call: Attending, window: int | None, first: int
+    ) -> torch.Tensor | None:
+        """Which of a passage's tokens a sliding window still sees, (1, 1, L, T); None: all of them."""
+        geometry = self._geometry
+        last = geometry.position(call.key.shape[2] - 1)
+        if window is None or last - geometry.prefix_tokens < window:
+            return None
+        rows = torch.arange(first, call.key.shape[2], device=keys.device) + geometry.shift
+        places = geometry.prefix_tokens + torch.arange(keys.shape[2], device=keys.device)
+        return (rows[:, None] - places < window)[None, None]
+
+    def _merged(self, parts: list[Partial], dtype: torch.dtype) -> torch.Tensor:
+        """The parts under one softmax: (APE, equation 5) with S on the passages' common logarithm."""
+        lses = torch.stack([lse for _, lse in parts])
+        context = lses[1:].logsumexp(0)
+        shared = torch.stack([lses[0], self._scale * context]).softmax(0)
+        weights = torch.cat([shared[:1], shared[1] * (lses[1:] - context).exp()])
+        if self._observe:
+            self._note(weights[1:])
+        if len(parts) == 2:
+            out = weights[0, ..., None] * parts[0][0] + weights[1, ..., None] * parts[1][0]
+            return out.to(dtype)
+        outs = torch.stack([out for out, _ in parts])
+        return (weights[..., None] * outs).sum(0).to(dtype)
+
+    def _note(self, weights: torch.Tensor) -> None:
+        mass = weights.float().mean((1, 2)).sum(-1)
+        self._observed = mass if self._observed is None else self._observed + mass
+        self._rows += weights.shape[-1]
+
+
+def joined(passages: Sequence[KvStates]) -> KvStates:
+    """All passages as one: the same attention in fewer and larger steps, for one copy of their states."""
+    return KvStates(
+        torch.cat([passage.keys for passage in passages], dim=2),
+        torch.cat([passage.values for passage in passages], dim=2),
+    )
+
+
+def partial(call: Attending, *, sees_all: bool) -> Partial:
+    """Attention to some of the keys with the logarithm of its denominator, by a fused kernel if one can.
+
+    ``sees_all``: every query sees every key (``call.mask`` is None would mean causal).
+    """
+    if sees_all and call.softcap is None and call.bias is None:
+        fused = _fused(call)
+        if fused is not None:
+            return fused
+    if sees_all:
+        shape = (1, 1, call.query.shape[2], call.key.shape[2])
+        call = replace(call, mask=torch.ones(shape, dtype=torch.bool, device=call.query.device))
+    return attend_lse(call)
+
+
+def _fused(call: Attending) -> Partial | None:
+    """Flash attention with its logarithm; the heads that share keys become rows, so nothing is repeated."""
+    batch, heads, length, width = call.query.shape
+    shared = call.key.shape[1]
+    query = call.query.reshape(batch, shared, -1, width)
+    out: torch.Tensor
+    lse: torch.Tensor
+    if query.device.type == "cpu" and query.dtype == torch.float32:
+        out, lse = _cpu_flash(query, call.key, call.value, 0.0, False, scale=call.scaling)
+    elif query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16) and width <= 256:
+        out, lse = _cuda_flash(query, call.key, call.value, 0.0, False, False, scale=call.scaling)[:2]
+    else:
+        return None
+    return out.reshape(batch, heads, length, -1), lse.reshape(batch, heads, length).float()
+
+
+# What scaled_dot_product_attention itself calls; the public function keeps the logarithm to itself.
+_cpu_flash: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_cuda_flash: Any = torch.ops.aten._scaled_dot_product_flash_attention
