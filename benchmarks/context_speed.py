@@ -113,7 +113,7 @@ def _candidates(
 def _sequential(model: lm.LocalModel, contexts: Contexts, asked: cached.Asked) -> None:
     """The whole prompt in order. On a GPU in parts of 8,192 tokens: small parts would waste it."""
     ids = contexts.sequential_ids(asked)
-    size = 8192 if model._network.device.type == "cuda" else lm.PREFILL_TOKENS
+    size = 8192 if model.network.device.type == "cuda" else 256
     cache = model._new_cache(len(ids) + 1)
     for start in range(0, len(ids), size):
         logits = model._step(ids[start : start + size], cache)
@@ -191,7 +191,7 @@ def _extrapolated(points: Sequence[tuple[int, float]], tokens: int) -> float:
 
 def _contexts(model: lm.LocalModel, folder: Path, tokens: int) -> Contexts:
     config = ContextsConfig(memory_bytes=2**62, disk_bytes=0)
-    layers = model._network.config.num_hidden_layers
+    layers = model.network.config.num_hidden_layers
     heads = tuple((layer, head) for layer, head in ((18, 6), (17, 3), (17, 4), (18, 7)) if layer < layers)
     calibration = ContextCalibration(
         model.name, str(model.describe()["revision"]), temperature=0.6, scale=1.0, heads=heads, weight=0.5

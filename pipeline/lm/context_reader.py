@@ -7,30 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Cache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from pipeline.errors import ModelError, PromptTooLongError, WorkCancelledError
 from pipeline.lm import attention
 from pipeline.lm.attention import Observer, Plan
 from pipeline.lm.context_prompt import Frame, frame
-from pipeline.lm.kv_cache import ReservedLayer, new_cache
+from pipeline.lm.kv_cache import can_roll_back, new_cache
 from pipeline.lm.kv_format import KvStates
 from pipeline.lm.kv_identity import Origin, ids_digest
 from pipeline.lm.kv_store import Shape
-from pipeline.lm.model import PREFILL_TOKENS, LocalModel
 from pipeline.lm.parallel import Geometry, ParallelAttention, joined
-from pipeline.lm.sampling import Chooser
-from pipeline.lm.text_stream import Detokenizer, StopStrings
-from pipeline.seams import Sampling, TextDelta
+from pipeline.lm.reading import PREFILL_TOKENS
+from pipeline.lm.sequence import Sequence
 
 if TYPE_CHECKING:
-    from pipeline.lm.chat import ChatFormat
+    from pipeline.lm.model import LocalModel
 
 Cancelled = Callable[[], bool]
 
@@ -44,17 +42,19 @@ class Prefix:
 
 
 class Continuation:
-    """A place behind passages from which a model reads on. For one request and one thread at a time."""
+    """A place behind passages from which a model reads on. For one request and one thread at a time.
 
-    def __init__(self, model: LocalModel, cache: Cache, attention_: ParallelAttention, shift: int) -> None:
+    ``sequence`` can be read on, rolled back and drafted for as any other.
+    """
+
+    def __init__(self, sequence: Sequence, attention_: ParallelAttention) -> None:
+        self.sequence = sequence
         self.attention = attention_
-        self._model = model
-        self._cache = cache
-        self._plan = Plan(attend=attention_, positions=lambda tokens: tokens + shift)
 
-    def read(self, ids: Sequence[int], keep: int = 1, observers: tuple[Observer, ...] = ()) -> torch.Tensor:
+    def read(self, ids: Several[int], keep: int = 1, observers: tuple[Observer, ...] = ()) -> torch.Tensor:
         """Read on; logits (``keep``, V) at the last positions."""
-        return self._model._step(ids, self._cache, keep, replace(self._plan, observers=observers))
+        self.sequence.plan = Plan(attend=self.attention, observers=observers)
+        return self.sequence.read(list(ids), keep)
 
 
 class PassageReader:
@@ -64,11 +64,10 @@ class PassageReader:
         """Raises ModelError for a model whose attention cannot be told what to do, or that keeps other
         states than keys and values of every token."""
         self._model = model
-        self._network = model._network
+        self._network = model.network
         attention.require(self._network, "Reading cached contexts")
         config = self._network.config
-        kinds = {type(layer) for layer in new_cache(config, 1).layers}
-        if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer, ReservedLayer}:
+        if not can_roll_back(new_cache(config, 1)):
             raise ModelError(
                 f"{model.name} keeps other states than keys and values, which cannot be cached.",
                 remedy="Read passages sequentially with this model: context = sequential.",
@@ -76,14 +75,9 @@ class PassageReader:
         self._windows = _windows(config)
 
     @property
-    def chat(self) -> ChatFormat:
-        """How this model's texts become tokens."""
-        return self._model._chat
-
-    @property
     def revision(self) -> str:
         """Digest of the model's weights."""
-        return self._model._located.revision
+        return str(self._model.describe()["revision"])
 
     @property
     def heads(self) -> tuple[int, int]:
@@ -93,64 +87,38 @@ class PassageReader:
 
     def frame(self, question: str) -> Frame:
         """The prompt around passages."""
-        return frame(self.chat, question)
+        return frame(self._model.chat, question)
 
-    def logits_of(self, answer: Sequence[int], prompt: Sequence[int]) -> torch.Tensor:
+    def logits_of(self, answer: Several[int], prompt: Several[int]) -> torch.Tensor:
         """Logits (answer tokens, V) that predict each token of ``answer`` after ``prompt``, read as usual."""
         ids = [*prompt, *answer[:-1]]  # the last one is predicted, not read
         self.check_fits(len(ids) + 1)
-        cache, rows = self._model._new_cache(len(ids)), []
+        sequence, rows = Sequence(self._model.engine, new_cache(self._network.config, len(ids))), []
         for start in range(0, len(ids), PREFILL_TOKENS):
             chunk = ids[start : start + PREFILL_TOKENS]
             wanted = start + len(chunk) - max(start, len(prompt) - 1)
-            logits = self._model._step(chunk, cache, keep=max(wanted, 1))
+            logits = sequence.read(chunk, max(wanted, 1))
             if wanted > 0:
                 rows.append(logits)
         return torch.cat(rows)
 
-    def write(
-        self, behind: Continuation, logits: torch.Tensor, sampling: Sampling, cancelled: Cancelled
-    ) -> Iterator[TextDelta]:
-        """An answer whose first token has these logits (1, V)."""
-        chooser, words = Chooser(sampling), Detokenizer(self.chat.decode)
-        stops, finish, unreported = StopStrings(sampling.stop), "length", 0
-        for left in range(sampling.max_tokens, 0, -1):
-            token = chooser.choose(logits[-1])
-            if token in self._model._ends:
-                finish = "stop"
-                break
-            unreported += 1
-            text, stopped = stops.push(words.push(token))
-            if stopped:
-                yield TextDelta(text, unreported, "stop")
-                return
-            if text:
-                yield TextDelta(text, unreported)
-                unreported = 0
-            if left > 1:
-                if cancelled():
-                    finish = "cancelled"
-                    break
-                logits = behind.read([token])
-        yield TextDelta(stops.flush(), unreported, finish)
-
-    def prefix(self, ids: Sequence[int]) -> Prefix:
+    def prefix(self, ids: Several[int]) -> Prefix:
         """Read what stands before all passages."""
-        cache = self._cache(None, len(ids))
-        self._read(ids, cache, lambda: False)
-        return Prefix(tuple(ids), _states(cache, 0))
+        sequence = self._behind(None, len(ids))
+        self._read(sequence, ids, lambda: False)
+        return Prefix(tuple(ids), _states(sequence.cache, 0))
 
-    def encode(self, prefix: Prefix, ids: Sequence[int], cancelled: Cancelled = lambda: False) -> KvStates:
+    def encode(self, prefix: Prefix, ids: Several[int], cancelled: Cancelled = lambda: False) -> KvStates:
         """The states of one passage behind the prefix. Raises PromptTooLongError, WorkCancelledError."""
         self.check_fits(len(prefix.ids) + len(ids))
-        cache = self._cache(prefix.states, len(prefix.ids) + len(ids))
-        self._read(ids, cache, cancelled)
-        return _states(cache, len(prefix.ids))
+        sequence = self._behind(prefix, len(ids))
+        self._read(sequence, ids, cancelled)
+        return _states(sequence.cache, len(prefix.ids))
 
     def resume(
         self,
         prefix: Prefix,
-        passages: Sequence[KvStates],
+        passages: Several[KvStates],
         *,
         room_tokens: int,
         temperature: float,
@@ -175,8 +143,9 @@ class PassageReader:
             scale=scale,
             observe=observe,
         )
-        cache = self._cache(prefix.states, before + room_tokens)
-        return Continuation(self._model, cache, seen, resume - before)
+        sequence = self._behind(prefix, room_tokens)
+        sequence.shift = resume - before
+        return Continuation(sequence, seen)
 
     def shape(self, prefix: Prefix) -> Shape:
         """What all passages of this model have in common."""
@@ -189,7 +158,7 @@ class PassageReader:
         rotary = json.dumps(getattr(config, "rope_parameters", None), sort_keys=True, default=str)
         return Origin(
             model=self.revision,
-            tokenizer=_digest(self.chat.identity),
+            tokenizer=_digest(self._model.chat.identity),
             prefix=ids_digest(prefix.ids),
             positions=f"from {len(prefix.ids)}, rotary {_digest(rotary)[:16]}",
             dtype=str(shape.dtype).removeprefix("torch."),
@@ -206,20 +175,19 @@ class PassageReader:
                 remedy="Use shorter passages: any number of them share the same positions.",
             )
 
-    def _read(self, ids: Sequence[int], cache: Cache, cancelled: Cancelled) -> None:
-        for start in range(0, len(ids), PREFILL_TOKENS):
-            if cancelled():
-                raise WorkCancelledError("The request was cancelled while a passage was read.")
-            self._model._step(ids[start : start + PREFILL_TOKENS], cache)
+    def _read(self, sequence: Sequence, ids: Several[int], cancelled: Cancelled) -> None:
+        if self._model.reader.read(sequence, ids, cancelled) is None:
+            raise WorkCancelledError("The request was cancelled while a passage was read.")
 
-    def _cache(self, states: KvStates | None, capacity_tokens: int) -> Cache:
-        """A cache that keeps all tokens in every layer, sliding ones too, with these states in it."""
-        cache = new_cache(self._network.config, capacity_tokens)
-        cache.layers = [ReservedLayer(capacity_tokens) for _ in cache.layers]
-        if states is not None:
+    def _behind(self, prefix: Prefix | None, room_tokens: int) -> Sequence:
+        """A sequence that has read the prefix, with room for more."""
+        before = len(prefix.ids) if prefix else 0
+        cache = new_cache(self._network.config, before + room_tokens)
+        if prefix is not None:
+            states = prefix.states
             for layer, keys, values in zip(cache.layers, states.keys, states.values, strict=True):
                 layer.update(keys[None], values[None])
-        return cache
+        return Sequence(self._model.engine, cache, before=before)
 
 
 def _states(cache: Cache, start: int) -> KvStates:

@@ -30,7 +30,8 @@ from pipeline.lm.context_reader import Continuation, PassageReader, Prefix
 from pipeline.lm.context_selection import Candidates, Pool
 from pipeline.lm.kv_identity import Origin, PassageKey
 from pipeline.lm.kv_store import Held, KvStore
-from pipeline.lm.model import PREFILL_TOKENS, LocalModel
+from pipeline.lm.model import LocalModel
+from pipeline.lm.request import PLAIN, Generation
 from pipeline.records import VersionKey
 from pipeline.seams import Sampling, TextDelta
 
@@ -85,6 +86,7 @@ class Contexts:
         Raises ModelError for a model whose attention is not supported, ConfigurationError for a
         calibration of other weights, StorageError.
         """
+        self._model = model
         self._reader = PassageReader(model)
         if calibration is not None:
             calibration.check(model.name, self._reader.revision)
@@ -104,7 +106,7 @@ class Contexts:
 
     def passage(self, owner: VersionKey, title: str, text: str, score: float = 0.0) -> Passage:
         """A passage as this model reads it. Raises PromptTooLongError if it exceeds the model's window."""
-        ids = tuple(passage_ids(self._reader.chat, title, text))
+        ids = tuple(passage_ids(self._model.chat, title, text))
         self._reader.check_fits(len(self._prefix.ids) + len(ids) + 1)
         return Passage(PassageKey.of(owner, ids), ids, score)
 
@@ -124,10 +126,9 @@ class Contexts:
         """
         tail = self._reader.frame(asked.question).tail
         with self._behind(asked, tail, room_tokens, observe=observe) as (behind, chosen, held):
-            for start in range(0, len(tail), PREFILL_TOKENS):
-                if asked.cancelled():
-                    raise WorkCancelledError("The request was cancelled while its question was read.")
-                logits = behind.read(tail[start : start + PREFILL_TOKENS])
+            logits = self._model.reader.read(behind.sequence, tail, asked.cancelled)
+            if logits is None:
+                raise WorkCancelledError("The request was cancelled while its question was read.")
             behind.attention.reset_masses()
             yield Reading(behind, logits, tuple(chosen), len(self._prefix.ids) + len(tail), _usage(held))
 
@@ -154,7 +155,7 @@ class Contexts:
 
         ``sequential`` reads the same tokens one after the other instead, without the cache.
         """
-        ids = self._reader.chat.encode(answer)
+        ids = self._model.chat.encode(answer)
         if not ids:
             raise InvalidRequestError("The answer is empty.", remedy="Give the text to be scored.")
         if sequential:
@@ -234,10 +235,13 @@ class Contexts:
     def _write(
         self, asked: Asked, sampling: Sampling, opened: Callable[[Reading], None], *, observe: bool
     ) -> Iterator[TextDelta]:
+        request = Generation((), sampling, PLAIN, cancelled=asked.cancelled)
         try:
             with self.reading(asked, room_tokens=sampling.max_tokens, observe=observe) as reading:
                 opened(reading)
-                yield from self._reader.write(reading.behind, reading.logits, sampling, asked.cancelled)
+                yield from self._model.write(
+                    request, reading.behind.sequence, reading.logits, sampling.max_tokens, usage=reading.usage
+                )
         except WorkCancelledError:
             yield TextDelta("", 0, "cancelled")
 

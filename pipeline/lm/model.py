@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.lm.attention import Plan
     from pipeline.lm.chat import ChatFormat
+    from pipeline.lm.sequence import Sequence as Read
 
 PREFIX_BYTES = 512 * 2**20
 """States of earlier prompts that are kept unless the settings say otherwise."""
@@ -229,29 +230,44 @@ class LocalModel:
     def _generate(
         self, request: Generation, prompt: list[int], draft_prompt: list[int]
     ) -> Iterator[TextDelta]:
-        from pipeline.lm.sampling import Chooser
-        from pipeline.lm.target import Target
-
         most_tokens = min(request.sampling.max_tokens, self._window_tokens - len(prompt))
-        writer = Writer(self._chat.decode, self._ends, request.sampling.stop, most_tokens)
         sequence = self.reader.begin(request.tenant, prompt, most_tokens + MOST_DRAFT_TOKENS)
         known = len(sequence.ids)
         try:
             logits = self.reader.read(sequence, prompt[known:], request.cancelled)
             if logits is None:
-                yield writer.end("cancelled")
+                yield TextDelta("", 0, "cancelled")
                 return
-            rounds = self._drafting.rounds(
-                request, Target(sequence, logits), Chooser(request.sampling), draft_prompt, most_tokens
-            )
-            with self.engine.writer():
-                while writer.finish is None and not request.cancelled():
-                    yield from writer.write(rounds.next(writer.left_tokens, request.cancelled))
-            rounds.close()
-            usage = {"cached_prompt_tokens": known, **rounds.usage()}
-            yield replace(writer.end("cancelled"), usage=usage, degraded=rounds.degraded)
+            usage = {"cached_prompt_tokens": known}
+            yield from self.write(request, sequence, logits, most_tokens, draft_prompt, usage=usage)
         finally:
             self.reader.keep(request.tenant, sequence)
+
+    def write(
+        self,
+        request: Generation,
+        sequence: Read,
+        logits: torch.Tensor,
+        most_tokens: int,
+        draft_prompt: Sequence[int] = (),
+        *,
+        usage: Mapping[str, int | float | str],
+    ) -> Iterator[TextDelta]:
+        """Write the answer to what ``sequence`` has read, however it came to be: ``logits`` (1, V) are of its
+        first token. ``usage`` is told with the last delta."""
+        from pipeline.lm.sampling import Chooser
+        from pipeline.lm.target import Target
+
+        writer = Writer(self._chat.decode, self._ends, request.sampling.stop, most_tokens)
+        rounds = self._drafting.rounds(
+            request, Target(sequence, logits), Chooser(request.sampling), list(draft_prompt), most_tokens
+        )
+        with self.engine.writer():
+            while writer.finish is None and not request.cancelled():
+                yield from writer.write(rounds.next(writer.left_tokens, request.cancelled))
+        rounds.close()
+        told = {**usage, **rounds.usage()}
+        yield replace(writer.end("cancelled"), usage=told, degraded=rounds.degraded)
 
     def _step(
         self, ids: Sequence[int], cache: Cache, keep: int = 1, plan: Plan | None = None

@@ -7,8 +7,7 @@ import itertools
 import pytest
 import torch
 
-from pipeline.lm import attention
-from pipeline.lm import context_reader as reading
+from pipeline.lm import attention, context_reader, reading
 from pipeline.lm.attention import Attending
 from pipeline.lm.context_reader import PassageReader
 from pipeline.lm.kv_format import KvStates
@@ -87,7 +86,7 @@ def test_passages_joined_equal_passages_apart(tiny, family):
     reader = PassageReader(tiny(family))
     prefix = reader.prefix(HEAD)
     states = [reader.encode(prefix, ids) for ids in PASSAGES]
-    windows = reading._windows(tiny(family)._network.config)
+    windows = context_reader._windows(tiny(family)._network.config)
     shape = tiny(family)._network.config
     geometry = Geometry(len(HEAD), len(HEAD) + 31, windows)
     if any(windows):  # joined passages are masked by their positions only without sliding windows
