@@ -10,24 +10,34 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Sequence, Sized
 from copy import copy
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from threading import Lock
+
+from sqlalchemy.engine import Connection
 
 from pipeline import layers
 from pipeline.chunk import ChunkConfig
 from pipeline.compatibility import require_same
-from pipeline.errors import DiskFullError, LongleafError, NotFoundError
+from pipeline.errors import ConflictError, DiskFullError, LongleafError, NotFoundError
+from pipeline.jobs import OnConflict
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
-from pipeline.preparing import Group, Preparation, Prepared, is_fatal, typical_lengths
+from pipeline.preparing import Group, Preparation, Prepared, is_fatal, met, typical_lengths
 from pipeline.read import Limits
-from pipeline.records import CollectionRecord, VersionRecord, check_document_id, check_name
+from pipeline.records import (
+    CollectionRecord,
+    Published,
+    VersionKey,
+    VersionRecord,
+    check_document_id,
+    check_name,
+)
 from pipeline.results import IngestResult, Status
 from pipeline.seams import Embedder, Indexer
-from pipeline.sources import Source
+from pipeline.sources import Claim, Source
+from pipeline.stages import Journal, Stages
 from pipeline.storing import Entry, Store
 from pipeline.types import ChunkedDocument, DocumentEmbeddings
 from pipeline.watch import Progress, Watch
@@ -77,13 +87,17 @@ class Ingestor:
         *,
         tenant: str = "default",
         collection: str = "default",
+        on_conflict: OnConflict = "replace",
+        journal: Journal | None = None,
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
         note: Callable[[str], None] | None = None,
-    ) -> Iterator[IngestResult]:
+    ) -> Generator[IngestResult, None, None]:
         """Ingest sources in order; the collection is made with the first document that succeeds.
 
-        A source that cannot be ingested gives a failed result and the others go on. ``progress`` is
+        A source that cannot be ingested gives a failed result and the others go on. A document that is
+        there with another content is replaced; or the source is skipped, or fails; or the version before
+        is kept, outside the index (``new_version``). ``journal`` keeps what stages make. ``progress`` is
         told from several threads, one at a time; ``note`` what could not be done although all is stored.
         Raises FingerprintMismatchError for a collection of
         another embedder, chunker or analyser; WorkCancelledError once ``cancelled`` says so; and what
@@ -95,24 +109,24 @@ class Ingestor:
         watch = Watch(progress, cancelled, len(sources) if isinstance(sources, Sized) else None)
         self.recover()
         existing = self._existing(tenant, collection)
-        spool = self._ledger.originals.spool(uuid.uuid4().hex)
+        spool = self._ledger.spool()
+        stages = Stages(self._embedder, self._chunking, self._limits, spool, journal)
         preparation = Preparation(
             self._ledger,
-            self._embedder,
+            stages,
             self._analyser,
-            self._chunking,
-            self._limits,
             tenant,
             collection,
             lambda first: existing or self._made(tenant, collection, first),
-            spool,
+            on_conflict,
             watch,
         )
+        call = _Call(tenant, collection, on_conflict, stages, watch)
         wrote = False
         try:
             for group in preparation.groups(sources):
                 with self._working:
-                    results = self._finish(tenant, collection, group, watch)
+                    results = self._finish(call, group)
                 wrote = wrote or any(result.status in ("created", "replaced") for result in results)
                 yield from results  # before anything can cancel: they are durable
                 for result in results:
@@ -136,8 +150,10 @@ class Ingestor:
         check_document_id(document_id)
         self._indexer.names()
         self.recover()
-        self._store.remove(self._ledger.delete(tenant, collection, document_id))
-        self._optimize(tenant, collection, note)
+        hidden = self._ledger.delete(tenant, collection, document_id)
+        if hidden:  # else it was on its way in, and had no points yet
+            self._store.remove(hidden)
+            self._optimize(tenant, collection, note)
 
     def drop(self, tenant: str, collection: str) -> None:
         """Remove a collection with all its documents. Raises NotFoundError."""
@@ -154,7 +170,7 @@ class Ingestor:
         with self._opening:
             self._ledger.own_ingestion()
             if not self._opened:
-                self._ledger.originals.clear_spool()
+                self._ledger.clear_spool()
             removed = self._store.recover()
             self._opened = True
         for tenant, collection in sorted({(key.tenant, key.collection) for key in removed}):
@@ -191,7 +207,7 @@ class Ingestor:
         for name, schema in layers.schemas(record, self._embedder.fingerprint.dim).items():
             self._indexer.create(name, schema)
 
-    def _finish(self, tenant: str, collection: str, group: Group, watch: Watch) -> list[IngestResult]:
+    def _finish(self, call: _Call, group: Group) -> list[IngestResult]:
         """Embed and store a group. When that fails for all together, each is tried alone."""
         results: dict[int, IngestResult] = {}
         ready: dict[int, Prepared] = {}
@@ -200,45 +216,56 @@ class Ingestor:
                 results[place] = item
                 continue
             claim = item.cut.claim
-            known = self._ledger.find(tenant, collection, claim.document_id)
-            if known and known.digest == claim.digest:  # the batch said the same thing twice
-                results[place] = IngestResult.unchanged(claim.source.name, known, item.seconds)
+            known = self._ledger.find(call.tenant, call.collection, claim.document_id)
+            try:  # the batch may have said the same thing twice, or another call may have been faster
+                settled = met(claim, known, call.on_conflict, item.seconds)
+            except ConflictError as error:
+                settled = IngestResult.failed(claim.source.name, claim.document_id, error)
+            if settled:
+                results[place] = settled
             else:
                 ready[place] = item
         try:
-            done = self._embed_and_store(tenant, collection, list(ready.values()), watch)
+            done = self._embed_and_store(call, list(ready.values()))
             results |= zip(ready, done, strict=True)
         except LongleafError as error:
             if is_fatal(error):
                 raise
             for place, item in ready.items():
-                results[place] = self._alone(tenant, collection, item, watch)
+                results[place] = self._alone(call, item)
         return [results[place] for place in range(len(group))]
 
-    def _alone(self, tenant: str, collection: str, item: Prepared, watch: Watch) -> IngestResult:
+    def _alone(self, call: _Call, item: Prepared) -> IngestResult:
         try:
-            return self._embed_and_store(tenant, collection, [item], watch)[0]
+            return self._embed_and_store(call, [item])[0]
         except LongleafError as error:
             if is_fatal(error):
                 raise
             claim = item.cut.claim
             return IngestResult.failed(claim.source.name, claim.document_id, error)
 
-    def _embed_and_store(
-        self, tenant: str, collection: str, items: Sequence[Prepared], watch: Watch
-    ) -> list[IngestResult]:
+    def _embed_and_store(self, call: _Call, items: Sequence[Prepared]) -> list[IngestResult]:
         if not items:
             return []
-        name = items[0].cut.claim.source.name
+        claims = [item.cut.claim for item in items]
+        name = claims[0].source.name
         began = time.perf_counter()
-        watch.enter("embedding", name)
-        vectors = self._embedder.embed_documents(
-            [item.cut.chunked for item in items], lambda tokens: watch.moved("embedding", name, tokens=tokens)
+        call.watch.enter("embedding", name)
+        vectors = call.stages.embed(
+            claims,
+            [item.cut.chunked for item in items],
+            lambda tokens: call.watch.moved("embedding", name, tokens=tokens),
         )
         embedded = time.perf_counter()
-        watch.enter("indexing", name)
+        call.watch.enter("indexing", name)
         entries = [_entry(item, made) for item, made in zip(items, vectors, strict=True)]
-        written = self._store.write(tenant, collection, entries)
+        written = self._store.write(
+            call.tenant,
+            call.collection,
+            entries,
+            keep=call.on_conflict == "new_version",
+            also=lambda *published: _confirm(call, claims, *published),
+        )
         shared = {"embedding": embedded - began, "indexing": time.perf_counter() - embedded}
         all_tokens = sum(entry.record.tokens for entry in entries)
         results = []
@@ -261,6 +288,31 @@ class Ingestor:
                     "are slower and deleted text stays in its files until the next ingestion or deletion "
                     "with enough room."
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What one call of ingestion was asked for."""
+
+    tenant: str
+    collection: str
+    on_conflict: OnConflict
+    stages: Stages
+    watch: Watch
+
+
+def _confirm(
+    call: _Call,
+    claims: Sequence[Claim],
+    connection: Connection,
+    keys: Sequence[VersionKey],
+    published: Sequence[Published],
+) -> None:
+    """The last word before documents go live, in the same transaction. Raises to take them back."""
+    if call.on_conflict == "fail" and any(each.replaced for each in published):
+        raise ConflictError("A document of that id was stored meanwhile.", remedy="Look at it, and decide.")
+    if call.stages.journal is not None:
+        call.stages.journal.published(connection, claims, keys, published)
 
 
 def _entry(item: Prepared, embeddings: DocumentEmbeddings) -> Entry:

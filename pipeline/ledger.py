@@ -9,6 +9,7 @@ retired and nobody alive works on is a leftover of an interruption, and :meth:`L
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from pipeline import lifecycle
+from pipeline import job_rows, lifecycle, writers
+from pipeline.arrivals import Arrivals
 from pipeline.database import Database
 from pipeline.errors import InvalidRequestError, NotFoundError
 from pipeline.ledger_collections import LIVE, CollectionLedger, utc
@@ -38,7 +40,7 @@ CACHE_BYTES = 64 * 1024 * 1024
 
 _SLICE = 500  # names in one IN (...)
 
-Also = Callable[[Connection], None]
+Also = Callable[[Connection, Sequence[VersionKey], Sequence[Published]], None]
 
 
 class Ledger(CollectionLedger):
@@ -58,6 +60,7 @@ class Ledger(CollectionLedger):
         with disk_errors(root):
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.originals = Originals(root)
+        self.arrivals = Arrivals(root)
         self.database = Database(self.path, url, migrate=migrate)
         self.ownership = Ownership(root, self.database)
         self._cache = DocumentCache(cache_bytes)
@@ -68,6 +71,16 @@ class Ledger(CollectionLedger):
         Raises UnavailableError while another process is, where only one may.
         """
         self.ownership.take()
+
+    def spool(self) -> Path:
+        """A folder for files on their way in, this process's own."""
+        return self.originals.spool(f"{self.ownership.id}-{uuid.uuid4().hex}")
+
+    def clear_spool(self) -> None:
+        """Remove what ingestions of processes that are dead left there."""
+        with self.database.read() as connection:
+            alive = [str(identity) for identity in connection.execute(writers.alive()).scalars()]
+        self.originals.clear_spool(alive)
 
     def bury_writers(self) -> None:
         """Find out which other processes are dead; what they worked on becomes leftovers."""
@@ -196,27 +209,40 @@ class Ledger(CollectionLedger):
         """
         with self.database.write() as connection:
             self.ownership.confirm(connection)
+            published = [lifecycle.publish(connection, key, self.ownership.id, keep=keep) for key in keys]
             if also is not None:
-                also(connection)
-            return [lifecycle.publish(connection, key, self.ownership.id, keep=keep) for key in keys]
+                also(connection, keys, published)
+            return published
 
-    def delete(
-        self, tenant: str, collection: str, document_id: str, *, also: Also | None = None
-    ) -> list[VersionKey]:
-        """Hide a document from readers at once; returns the versions that are to be removed, the live one
-        first. What ``also`` does happens in the same transaction.
+    def delete(self, tenant: str, collection: str, document_id: str) -> list[VersionKey]:
+        """Hide a document from readers at once, and have no job bring it back; returns the versions that
+        are to be removed, the live one first; none if it was only on its way in.
 
         Raises NotFoundError if there is no such document.
         """
-        name = self.document(tenant, collection, document_id).id
+        name = check_document_id(document_id)
         with self.database.write() as connection:
             hidden = lifecycle.hide(connection, tenant, collection, name, self.ownership.id)
-            if not hidden:  # by another thread, since the look-up above
-                raise no_document(collection, name)
-            if also is not None:
-                also(connection)
-        self.originals.deleted(hidden[0])
+            forgotten = job_rows.forget(connection, tenant, collection, name)
+        if not hidden and not forgotten:
+            self.collection(tenant, collection)
+            raise no_document(collection, name)
+        if hidden:
+            self.originals.deleted(hidden[0])
+        self._remove_arrivals(forgotten)
         return hidden
+
+    def drop_collection(self, tenant: str, name: str) -> None:
+        """Hide a collection from readers at once, and have no job bring anything of it back. Its name is
+        free after :meth:`forget_collection`."""
+        super().drop_collection(tenant, name)
+        with self.database.write() as connection:
+            forgotten = job_rows.forget(connection, tenant, name)
+        self._remove_arrivals(forgotten)
+
+    def _remove_arrivals(self, files: Sequence[tuple[str, int]]) -> None:
+        for job_id, position in files:
+            self.arrivals.remove(job_id, [position])
 
     def retire(self, keys: Sequence[VersionKey]) -> list[VersionKey]:
         """Give up versions that are still staged; returns those that may be removed now.

@@ -7,8 +7,11 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from pipeline import job_tables
 from pipeline.errors import DataVersionError
 from pipeline.schema import data_version, tables, versions
+
+assert job_tables.jobs.metadata is tables  # every table is known once this module is
 
 SCHEMA_VERSION = 2
 

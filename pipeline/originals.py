@@ -12,9 +12,9 @@ import os
 import shutil
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -56,9 +56,13 @@ class Originals:
             path.mkdir(parents=True, mode=0o700, exist_ok=True)
         return path
 
-    def clear_spool(self) -> None:
-        """Remove what interrupted ingestions left there. Only for whoever owns ingestion."""
-        shutil.rmtree(self._spool, ignore_errors=True)
+    def clear_spool(self, alive: Collection[str]) -> None:
+        """Remove what interrupted ingestions left there: folders whose name begins with no one alive."""
+        with suppress(FileNotFoundError):
+            for folder in list(self._spool.iterdir()):
+                if folder.name.partition("-")[0] not in alive:
+                    shutil.rmtree(folder, ignore_errors=True)
+            _remove_empty(self._spool)
 
     def write(self, batch: Sequence[Stored]) -> None:
         """Write all files of all versions; they would survive a power cut once this returns."""
@@ -115,9 +119,10 @@ class Originals:
                     shutil.rmtree(path)
                 for parent in (path.parent, path.parent.parent):
                     _remove_empty(parent)
-                touched.update(p for p in self._parents(key) if p.exists())
+                touched.update(self._parents(key))
             for path in touched:
-                _fsync(path)
+                if path.exists():
+                    _fsync(path)
 
     def deleted(self, key: VersionKey) -> None:
         """Note on disk that a document was deleted, so that a restored backup will not bring it back even

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.ahead import ahead
-from pipeline.chunk import ChunkConfig, chunk
+from pipeline.chunk import ChunkConfig
 from pipeline.errors import (
     ConfigurationError,
+    ConflictError,
     EmptyDocumentError,
     FingerprintMismatchError,
     IndexDamagedError,
@@ -29,15 +30,15 @@ from pipeline.errors import (
     UnavailableError,
     WorkCancelledError,
 )
+from pipeline.jobs import OnConflict
 from pipeline.layers import Lexical
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.metadata import indexable
-from pipeline.read import Limits
-from pipeline.records import CollectionRecord
-from pipeline.results import IngestResult
-from pipeline.seams import Embedder
-from pipeline.sources import Arrival, Claim, Source, arrive, claim
+from pipeline.records import CollectionRecord, DocumentRecord
+from pipeline.results import IngestResult, Seconds
+from pipeline.sources import Arrival, Claim, Source
+from pipeline.stages import Stages
 from pipeline.types import ChunkedDocument, Document
 from pipeline.watch import Watch
 
@@ -93,14 +94,12 @@ class Preparation:
     making it from the first documents if there is none yet."""
 
     ledger: Ledger
-    embedder: Embedder
+    stages: Stages
     analyser: Analyser
-    chunking: ChunkConfig
-    limits: Limits
     tenant: str
     collection_name: str
     collection: Callable[[Sequence[ChunkedDocument]], CollectionRecord]
-    spool: Path
+    on_conflict: OnConflict
     watch: Watch
 
     def groups(self, sources: Iterable[Source]) -> Iterator[Group]:
@@ -118,16 +117,14 @@ class Preparation:
             name = source.document_id or source.name
             try:
                 self.watch.enter("reading", source.name)
-                claimed = claim(source, self.limits)
+                claimed = self.stages.claim(source)
                 name = claimed.document_id
                 known = (
                     self.ledger.find(self.tenant, self.collection_name, name) if name not in seen else None
                 )
                 seen.add(name)
-                if known and known.digest == claimed.digest:
-                    yield IngestResult.unchanged(source.name, known, _since("reading", began))
-                    continue
-                yield replace(arrive(claimed, self.spool, self.limits), seconds=_since("reading", began))
+                settled = met(claimed, known, self.on_conflict, _since("reading", began))
+                yield settled or replace(self.stages.read(claimed), seconds=_since("reading", began))
             except Exception as error:  # noqa: BLE001 - one bad file, however bad, must not stop the others
                 yield _failure(source.name, name, error)
 
@@ -141,7 +138,7 @@ class Preparation:
             try:
                 self.watch.enter("chunking", claimed.source.name)
                 document = _finished(arrival)
-                chunked = chunk(document, self.embedder.encode(document.text), self.chunking)
+                chunked = self.stages.chunk(claimed, document)
                 if not chunked.passages:
                     raise EmptyDocumentError(
                         f"{claimed.source.name} has no words.",
@@ -164,6 +161,27 @@ class Preparation:
         began = time.perf_counter()
         weights = lexical(self.analyser, cut.chunked, averages)
         return Prepared(cut, weights, {**cut.seconds, **_since("counting", began)})
+
+
+def met(
+    claimed: Claim, known: DocumentRecord | None, on_conflict: OnConflict, seconds: Seconds
+) -> IngestResult | None:
+    """What becomes of a source whose document is ``known``; None if it is to be ingested.
+
+    Raises ConflictError for another content where that is to fail.
+    """
+    if known is None:
+        return None
+    if known.digest == claimed.digest:
+        return IngestResult.unchanged(claimed.source.name, known, seconds)
+    if on_conflict == "skip":
+        return replace(IngestResult.unchanged(claimed.source.name, known, seconds), status="skipped")
+    if on_conflict == "fail":
+        raise ConflictError(
+            f"There is a document {claimed.document_id!r} with another content already.",
+            remedy="Give another id, delete it first, or ask for on_conflict=replace.",
+        )
+    return None
 
 
 def lexical(analyser: Analyser, chunked: ChunkedDocument, averages: Mapping[str, float]) -> Lexical:

@@ -10,12 +10,13 @@ from pipeline.errors import LongleafError
 from pipeline.records import DocumentRecord, VersionRecord
 
 Seconds = Mapping[str, float]
-Status = Literal["created", "replaced", "unchanged", "failed"]
+Status = Literal["created", "replaced", "unchanged", "skipped", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What became of one source. It is durable and searchable unless ``failed``.
+    """What became of one source. It is durable and searchable unless ``failed``, or ``skipped`` because a
+    document of that id was there.
 
     ``code``, ``message`` and ``remedy`` say what failed. ``seconds`` are by stage; the parts that
     documents share (embedding and indexing several together) are divided by their tokens.

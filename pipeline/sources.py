@@ -112,8 +112,8 @@ def identify(source: Source, sha256: str) -> str:
     return f"{plain[: MAX_DOCUMENT_ID_CHARS - 13].strip()}-{mark}"
 
 
-def arrive(claimed: Claim, spool: Path, limits: Limits) -> Arrival:
-    """Copy a claimed source to ``spool`` and parse the copy.
+def arrive(claimed: Claim, spool: Path, limits: Limits, original: Path | None = None) -> Arrival:
+    """Copy a claimed source to ``spool`` and parse the copy, or parse ``original``, which is one.
 
     Raises a ReadError for what cannot become a document, ReadError also for a file that changed
     since it was hashed, DiskFullError when there is no room for the copy.
@@ -121,14 +121,16 @@ def arrive(claimed: Claim, spool: Path, limits: Limits) -> Arrival:
     source = claimed.source
     if source.text is not None:
         return Arrival(claimed, _from_text(source, claimed), None)
-    copy = spool / uuid.uuid4().hex
+    copy = original or spool / uuid.uuid4().hex
     try:
-        _copy(source, claimed, copy)
+        if original is None:
+            _copy(source, claimed, copy)
         document = read(
             copy, name=source.name, media_type=source.media_type, password=source.password, limits=limits
         )
     except BaseException:
-        copy.unlink(missing_ok=True)
+        if original is None:
+            copy.unlink(missing_ok=True)
         raise
     return Arrival(claimed, document, copy)
 

@@ -1,0 +1,277 @@
+"""Accepting jobs, looking at them, and stopping them. Working on them is :mod:`pipeline.worker`'s part.
+
+A job is accepted once its files and rows are synced: whatever happens then, it is worked on, once, unless
+it is cancelled. What is refused leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from pipeline import job_rows, job_views
+from pipeline.errors import InvalidRequestError, NotFoundError, UnavailableError
+from pipeline.job_tables import job_documents, jobs
+from pipeline.jobs import Job, JobConfig, JobDocument, JobEvent, OnConflict, check_on_conflict
+from pipeline.ledger import Ledger
+from pipeline.read import Limits
+from pipeline.records import check_name
+from pipeline.sources import Claim, Source, claim
+
+MAX_KEY_CHARS = 255
+
+
+class JobQueue:
+    """The jobs of one ledger. Thread-safe; several processes may share them."""
+
+    def __init__(self, ledger: Ledger, config: JobConfig | None = None, limits: Limits | None = None) -> None:
+        self._ledger = ledger
+        self._limits = limits or Limits()
+        self.config = config or JobConfig()
+        self.arrived = threading.Event()  # set when this process accepted something
+
+    def submit(
+        self,
+        sources: Iterable[Source],
+        *,
+        tenant: str = "default",
+        collection: str = "default",
+        on_conflict: str = "replace",
+        idempotency_key: str | None = None,
+    ) -> tuple[Job, bool]:
+        """Accept documents; the job, and whether it had been accepted before under the same key.
+
+        It is durable once this returns. Raises, with nothing kept: InvalidRequestError for what cannot be
+        ingested as it is given, or a key that came with other documents before; LimitExceededError;
+        ReadError for a file that cannot be opened; DiskFullError; UnavailableError when too much waits.
+        """
+        check_name("tenant", tenant)
+        check_name("collection", collection)
+        policy = check_on_conflict(on_conflict)
+        key = _digest_of_key(idempotency_key)
+        with self._ledger.database.read() as connection:
+            self._refuse_excess(connection, tenant, 0, 0)
+        job_id = uuid.uuid4().hex
+        with self._ledger.arrivals.receiving(job_id) as folder:
+            try:
+                claims = self._receive(folder, sources)
+                request = _digest_of_request(collection, policy, claims)
+                with self._ledger.database.write() as connection:
+                    before = _accepted(connection, tenant, key, request)
+                    if before is None:
+                        sizes = [claimed.bytes for claimed in claims]
+                        self._refuse_excess(connection, tenant, len(sizes), sum(sizes))
+                        job = {
+                            "id": job_id,
+                            "tenant": tenant,
+                            "collection": collection,
+                            "on_conflict": policy,
+                        }
+                        _insert(connection, job, claims, key, request)
+            except BaseException:
+                self._ledger.arrivals.discard(folder)
+                raise
+            if before is not None:
+                self._ledger.arrivals.discard(folder)
+        self.arrived.set()
+        return self.get(before or job_id), before is not None
+
+    def get(self, job_id: str, tenant: str | None = None) -> Job:
+        """One job. Raises NotFoundError, also for one of another tenant."""
+        with self._ledger.database.read() as connection:
+            found = job_views.jobs_where(connection, jobs.c.id == job_id, limit=1)
+        if not found or (tenant is not None and found[0].tenant != tenant):
+            raise NotFoundError(
+                f"There is no job {job_id[:64]!r}.",
+                remedy="`longleaf jobs list` shows them all; a job is forgotten some days after its end.",
+            )
+        return found[0]
+
+    def jobs(
+        self,
+        tenant: str | None = None,
+        *,
+        state: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Job]:
+        """Jobs, newest first; ``before`` is the id of the last one of the page before."""
+        wanted: list[sa.ColumnElement[bool]] = []
+        if tenant is not None:
+            wanted.append(jobs.c.tenant == tenant)
+        if state is not None:
+            wanted.append(jobs.c.state == state)
+        with self._ledger.database.read() as connection:
+            if before is not None:
+                created = sa.select(jobs.c.created).where(jobs.c.id == before)
+                edge = connection.execute(created).scalar_one_or_none()
+                wanted.append(sa.tuple_(jobs.c.created, jobs.c.id) < sa.tuple_(edge or 0.0, before))
+            return job_views.jobs_where(connection, *wanted, limit=limit)
+
+    def documents(self, job_id: str, *, after: int = -1, limit: int = 100) -> Sequence[JobDocument]:
+        """Documents of a job in the order given, those after position ``after``."""
+        with self._ledger.database.read() as connection:
+            return job_views.documents_of(connection, job_id, after, limit)
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[JobEvent]:
+        """What happened to a job, in order, after the event ``after``."""
+        with self._ledger.database.read() as connection:
+            return job_views.events_of(connection, job_id, after, limit)
+
+    def cancel(self, job_id: str) -> Job:
+        """Stop a job: what is finished stays, nothing else becomes a document. Idempotent."""
+        self.get(job_id)
+        with self._ledger.database.write() as connection:
+            files = job_rows.cancel(connection, job_id)
+        for name, position in files:
+            self._ledger.arrivals.remove(name, [position])
+        return self.get(job_id)
+
+    def retry(self, job_id: str) -> Job:
+        """Try the quarantined documents of a job again. Raises InvalidRequestError if there are none."""
+        self.get(job_id)
+        mine = sa.and_(job_documents.c.job_id == job_id, job_documents.c.stage == "quarantined")
+        again = sa.update(job_documents).where(mine)
+        with self._ledger.database.write() as connection:
+            told = again.values(
+                stage="queued", finished=None, attempts=0, not_before=0.0, code="", message=""
+            )
+            if not connection.execute(told).rowcount:
+                raise InvalidRequestError(
+                    f"Job {job_id} has no quarantined documents.", remedy="Only those can be tried again."
+                )
+            reopened = sa.update(jobs).where(jobs.c.id == job_id)
+            connection.execute(reopened.values(state="queued", finished=None))
+            job_rows.note(connection, job_id, "queued")
+        self.arrived.set()
+        return self.get(job_id)
+
+    def any_open(self) -> bool:
+        """Whether any document has not ended yet."""
+        query = sa.select(job_documents.c.seq).where(job_documents.c.finished.is_(None)).limit(1)
+        with self._ledger.database.read() as connection:
+            return connection.execute(query).one_or_none() is not None
+
+    def tidy(self) -> None:
+        """Forget jobs that ended long ago; remove files of jobs that nobody knows or is accepting, and of
+        documents that have ended. Only for a process that owns ingestion."""
+        with self._ledger.database.write() as connection:
+            job_rows.prune(connection, time.time() - self.config.keep_days * 86_400)
+        for job_id in self._ledger.arrivals.folders():
+            with self._ledger.arrivals.abandoned(job_id) as abandoned:
+                if abandoned:
+                    self._tidy(job_id)
+
+    def _tidy(self, job_id: str) -> None:
+        query = sa.select(job_documents.c.position).where(job_documents.c.job_id == job_id)
+        needed = sa.or_(job_documents.c.finished.is_(None), job_documents.c.stage == "quarantined")
+        with self._ledger.database.read() as connection:
+            wanted = set(connection.execute(query.where(needed)).scalars())
+        self._ledger.arrivals.keep_only(job_id, wanted)
+
+    def _receive(self, folder: Path, sources: Iterable[Source]) -> list[Claim]:
+        claims = []
+        for position, source in enumerate(sources):
+            if source.password is not None:
+                raise InvalidRequestError(
+                    f"{source.name!r} comes with a password, which a job would have to keep.",
+                    remedy="Ingest it without a job: with ?wait=true, or on the command line.",
+                )
+            content = source.text.encode("utf-8", "surrogatepass") if source.text is not None else source.data
+            claimed = claim(source, self._limits)
+            assert content is not None  # claim() has seen to it
+            path = self._ledger.arrivals.put(folder, position, content)
+            if source.text is None:  # hash what was kept: the file may have changed since
+                kept = claim(Source(**{**_fields(source), "data": path}), self._limits)
+                claimed = Claim(
+                    **{**_fields(claimed), "sha256": kept.sha256, "digest": kept.digest, "bytes": kept.bytes}
+                )
+            claims.append(claimed)
+        if not claims:
+            raise InvalidRequestError("There is nothing to ingest.", remedy="Give at least one document.")
+        self._ledger.arrivals.settle(folder)
+        return claims
+
+    def _refuse_excess(self, connection: Connection, tenant: str, documents: int, size: int) -> None:
+        count, held = job_rows.waiting(connection, tenant)
+        most, room = self.config.max_queued_documents, self.config.max_queued_bytes
+        if count + max(documents, 1) > most or held + size > room:
+            raise UnavailableError(
+                f"{count:,} documents of {held:,} bytes are waiting; at most {most:,} of {room:,} may.",
+                remedy="Try again when some are done, or raise jobs.max_queued_documents or _bytes.",
+            )
+
+
+def _fields(value: Source | Claim) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+def _digest_of_key(key: str | None) -> str | None:
+    """Keys are not kept: their callers may have put anything into them."""
+    if key is None:
+        return None
+    if not 0 < len(key) <= MAX_KEY_CHARS:
+        raise InvalidRequestError(
+            f"The Idempotency-Key has {len(key)} characters.", remedy=f"Use 1 to {MAX_KEY_CHARS}."
+        )
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _digest_of_request(collection: str, on_conflict: OnConflict, claims: Sequence[Claim]) -> str:
+    said = [collection, on_conflict, *([c.document_id, c.source.name, c.digest] for c in claims)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _accepted(connection: Connection, tenant: str, key: str | None, request: str) -> str | None:
+    """The job that this key stands for. Raises InvalidRequestError if it came with something else."""
+    if key is None:
+        return None
+    known = sa.select(jobs.c.id, jobs.c.request).where(jobs.c.tenant == tenant, jobs.c.idempotency == key)
+    row = connection.execute(known).one_or_none()
+    if row is None:
+        return None
+    if row.request != request:
+        raise InvalidRequestError(
+            "This Idempotency-Key came with another upload before.", remedy="Make a new key for each upload."
+        )
+    found: str = row.id
+    return found
+
+
+def _insert(
+    connection: Connection, job: dict[str, Any], claims: Sequence[Claim], key: str | None, request: str
+) -> None:
+    now = time.time()
+    connection.execute(
+        sa.insert(jobs).values(**job, state="queued", created=now, idempotency=key, request=request)
+    )
+    shared = {"job_id": job["id"], "tenant": job["tenant"], "collection": job["collection"]}
+    rows = [
+        {
+            **shared,
+            "position": position,
+            "document_id": claimed.document_id,
+            "name": claimed.source.name.encode("utf-8", "replace").decode().replace("\0", ""),
+            "title": claimed.source.title,
+            "media_type": claimed.source.media_type,
+            "metadata": dict(claimed.source.metadata),
+            "is_text": claimed.source.text is not None,
+            "bytes": claimed.bytes,
+            "stage": "queued",
+            "checkpoints": {},
+        }
+        for position, claimed in enumerate(claims)
+    ]
+    for i in range(0, len(rows), 500):
+        connection.execute(sa.insert(job_documents), rows[i : i + 500])
+    job_rows.note(connection, job["id"], "queued")
+    job_rows.note_stages(connection, [(job["id"], position, "queued") for position in range(len(rows))])
