@@ -10,7 +10,7 @@ import pytest
 from workplace import CHUNKING, files_below, text, workplace
 
 from embedders import hashing
-from pipeline import preparing
+from pipeline import preparing, stages
 from pipeline.chunk import ChunkConfig
 from pipeline.errors import (
     EmbeddingError,
@@ -199,14 +199,14 @@ def test_one_bad_file_stops_nobody(place, tmp_path):
 
 
 def test_a_defect_in_a_stage_fails_that_document_only(place, monkeypatch):
-    honest = preparing.chunk
+    honest = stages.chunk
 
     def chunk(document, *rest):
         if "poison" in document.text:
             raise ZeroDivisionError("a defect")
         return honest(document, *rest)
 
-    monkeypatch.setattr(preparing, "chunk", chunk)
+    monkeypatch.setattr(stages, "chunk", chunk)
     results = place.ingest(text("a", "Fine words."), text("b", "poison"), text("c", "Fine too."))
     assert [r.status for r in results] == ["created", "failed", "created"]
     assert (results[1].code, results[1].message) == ("internal", "ZeroDivisionError: a defect")
