@@ -124,6 +124,11 @@ class ExactIndexer:
         with self._open():
             return iter(self._index(name).read(where))
 
+    def problems(self, name: str) -> list[str]:
+        """Nothing: what is wrong with it raises."""
+        self._index(name)
+        return []
+
     def flush(self) -> None:
         """Return once everything written would survive a power cut."""
         with self._open():

@@ -239,6 +239,14 @@ class QdrantIndexer:
         self._index(name)
         return map(wire.point, self._scroll(name, where, vectors=True))
 
+    def problems(self, name: str) -> list[str]:
+        """What the server says of a collection that is not in order."""
+        self._index(name)
+        info = self._on(name, "for a collection", lambda: self._client.get_collection(self._place(name)))
+        if info.status.value != "red":
+            return []
+        return [f"The server at {self._config.url} says that it has failed: {info.optimizer_status}."]
+
     def flush(self) -> None:
         """Every write was acknowledged by the server when it returned."""
         self._check_open()

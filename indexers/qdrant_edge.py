@@ -142,6 +142,11 @@ class QdrantEdgeIndexer:
         """Matching points with their vectors, in id order."""
         return self._pages_of_points(name, self._index(name), condition(where or EVERYTHING))
 
+    def problems(self, name: str) -> list[str]:
+        """Nothing: what is wrong with it raises."""
+        self._index(name)
+        return []
+
     def flush(self) -> None:
         """Return once everything written would survive a power cut."""
         with self._lock:

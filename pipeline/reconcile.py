@@ -34,13 +34,15 @@ from pipeline.watch import Progress, Watch
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
-    """One index against the ledger. ``damaged`` says why it cannot be read at all."""
+    """One index against the ledger. ``damaged`` says why it cannot be read at all, ``problems`` what is
+    wrong with it although it answers."""
 
     index: str
     expected: int
     missing: int
     orphans: int
     damaged: str = ""
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ class Verification:
     def clean(self) -> bool:
         """Whether ledger, index and files agree."""
         states = self.layers
-        return not self.unreadable and not any(s.missing or s.orphans or s.damaged for s in states)
+        return not self.unreadable and not any(
+            s.missing or s.orphans or s.damaged or s.problems for s in states
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +96,18 @@ def _verify(ledger: Ledger, indexer: Indexer, record: CollectionRecord, *, files
             for key, document in live.items()
             for point in expected_ids(key, layer, _count(document, layer))
         }
-        damaged, orphans, missing = "", 0, set(owners)
+        damaged, orphans, missing, problems = "", 0, set(owners), ()
         try:
             for point, owner in _present(indexer, name, record):
                 missing.discard(point)
                 if point not in owners:
                     orphans += 1
                     (incomplete if owner in live else orphaned).add(owner)
+            problems = tuple(indexer.problems(name)) if indexer.schema(name) is not None else ()
         except IndexDamagedError as error:
             damaged = error.message
         incomplete |= {owners[point] for point in missing}
-        states.append(LayerState(name, len(owners), len(missing), orphans, damaged))
+        states.append(LayerState(name, len(owners), len(missing), orphans, damaged, problems))
     unreadable = [key for key, document in live.items() if files and not _readable(ledger, key, document)]
     return Verification(
         record.tenant,
@@ -172,7 +177,8 @@ def _mend(
         except LongleafError as error:
             failed[key.document_id] = str(error)
         watch.moved("done", key.document_id, documents=1)
-    for layer in found.layers if found.incomplete or found.orphaned else ():
+    changed = bool(found.incomplete or found.orphaned)
+    for layer in (layer for layer in found.layers if changed or layer.problems):
         with suppress(DiskFullError):  # all is written; what only makes it faster waits for room
             indexer.optimize(layer.index)
     return Repair(

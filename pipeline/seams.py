@@ -122,6 +122,10 @@ class Indexer(Protocol):
         """Every point that matches, whole, in id order: what moving it to another index needs."""
         ...
 
+    def problems(self, name: str) -> list[str]:
+        """What of the index is not as it should be although it answers, in words; usually nothing."""
+        ...
+
     def flush(self) -> None:
         """Return once everything written so far would survive a power cut."""
         ...

@@ -70,6 +70,8 @@ def verify(
         for layer in state.layers:
             told = layer.damaged or f"{layer.missing} missing, {layer.orphans} unowned"
             run.out.print(f"   {layer.index}: {layer.expected} points, {told}")
+            for problem in layer.problems:
+                run.out.print(f"      {problem}")
         for key in state.unreadable:
             run.out.print(f"   {_told(key)}: its stored file is damaged; ingest it again")
     if not clean:

@@ -224,6 +224,8 @@ def test_any_filter_means_the_same(filled: tuple[Indexer, Indexer], where: Filte
     tested, oracle = filled
     assert list(tested.points(NAME, where)) == list(oracle.points(NAME, where))
     assert tested.count(NAME, where) == oracle.count(NAME, where)
+    everything = IndexSearch(MAX_LIMIT, dense=dense_query(7), filter=where)
+    assert_same(tested.search(NAME, [everything])[0], oracle, everything)
 
 
 def test_whole_points_come_back(filled: tuple[Indexer, Indexer]) -> None:
