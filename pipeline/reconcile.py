@@ -96,7 +96,8 @@ def _verify(ledger: Ledger, indexer: Indexer, record: CollectionRecord, *, files
             for key, document in live.items()
             for point in expected_ids(key, layer, _count(document, layer))
         }
-        damaged, orphans, missing, problems = "", 0, set(owners), ()
+        damaged, orphans, missing = "", 0, set(owners)
+        problems: tuple[str, ...] = ()
         try:
             for point, owner in _present(indexer, name, record):
                 missing.discard(point)
