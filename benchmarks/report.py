@@ -16,7 +16,7 @@ def heading(workload: str) -> None:
     """Machine, commit and workload."""
     root = Path(__file__).parent.parent
     commit = _output(["git", "-C", str(root), "describe", "--always", "--dirty"])
-    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("torch", "qdrant-edge-py"))
+    versions = ", ".join(_version(package) for package in ("torch", "transformers", "qdrant-edge-py"))
     print(
         f"machine   {_processor()}, {os.cpu_count()} cores, {platform.system()}, load {os.getloadavg()[0]:.1f}"
     )
@@ -36,6 +36,13 @@ def shown(values: Sequence[float]) -> str:
     """Mean, interval and n, for a table."""
     mean, low, high = interval(values)
     return f"{mean:.4f} [{low:.4f}, {high:.4f}] n={len(values)}"
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"no {package}"
 
 
 def _processor() -> str:

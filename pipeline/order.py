@@ -64,6 +64,12 @@ def arrange(
     return Context(tuple(_in_order(kept, order)), used, tuple(dropped))
 
 
+def placed_by(hits: Sequence[Hit], scores: Sequence[float], order: ReadingOrder) -> list[Hit]:
+    """The hits in reading order by these scores, one a hit; equal scores keep their sequence."""
+    ranked = sorted(range(len(hits)), key=lambda n: -scores[n])
+    return _in_order([hits[n] for n in ranked], order)
+
+
 def _in_order(best_first: list[Hit], order: ReadingOrder) -> list[Hit]:
     if order == "reverse":
         return best_first[::-1]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.lm.spans import Place
 from pipeline.order import ReadingOrder, arrange
 from pipeline.seams import LanguageModel, Message
 from pipeline.types import Context, Hit
@@ -55,14 +56,14 @@ def build(
     ``max_tokens``. Passages are left out, worst first, never the question; None if that alone is too long.
     """
     room = model.window_tokens - max_tokens
-    bare = _messages(question, ())
+    bare = place(question, ()).messages
     bare_tokens = model.prompt_tokens(bare)
     if bare_tokens > room:
         return None
     budget = budget_tokens
     while budget >= 0:
         context = arrange(hits, budget_tokens=budget, count_tokens=_counter(model), order=order)
-        messages = _messages(question, context.passages)
+        messages = place(question, context.passages).messages
         tokens = model.prompt_tokens(messages)
         if tokens <= room:
             return Prompt(messages, context, tokens)
@@ -76,10 +77,27 @@ def _counter(model: LanguageModel) -> Callable[[str], int]:
     return lambda text: model.count_tokens(neutral(text))
 
 
-def _messages(question: str, passages: Sequence[Hit]) -> tuple[Message, ...]:
-    shown = [
-        f"[passage {number}{f': {neutral(hit.title)}' if hit.title else ''}]\n{neutral(hit.text)}\n[/passage]"
-        for number, hit in enumerate(passages, 1)
-    ]
-    asked = f"Question: {neutral(question)}"
-    return Message("system", SYSTEM), Message("user", "\n\n".join([*shown, asked]))
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Messages with the places of the passages' texts and of the question's in them."""
+
+    messages: tuple[Message, ...]
+    passages: tuple[Place, ...]
+    question: Place
+
+
+def place(question: str, passages: Sequence[Hit]) -> Placed:
+    """The messages of a prompt, and where in them everything stands."""
+    content, places = "", []
+    for number, hit in enumerate(passages, 1):
+        content += f"[passage {number}{f': {neutral(hit.title)}' if hit.title else ''}]\n"
+        text = neutral(hit.text)
+        places.append(Place(1, len(content), len(content) + len(text)))
+        content += f"{text}\n[/passage]\n\n"
+    content += "Question: "
+    asked = neutral(question)
+    return Placed(
+        (Message("system", SYSTEM), Message("user", content + asked)),
+        tuple(places),
+        Place(1, len(content), len(content) + len(asked)),
+    )

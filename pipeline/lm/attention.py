@@ -124,18 +124,16 @@ def attend(call: Attending) -> torch.Tensor:
     """Softmax attention as the stock model computes it, (B, Hq, L, D), without copies of shared keys."""
     if call.softcap is not None:
         return attend_lse(call)[0]
-    query, mask, groups = call.query, _float_mask(call), call.query.shape[1] // call.key.shape[1]
-    length, causal = query.shape[2], mask is None and query.shape[2] > 1
-    key, value, shared = call.key, call.value, {"enable_gqa": True}
-    if groups == 1:
-        shared = {}
-    elif query.device.type != "cpu" and mask is not None:  # fused kernels of GPUs take no shared keys here
-        shared = {}
-        if length <= _FEW_ROWS and mask.shape[1] == 1:
-            query, mask = (
-                query.reshape(query.shape[0], key.shape[1], groups * length, -1),
-                _tiled(mask, groups),
-            )
+    query, key, value, mask = call.query, call.key, call.value, _float_mask(call)
+    groups, length = query.shape[1] // key.shape[1], query.shape[2]
+    causal, shared = mask is None and length > 1, {}
+    if groups > 1:
+        if query.device.type == "cpu" or (mask is None and query.dtype != torch.float32):
+            shared = {"enable_gqa": True}
+        elif not causal and length <= _FEW_ROWS and (mask is None or mask.shape[1] == 1):
+            # Other fused kernels of GPUs take no shared keys; queries that share a key become rows of it.
+            query = query.reshape(query.shape[0], key.shape[1], groups * length, -1)
+            mask = None if mask is None else mask.repeat(1, 1, groups, 1)
         else:
             key, value = (states.repeat_interleave(groups, 1) for states in (key, value))
     out = torch.nn.functional.scaled_dot_product_attention(
@@ -254,10 +252,6 @@ def _float_mask(call: Attending) -> torch.Tensor | None:
     if allowed.dtype != torch.bool:
         return bias + allowed
     return bias.expand(*bias.shape[:2], *allowed.shape[2:]).masked_fill(~allowed, least)
-
-
-def _tiled(mask: torch.Tensor, groups: int) -> torch.Tensor:
-    return mask.repeat(1, 1, groups, 1)
 
 
 def _weighted(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

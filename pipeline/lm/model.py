@@ -139,6 +139,11 @@ class LocalModel:
         watched = self._network.config._attn_implementation == attention.NAME
         return Capabilities(attention=watched, kv_cache=True, logprobs=True, speculation=True)
 
+    @property
+    def revision(self) -> str:
+        """SHA-256 of the weights, as published."""
+        return self._located.revision
+
     def describe(self) -> Mapping[str, str | int]:
         """What is running, for ``doctor`` and for stored results."""
         import torch

@@ -1,0 +1,87 @@
+"""The intervention inside the model, against the equation written out on whole attention matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_networks import make_network
+
+from pipeline.lm.attention import Attending, Plan, attend, following, install, weight_blocks
+from pipeline.lm.kv_cache import new_cache
+from pipeline.lm.reweigh import reweighing, shares
+
+SPANS = ((2, 8), (10, 19), (19, 25))
+
+
+@pytest.fixture(scope="module")
+def network():
+    network = make_network("llama")
+    install(network)
+    return network
+
+
+@torch.inference_mode()
+def logits(network, ids, plan, chunks):
+    cache, at, parts = new_cache(network.config, 64), 0, []
+    for size in chunks:
+        with following(plan, at):
+            chunk = ids[:, at : at + size]
+            parts.append(network(input_ids=chunk, past_key_values=cache, use_cache=True).logits)
+        at += size
+    return torch.cat(parts, 1)
+
+
+def ids(length=40):
+    return torch.randint(3, 400, (1, length), generator=torch.Generator().manual_seed(9))
+
+
+def by_hand(wanted, start):
+    """Equation 5 of the paper, a row at a time, on the full matrix."""
+
+    def attended(call: Attending) -> torch.Tensor:
+        out = attend(call)
+        if call.layer == 0:
+            return out
+        [(_, weights)] = weight_blocks(call, torch.arange(call.query.shape[2]))
+        for row in range(start, call.query.shape[2]):
+            for head in range(weights.shape[1]):
+                a = weights[0, head, row]
+                total = sum(float(a[s:e].sum()) for s, e in SPANS)
+                for share, (s, e) in zip(wanted, SPANS, strict=True):
+                    a[s:e] *= share * total / a[s:e].sum()
+                out[0, head, row] = a @ call.value[0, head // 2]
+        return out
+
+    return Plan(attend=attended)
+
+
+@pytest.mark.parametrize("chunks", [(40,), (28, 7, 5)])
+def test_it_is_the_published_equation(network, chunks):
+    wanted = np.array([0.7, 0.2, 0.1], np.float32)
+    ours = logits(network, ids(), reweighing([SPANS], [wanted], [30], (1, 3)), chunks)
+    torch.testing.assert_close(
+        ours, logits(network, ids(), by_hand(wanted.tolist(), 30), (40,)), atol=1e-4, rtol=0
+    )
+    plain = logits(network, ids(), None, (40,))
+    torch.testing.assert_close(ours[:, :30], plain[:, :30], atol=1e-4, rtol=0)
+    assert (ours[:, 30:] - plain[:, 30:]).abs().max() > 0.1
+
+
+def test_prompts_of_a_batch_have_their_own_passages(network):
+    wanted = [np.array(w, np.float32) for w in ([0.8, 0.1, 0.1], [0.1, 0.1, 0.8])]
+    other = [(1, 5), (5, 9), (12, 20)]
+    both = torch.cat([ids(), ids().flip(1)])
+    with torch.inference_mode(), following(reweighing([SPANS, other], wanted, [30, 35], (0, 3))):
+        together = network(input_ids=both).logits
+    for n, (spans, start) in enumerate([(SPANS, 30), (other, 35)]):
+        alone = logits(network, both[n : n + 1], reweighing([spans], [wanted[n]], [start], (0, 3)), (40,))
+        torch.testing.assert_close(together[n : n + 1], alone, atol=1e-4, rtol=0)
+
+
+def test_shares_sum_to_one_and_follow_the_scores():
+    given = shares(np.array([3.0, 1.0, 2.0], np.float32), 0.5)
+    assert given.sum() == pytest.approx(1)
+    assert np.argsort(given).tolist() == [1, 2, 0]
+    assert shares(np.array([3.0, 1.0, 2.0], np.float32), 5.0).max() < given.max()
+    np.testing.assert_allclose(shares(np.ones(4, np.float32), 0.5), 0.25)
