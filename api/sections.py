@@ -208,12 +208,17 @@ class Settings(BaseModel):
 
     def plugin_options(self, section: str) -> dict[str, Any]:
         """The options of the plugin chosen in ``section``, over what the rest of the settings say: an
-        indexer keeps its files under ``data``, an embedder finds its model as ``models`` says."""
+        indexer and what an embedder learns of the documents are kept under ``data``, an embedder finds
+        its model as ``models`` says."""
         choice: PluginChoice = getattr(self, section)
         known = type(plugins.configure(PACKAGES[section], choice.name)).model_fields
         shared: dict[str, Any] = (
             {"path": self.data / "index" / choice.name}
             if section == "indexer"
-            else {"cache": self.models.cache, "allow_download": self.models.allow_download}
+            else {
+                "cache": self.models.cache,
+                "allow_download": self.models.allow_download,
+                "statistics": self.data / "embedder" / choice.name,
+            }
         )
         return {**{key: value for key, value in shared.items() if key in known}, **choice.options}

