@@ -132,8 +132,8 @@ def run(given: argparse.Namespace) -> None:
     for task in tasks(given, first):
         began = time.perf_counter()
         words = not task.name.startswith(("passkey", "needle", "qmsum turns"))
-        if shared is not None and shared.task.documents is task.documents:
-            made = Cut(task, shared.documents, shared.words)  # passkeys and needles share their documents
+        if shared is not None and shared.task.documents == task.documents:
+            made = Cut(task, shared.documents, shared.words)  # neighbours that share documents
         else:
             made, indexes = cut(task, first, words=words), {}
         shared = made
