@@ -31,7 +31,7 @@ BEST = (0.6, 1.0)
 def run(options: argparse.Namespace) -> None:
     """Go through the sets side by side, one question of each at a time; print and save as it comes."""
     model = load(options.model, device=options.device, dtype=options.dtype, threads=options.threads)
-    stores = {kind: _contexts(model, kind) for kind in ("native", "bfloat16", "int8", "int4")}
+    contexts = _contexts(model)
     results: dict[str, Any] = {"model": dict(model.describe()), "sets": {}}
     names = options.sets.split(",")
     asked = {name: questions(options.data, name, options.n + options.skip)[options.skip :] for name in names}
@@ -40,20 +40,19 @@ def run(options: argparse.Namespace) -> None:
             if time.monotonic() > options.until or place >= len(asked[name]):
                 continue
             rows = results["sets"].setdefault(name, [])
-            rows.append(dict(_measured(stores, asked[name][place], grid=options.grid)))
+            rows.append(dict(_measured(contexts, asked[name][place], grid=options.grid)))
         options.out.write_text(json.dumps(results))
     print_tables(results)
 
 
-def _contexts(model: LocalModel, kind: str) -> Contexts:
-    config = ContextsConfig(memory_bytes=2**31, format=kind)  # type: ignore[arg-type]
+def _contexts(model: LocalModel) -> Contexts:
+    config = ContextsConfig(memory_bytes=2**31)
     revision = model.describe()["revision"]
     calibration = ContextCalibration(model.name, str(revision), heads=HEADS, weight=0.5)
     return Contexts(model, config, calibration=calibration)
 
 
-def _measured(stores: dict[str, Contexts], question: Asked, *, grid: bool) -> Iterator[tuple[str, Any]]:
-    native = stores["native"]
+def _measured(native: Contexts, question: Asked, *, grid: bool) -> Iterator[tuple[str, Any]]:
     owner = VersionKey("benchmark", "contexts", question.id, 1)
     scores = question.retrieved
     passages = [
@@ -61,8 +60,9 @@ def _measured(stores: dict[str, Contexts], question: Asked, *, grid: bool) -> It
         for (title, text), score in zip(question.passages, scores, strict=True)
     ]
 
-    def lp(contexts: Contexts, options: ContextOptions, some: list[Any] = passages) -> float:
-        return _mean(contexts.logprob(cached.Asked(question.question, some, options), question.answer))
+    def lp(options: ContextOptions, some: list[Any] = passages, through: Any = None) -> float:
+        asked = cached.Asked(question.question, some, options)
+        return _mean(native.logprob(asked, question.answer, through=through))
 
     yield "id", question.id
     yield "tokens", sum(passage.key.tokens for passage in passages)
@@ -72,17 +72,16 @@ def _measured(stores: dict[str, Contexts], question: Asked, *, grid: bool) -> It
     rest = [passage for i, passage in enumerate(passages) if i not in question.gold]
     last = cached.Asked(question.question, [*rest, *gold])
     yield "sequential, gold last", _mean(native.logprob(last, question.answer, sequential=True))
-    yield "gold only", lp(native, ContextOptions(temperature=1.0, scale=1.0), gold)
+    yield "gold only", lp(ContextOptions(temperature=1.0, scale=1.0), gold)
     for temperature, scale in GRID if grid else FEW:
-        yield f"ape T={temperature} S={scale}", lp(native, ContextOptions(None, temperature, scale))
+        yield f"ape T={temperature} S={scale}", lp(ContextOptions(None, temperature, scale))
     for temperature, scale, count in CHOSEN:
         name = f"ape T={temperature} S={scale}, best {count}"
-        yield name, lp(native, ContextOptions(None, temperature, scale, count))
+        yield name, lp(ContextOptions(None, temperature, scale, count))
     for kind in ("bfloat16", "int8", "int4"):
-        yield f"{kind} T={BEST[0]} S={BEST[1]}", lp(stores[kind], ContextOptions(None, *BEST))
+        yield f"{kind} T={BEST[0]} S={BEST[1]}", lp(ContextOptions(None, *BEST), through=kind)
     yield from _ranks(native, question, passages)
-    for contexts in stores.values():
-        contexts.store.remove([owner])
+    native.store.remove([owner])
 
 
 def _ranks(contexts: Contexts, question: Asked, passages: list[Any]) -> Iterator[tuple[str, bool]]:
@@ -102,9 +101,9 @@ def print_tables(results: dict[str, Any]) -> None:
                 continue
             values = np.array([row[key] for row in rows], float)
             if isinstance(value, bool):
-                print(f"  {key:28s} {shown(values)}")
+                print(f"  {key:28s} {shown(values.tolist())}")
                 continue
-            mean, low, high = interval(values - base)
+            mean, low, high = interval((values - base).tolist())
             print(f"  {key:28s} {values.mean():7.3f}   {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
         for kind in ("bfloat16", "int8", "int4"):
             native, coded = (f"{k} T={BEST[0]} S={BEST[1]}" for k in ("ape", kind))

@@ -16,11 +16,14 @@ from typing import Any
 import torch
 
 from pipeline import models
+from pipeline.errors import ModelMemoryError
 from pipeline.lm import contexts as cached
 from pipeline.lm import model as lm
 from pipeline.lm.context_options import ContextCalibration, ContextOptions, ContextsConfig
 from pipeline.lm.contexts import Contexts, Passage
 from pipeline.lm.kv_identity import PassageKey
+from pipeline.lm.reading import PREFILL_TOKENS
+from pipeline.lm.sequence import Sequence as Read
 from pipeline.records import VersionKey
 
 PASSAGE_TOKENS = 256
@@ -102,7 +105,10 @@ def _candidates(
     row["first_seconds"] = time.perf_counter() - began
     row["warm"] = _timed(lambda: _first_token(contexts, asked), options)
     if row["tokens"] + 300 <= model.window_tokens and time.monotonic() < options.until:
-        row["sequential"] = _timed(lambda: _sequential(model, contexts, asked), options, repeats=1)
+        try:
+            row["sequential"] = _timed(lambda: _sequential(model, contexts, asked), options, repeats=1)
+        except ModelMemoryError as error:
+            row["sequential_failed"] = str(error)
     points = [(line["tokens"], line["sequential"]["median"]) for line in results["lengths"]]
     if len(points) >= 3:
         row["sequential_extrapolated"] = _extrapolated(points, row["tokens"])
@@ -111,12 +117,12 @@ def _candidates(
 
 
 def _sequential(model: lm.LocalModel, contexts: Contexts, asked: cached.Asked) -> None:
-    """The whole prompt in order. On a GPU in parts of 8,192 tokens: small parts would waste it."""
+    """The whole prompt in order. On a GPU in one pass: parts would waste it."""
     ids = contexts.sequential_ids(asked)
-    size = 8192 if model.network.device.type == "cuda" else 256
-    cache = model._new_cache(len(ids) + 1)
+    size = len(ids) if model.network.device.type == "cuda" else PREFILL_TOKENS
+    sequence = Read(model.engine, model.reader.new_cache(len(ids) + 1))
     for start in range(0, len(ids), size):
-        logits = model._step(ids[start : start + size], cache)
+        logits = sequence.read(ids[start : start + size])
     int(logits[-1].argmax())
 
 

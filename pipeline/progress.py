@@ -26,6 +26,7 @@ class Progress:
     dropped: list[str] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
+    attention: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -77,12 +78,21 @@ class Progress:
             text="".join(self.text),
             found=found,
             statements=tuple(self.statements) if found else (),
-            context=replace(context, dropped=(*context.dropped, *self.dropped)),
+            context=self._observed(replace(context, dropped=(*context.dropped, *self.dropped))),
             mode=mode,
             timings=dict(self.timings),
             usage=dict(self.usage),
             degraded=tuple(dict.fromkeys(self.degraded)),
         )
+
+    def _observed(self, context: Context) -> Context:
+        """The context with the attention that the model paid to passages among their scores."""
+        if not self.attention:
+            return context
+        masses = ({"attention": self.attention[h.chunk_id]} if h.chunk_id in self.attention else {}
+                  for h in context.passages)  # fmt: skip
+        seen = zip(context.passages, masses, strict=True)
+        return replace(context, passages=tuple(replace(h, scores={**h.scores, **mass}) for h, mass in seen))
 
 
 def distinct_citations(statements: Sequence[Statement]) -> list[Citation]:

@@ -122,6 +122,11 @@ class ContextCalibration:
     questions: int = 0
     pairs: str = ""
 
+    @property
+    def most_loss_nats(self) -> float:
+        """The unfavourable end of the loss's interval; infinite where it was not measured."""
+        return self.loss_nats[2] if self.loss_nats else float("inf")
+
     def check(self, model: str, revision: str) -> None:
         """Raise ConfigurationError if this was measured with other weights."""
         if revision != self.revision:

@@ -32,13 +32,13 @@ class Frame:
         return [*self.head, *(token for passage in passages for token in passage), *self.tail]
 
 
-def frame(chat: ChatFormat, question: str, system: str = SYSTEM) -> Frame:
+def frame(chat: ChatFormat, question: str) -> Frame:
     """The prompt around the passages. The head is the same for every question.
 
     Raises ModelError for a chat template that changes or repeats what the user says.
     """
     asked = f"{_MARKER}Question: {neutral(question)}"
-    text, special = chat.render((Message("system", system), Message("user", asked)))
+    text, special = chat.render((Message("system", SYSTEM), Message("user", asked)))
     if text.count(_MARKER) != 1:
         raise ModelError(
             "The model's chat template does not keep the user's text in one piece.",

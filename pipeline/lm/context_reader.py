@@ -50,11 +50,16 @@ class Continuation:
     def __init__(self, sequence: Sequence, attention_: ParallelAttention) -> None:
         self.sequence = sequence
         self.attention = attention_
+        sequence.plan = Plan(attend=attention_)
 
     def read(self, ids: Several[int], keep: int = 1, observers: tuple[Observer, ...] = ()) -> torch.Tensor:
         """Read on; logits (``keep``, V) at the last positions."""
+        plan = self.sequence.plan
         self.sequence.plan = Plan(attend=self.attention, observers=observers)
-        return self.sequence.read(list(ids), keep)
+        try:
+            return self.sequence.read(list(ids), keep)
+        finally:
+            self.sequence.plan = plan
 
 
 class PassageReader:

@@ -9,7 +9,7 @@ Imports torch, which takes seconds: import this module where a model is about to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +20,15 @@ import torch
 from pipeline.errors import InvalidRequestError, WorkCancelledError
 from pipeline.lm.context_options import (
     ContextCalibration,
-    ContextOptions,
     ContextsConfig,
     Encoding,
     settled,
 )
 from pipeline.lm.context_prompt import passage_ids
 from pipeline.lm.context_reader import Continuation, PassageReader, Prefix
+from pipeline.lm.context_request import Asked, Passage
 from pipeline.lm.context_selection import Candidates, Pool
+from pipeline.lm.kv_format import KvFormat, decode, encode
 from pipeline.lm.kv_identity import Origin, PassageKey
 from pipeline.lm.kv_store import Held, KvStore
 from pipeline.lm.model import LocalModel
@@ -36,25 +37,7 @@ from pipeline.records import VersionKey
 from pipeline.seams import Sampling, TextDelta
 
 Cancelled = Callable[[], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """One passage to be attended: its tokens, whose it is, and the retriever's score."""
-
-    key: PassageKey
-    ids: tuple[int, ...]
-    score: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question behind some passages, and how one request wants them read."""
-
-    question: str
-    passages: Sequence[Passage]
-    options: ContextOptions = field(default_factory=ContextOptions)
-    cancelled: Cancelled = lambda: False
+__all__ = ["Asked", "Contexts", "Passage", "Reading"]
 
 
 @dataclass(slots=True)
@@ -110,6 +93,15 @@ class Contexts:
         self._reader.check_fits(len(self._prefix.ids) + len(ids) + 1)
         return Passage(PassageKey.of(owner, ids), ids, score)
 
+    @property
+    def busy(self) -> bool:
+        """Whether answers are being written at this moment: work in the background should wait."""
+        return self._model.engine.writing > 0
+
+    def has_all(self, passages: Sequence[Passage]) -> bool:
+        """Whether the states of all these passages are in memory or on disk."""
+        return all(self.store.where(passage.key, self.origin) for passage in passages)
+
     def warm(self, passages: Sequence[Passage], cancelled: Cancelled = lambda: False) -> Iterator[str]:
         """Build what is not there yet, one passage after the other; says where each was found."""
         for passage in passages:
@@ -139,7 +131,7 @@ class Contexts:
         opened: Callable[[Reading], None] = lambda _: None,
         *,
         observe: bool = False,
-    ) -> Iterator[TextDelta]:
+    ) -> Generator[TextDelta]:
         """Generate an answer behind the passages, as :meth:`LocalModel.stream` does behind a prompt.
 
         ``opened`` is told once, before the first token.
@@ -150,10 +142,13 @@ class Contexts:
         asked.options.check()
         return self._write(asked, sampling, opened, observe=observe)
 
-    def logprob(self, asked: Asked, answer: str, *, sequential: bool = False) -> list[float]:
+    def logprob(
+        self, asked: Asked, answer: str, *, sequential: bool = False, through: KvFormat | None = None
+    ) -> list[float]:
         """Natural logarithm of each token's probability, were ``answer`` the answer.
 
-        ``sequential`` reads the same tokens one after the other instead, without the cache.
+        ``sequential`` reads the same tokens one after the other instead, without the cache. ``through``
+        takes the states as if they had been stored in another format.
         """
         ids = self._model.chat.encode(answer)
         if not ids:
@@ -161,7 +156,8 @@ class Contexts:
         if sequential:
             return _chosen_logprobs(self._reader.logits_of(ids, self.sequential_ids(asked)), ids)
         read = [*self._reader.frame(asked.question).tail, *ids[:-1]]
-        with self._behind(asked, read[: len(read) - len(ids) + 1], len(ids)) as (behind, _, _):
+        tail = read[: len(read) - len(ids) + 1]
+        with self._behind(asked, tail, len(ids), through=through) as (behind, _, _):
             return _chosen_logprobs(behind.read(read, len(ids)), ids)
 
     def sequential_ids(self, asked: Asked) -> list[int]:
@@ -192,15 +188,24 @@ class Contexts:
 
     @contextmanager
     def _behind(
-        self, asked: Asked, tail: Sequence[int], room_tokens: int, *, observe: bool = False
+        self,
+        asked: Asked,
+        tail: Sequence[int],
+        room_tokens: int,
+        *,
+        observe: bool = False,
+        through: KvFormat | None = None,
     ) -> Iterator[tuple[Continuation, list[int], list[Held]]]:
         """The place behind the passages that are chosen for this question, their indices and states."""
         values = settled(self.config, asked.options, self.calibration)
         chosen = self._chosen(asked, tail, values)
         with self._held([asked.passages[i] for i in chosen], asked.cancelled) as held:
+            states = [self.store.states(one) for one in held]
+            if through is not None:
+                states = [decode(encode(one, through), through, self.store.shape.dtype) for one in states]
             behind = self._reader.resume(
                 self._prefix,
-                [self.store.states(one) for one in held],
+                states,
                 room_tokens=len(tail) + room_tokens,
                 temperature=values.temperature,
                 scale=values.scale,
@@ -234,7 +239,7 @@ class Contexts:
 
     def _write(
         self, asked: Asked, sampling: Sampling, opened: Callable[[Reading], None], *, observe: bool
-    ) -> Iterator[TextDelta]:
+    ) -> Generator[TextDelta]:
         request = Generation((), sampling, PLAIN, cancelled=asked.cancelled)
         try:
             with self.reading(asked, room_tokens=sampling.max_tokens, observe=observe) as reading:

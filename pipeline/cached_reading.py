@@ -1,0 +1,125 @@
+"""The answer flow's way to cached contexts: which mode a request gets, and what happens if it cannot.
+
+Whatever stands in the way of cached passages (a model without support, too little memory, a passage longer
+than the window) is said in ``degraded``, and the model reads sequentially.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from pipeline.errors import LongleafError, WorkCancelledError
+from pipeline.lm.context_guard import Guard
+from pipeline.lm.context_options import MOST_CANDIDATES, ContextMode, ContextOptions, ContextsConfig
+from pipeline.lm.context_request import Asked, Passage
+from pipeline.progress import Progress
+from pipeline.records import VersionKey
+from pipeline.seams import Sampling, TextDelta
+from pipeline.types import Hit, Query
+
+if TYPE_CHECKING:
+    from pipeline.lm.contexts import Contexts, Reading
+
+
+class CachedReading:
+    """Cached contexts for answers. Loads nothing before the first request that wants them."""
+
+    def __init__(self, contexts: Callable[[], Contexts], config: ContextsConfig) -> None:
+        """``contexts`` gives the cached contexts of the language model, made at first use."""
+        self._contexts = contexts
+        self._config = config
+        self._made: Contexts | None = None
+        self.guard = Guard(
+            config.guard_share, config.guard_nats, lambda: bool(self._made and self._made.busy)
+        )
+
+    def deltas(
+        self, run: Progress, options: ContextOptions, hits: Sequence[Hit], sampling: Sampling, attended: int
+    ) -> Iterator[TextDelta] | None:
+        """The answer read behind cached passages of ``hits``, or None where it is to be read sequentially.
+
+        ``attended`` passages are attended where neither request nor settings nor calibration say how many.
+        Raises InvalidRequestError for senseless options, WorkCancelledError.
+        """
+        options.check()
+        mode = options.mode or self._config.mode
+        if mode in ("sequential", "prefix") or not hits:
+            return None
+        try:
+            with run.timed("load"):
+                self._made = contexts = self._contexts()
+            if not self._suits(contexts, mode, run):
+                return None
+            with run.timed("contexts"):
+                passages = [_passage(contexts, run.query, hit) for hit in hits[:MOST_CANDIDATES]]
+                if self._config.build == "never" and not contexts.has_all(passages):
+                    run.degraded.append("not all passages are cached, and contexts.build is never")
+                    return None
+            calibrated = contexts.calibration.attended if contexts.calibration else None
+            most = options.attended or self._config.attended or calibrated or attended
+            asked = Asked(run.query.text, passages, replace(options, attended=most), run.cancelled)
+            deltas = self._deltas(contexts, asked, run, hits, sampling)
+            return chain([next(deltas)], deltas)
+        except WorkCancelledError:
+            raise
+        except LongleafError as error:
+            run.degraded.append(f"cached contexts were not used, the model read sequentially: {error}")
+            return None
+
+    def close(self) -> None:
+        """Stop comparing answers."""
+        self.guard.close()
+
+    def _is_busy(self) -> bool:
+        return self._made is not None and self._made.busy
+
+    def _suits(self, contexts: Contexts, mode: ContextMode, run: Progress) -> bool:
+        """Whether cached passages are good enough for this request."""
+        if self.guard.drifted:
+            run.degraded.append("cached contexts are switched off: compared answers differed too much")
+            return False
+        found = contexts.calibration
+        if mode == "ape":
+            return True
+        # The unfavourable end of the interval: what is not known well enough is not good enough.
+        return found is not None and found.most_loss_nats <= self._config.tolerance_nats
+
+    def _deltas(
+        self, contexts: Contexts, asked: Asked, run: Progress, hits: Sequence[Hit], sampling: Sampling
+    ) -> Iterator[TextDelta]:
+        opened: list[Reading] = []
+        written = ""
+        with closing(contexts.stream(asked, sampling, opened.append, observe=True)) as deltas:
+            for delta in deltas:
+                if opened:
+                    run.usage |= {"prompt_tokens": opened[0].tokens, **opened[0].usage}
+                    masses = opened[0].behind.attention.masses
+                    run.attention |= {
+                        hits[i].chunk_id: mass for i, mass in zip(opened[0].attended, masses, strict=True)
+                    }
+                written += delta.text
+                yield delta
+                if delta.finish == "stop" and written.strip():
+                    self.guard.offer(_Written(contexts, asked, written))
+
+
+class _Written:
+    """An answer that can be scored behind cached passages and after reading the same ones in order."""
+
+    def __init__(self, contexts: Contexts, asked: Asked, text: str) -> None:
+        self._contexts = contexts
+        self._asked = replace(asked, cancelled=lambda: False)
+        self._text = text
+
+    def __call__(self, *, sequential: bool) -> float:
+        logprobs = self._contexts.logprob(self._asked, self._text, sequential=sequential)
+        return sum(logprobs) / len(logprobs)
+
+
+def _passage(contexts: Contexts, query: Query, hit: Hit) -> Passage:
+    owner = VersionKey(query.tenant, query.collection, hit.document_id, hit.version)
+    return contexts.passage(owner, hit.title, hit.text, hit.score)

@@ -1,0 +1,28 @@
+"""What is asked of cached contexts. Importing this is cheap: no model library is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.lm.context_options import ContextOptions
+from pipeline.lm.kv_identity import PassageKey
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One passage to be attended: its tokens, whose it is, and the retriever's score."""
+
+    key: PassageKey
+    ids: tuple[int, ...]
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question behind some passages, and how one request wants them read."""
+
+    question: str
+    passages: Sequence[Passage]
+    options: ContextOptions = field(default_factory=ContextOptions)
+    cancelled: Callable[[], bool] = lambda: False
