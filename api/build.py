@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from api.sections import Settings
     from pipeline.answer import Answerer
     from pipeline.ingest import Ingestor
+    from pipeline.job_queue import JobQueue
     from pipeline.ledger import Ledger
     from pipeline.lexical import Analyser, LexicalConfig
     from pipeline.retrieve import Retriever
     from pipeline.seams import Embedder, Indexer, LanguageModel
+    from pipeline.worker import Worker
 
 T = TypeVar("T")
 
@@ -128,6 +130,24 @@ class Longleaf:
         return Ingestor(
             self.ledger, self.indexer, self.embedder, self.analyser, settings.chunking, settings.reading
         )
+
+    @once
+    def job_queue(self) -> JobQueue:
+        """Jobs: accepted, looked at, stopped."""
+        from pipeline.job_queue import JobQueue
+
+        return JobQueue(self.ledger, self.settings.jobs, self.settings.reading)
+
+    @once
+    def worker(self) -> Worker:
+        """Works on jobs once it is started."""
+        from pipeline.worker import Worker
+
+        worker = Worker(
+            self.ledger, self.job_queue, lambda tenant, name: self.benches.of(tenant, name).ingestor
+        )
+        self._closing.callback(worker.close)
+        return worker
 
     @once
     def retriever(self) -> Retriever:

@@ -15,7 +15,7 @@ from pipeline.errors import LongleafError
 
 MEDIA_TYPE = "text/event-stream"
 
-Event = tuple[str, Any]
+Event = tuple[str, Any] | tuple[str, Any, int]
 T = TypeVar("T")
 
 
@@ -65,9 +65,11 @@ class EventStream(Stream[Event]):
         super().__init__(events, lambda event: encode(*event), _error_event)
 
 
-def encode(name: str, data: object) -> bytes:
-    """One event. JSON in ASCII has no line break, so one data line holds it."""
-    return f"event: {name}\ndata: {json.dumps(plain(data))}\n\n".encode("ascii")
+def encode(name: str, data: object, identity: int | None = None) -> bytes:
+    """One event. JSON in ASCII has no line break, so one data line holds it. A client that comes back
+    names the last ``identity`` it has seen as ``Last-Event-ID``."""
+    head = "" if identity is None else f"id: {identity}\n"
+    return f"{head}event: {name}\ndata: {json.dumps(plain(data))}\n\n".encode("ascii")
 
 
 def _error_event(error: LongleafError) -> bytes:

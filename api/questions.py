@@ -67,7 +67,7 @@ class Question:
 
         patience = self.running.settings.server.heartbeat_seconds
         made = self.running.answering.stream(receive, produce, heartbeat_seconds=patience)
-        return _chained(await anext(made, None), made)
+        return chained(await anext(made, None), made)
 
     def _check(self) -> None:
         most = self.running.settings.server.max_answer_tokens
@@ -85,7 +85,8 @@ class Question:
         )
 
 
-async def _chained(first: T | None, rest: AsyncGenerator[T | None, None]) -> AsyncGenerator[T | None, None]:
+async def chained(first: T | None, rest: AsyncGenerator[T | None, None]) -> AsyncGenerator[T | None, None]:
+    """An item that was taken already, and the rest."""
     async with aclosing(rest):
         yield first
         async for item in rest:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pipeline import plugins
 from pipeline.answer import AnswerConfig
 from pipeline.chunk import ChunkConfig
+from pipeline.jobs import JobConfig
 from pipeline.lexical import LexicalConfig
 from pipeline.read.limits import Limits
 from pipeline.retrieve import RetrievalConfig
@@ -185,6 +186,8 @@ class Settings(BaseModel):
     """Plugin that turns text into vectors; the keys below are its options."""
     indexer: PluginChoice = PluginChoice(name="qdrant_edge")
     """Plugin that stores and searches vectors; the keys below are its options."""
+    jobs: JobConfig = JobConfig()
+    """How ingestion jobs are worked on."""
     chunking: ChunkConfig = ChunkConfig()
     """How documents are cut."""
     lexical: LexicalConfig = LexicalConfig()

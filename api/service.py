@@ -32,6 +32,8 @@ class Service:
     ingesting: Pool
     embedding: Pool
     operating: Pool
+    accepting: Pool
+    watching: Pool
     quotas: Quotas
     telemetry: Telemetry
     models: dict[str, str] = field(default_factory=dict)
@@ -47,6 +49,8 @@ class Service:
             Pool("ingestion", workers=server.ingest_workers, queue=server.queue),
             Pool("embedding", workers=server.embed_workers, queue=server.queue),
             Pool("operation", workers=1, queue=server.queue),
+            Pool("upload", workers=2, queue=server.queue),
+            Pool("job watching", workers=max(server.queue, 1), queue=0),
             quotas,
             telemetry,
         )
@@ -56,7 +60,8 @@ class Service:
     @property
     def pools(self) -> tuple[Pool, ...]:
         """Every kind of work."""
-        return self.searching, self.answering, self.ingesting, self.embedding, self.operating
+        model_work = self.searching, self.answering, self.ingesting, self.embedding
+        return *model_work, self.operating, self.accepting, self.watching
 
     @property
     def settings(self) -> Settings:

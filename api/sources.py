@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +30,19 @@ class Found:
 
 
 def find(paths: Sequence[str]) -> tuple[list[Found], list[Path]]:
-    """Files to ingest, folders searched to the bottom, and the files there of no known format.
+    """Files to ingest, folders searched to the bottom, and the files there of no known format. What is no
+    file but a pattern (``reports/**/*.pdf``) stands for the files that fit it.
 
     A file named outright is always taken, whatever its suffix, existing or not, so that its own error
     is told. Raises InvalidRequestError for a folder in which there is nothing to read.
     """
     found: list[Found] = []
     skipped: list[Path] = []
-    for path in map(Path, paths):
+    for given in paths:
+        path = Path(given)
+        if glob.has_magic(given) and not path.exists():
+            found += _fitting(given)
+            continue
         if not path.is_dir():
             found.append(Found(path, path.name))
             continue
@@ -48,6 +56,19 @@ def find(paths: Sequence[str]) -> tuple[list[Found], list[Path]]:
         skipped += unknown
     _refuse_twins(found)
     return found, skipped
+
+
+def _fitting(pattern: str) -> list[Found]:
+    """Files that fit a pattern, named from its first folder with a wildcard on; ``**`` is any folders."""
+    parts = Path(pattern).parts
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), parts))
+    rest = "/".join(parts[len(fixed.parts) :])
+    files = sorted(path for path in fixed.glob(rest) if path.is_file() and not _hidden(path, fixed))
+    if not files:
+        raise InvalidRequestError(
+            f"No file fits the pattern {pattern!r}.", remedy="Write ** for any number of folders."
+        )
+    return [Found(path, path.relative_to(fixed).as_posix()) for path in files]
 
 
 def _refuse_twins(found: Sequence[Found]) -> None:
@@ -67,10 +88,13 @@ def _split(folder: Path) -> tuple[list[Path], list[Path]]:
     known: list[Path] = []
     unknown: list[Path] = []
     for file in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if not hidden and file.is_file():
+        if not _hidden(file, folder) and file.is_file():
             (known if file.suffix.lower() in SUFFIXES else unknown).append(file)
     return known, unknown
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def read_metadata(given: Sequence[str]) -> dict[str, Any]:
@@ -135,3 +159,33 @@ def to_sources(
             title=title,
             password=password,
         )
+
+
+class Watcher:
+    """Tells which files of some paths are new or changed since it last did, once they are written.
+
+    A file counts as written when two looks in a row find the same size and time.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = [path for path in paths if path != STANDARD_INPUT]
+        self._seen: dict[Path, tuple[int, int]] = {}
+        self._told: dict[Path, tuple[int, int]] = {}
+
+    def changed(self) -> list[Found]:
+        """Files to ingest now. A folder that is empty, or gone for the moment, has none."""
+        found = []
+        for path in self._paths:
+            with suppress(InvalidRequestError):
+                found += find([path])[0]
+        ready = []
+        before, self._seen = self._seen, {}
+        for item in found:
+            with suppress(OSError):
+                state = item.path.stat()
+                stamp = (state.st_mtime_ns, state.st_size)
+                self._seen[item.path] = stamp
+                if before.get(item.path) == stamp != self._told.get(item.path):
+                    self._told[item.path] = stamp
+                    ready.append(item)
+        return ready

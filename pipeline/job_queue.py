@@ -155,6 +155,11 @@ class JobQueue:
         self.arrived.set()
         return self.get(job_id)
 
+    def waiting(self, tenant: str) -> tuple[int, int]:
+        """Documents of a tenant that have not ended yet, and their bytes."""
+        with self._ledger.database.read() as connection:
+            return job_rows.waiting(connection, tenant)
+
     def any_open(self) -> bool:
         """Whether any document has not ended yet."""
         query = sa.select(job_documents.c.seq).where(job_documents.c.finished.is_(None)).limit(1)

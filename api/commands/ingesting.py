@@ -6,7 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,10 @@ from api.commands.options import Collection
 
 if TYPE_CHECKING:
     from pipeline.errors import LongleafError
-    from pipeline.ingest import IngestResult, Progress
+    from pipeline.ingest import IngestResult, Progress, Source
+    from pipeline.jobs import OnConflict
+
+_WATCH_SECONDS = 1.0
 
 
 def register(app: typer.Typer) -> None:
@@ -26,8 +30,11 @@ def register(app: typer.Typer) -> None:
 def ingest(
     run: Run,
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", help="Files, folders, or - for standard input.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH", help="Files, folders, patterns such as 'a/**/*.pdf', or - for standard input."
+        ),
+    ] = None,
     *,
     collection: Collection = "default",
     title: Annotated[str | None, typer.Option(help="Title; for one file.")] = None,
@@ -41,6 +48,19 @@ def ingest(
         ),
     ] = None,
     password: Annotated[str | None, typer.Option(help="For encrypted files; kept nowhere.")] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines with path or text, and id, title, metadata, media_type of each."),
+    ] = None,
+    on_conflict: Annotated[
+        str, typer.Option(help="For another content of a document: replace, skip, fail or new_version.")
+    ] = "replace",
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Only accept it as a job, for a service to work on.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, with files as they come and change, until stopped.")
+    ] = False,
 ) -> int:
     """Read documents, cut them, embed them and put them into the index.
 
@@ -48,30 +68,68 @@ def ingest(
 
     Example: longleaf ingest contracts/ -c contracts -m year=2024
     """
+    from api.manifests import read_manifest
     from api.sources import find, read_metadata, to_sources
-    from pipeline.errors import LongleafError
+    from pipeline.errors import InvalidRequestError
+    from pipeline.jobs import check_on_conflict
 
     longleaf = run.longleaf  # first, because what is wrong with the settings is told before anything else
-    found, skipped = find(paths)
-    sources = list(
-        to_sources(
-            found,
-            metadata=read_metadata(metadata or []),
-            document_id=document_id,
-            title=title,
-            password=password,
+    if (not paths and manifest is None) or (watch and (manifest or queue or not paths)):
+        raise InvalidRequestError(
+            "There is nothing to ingest." if not watch else "Only files and folders can be watched.",
+            remedy="Name files, folders or patterns; or --manifest FILE without --watch.",
         )
-    )
+    policy = check_on_conflict(on_conflict)
+    shared = read_metadata(metadata or [])
+    if watch:
+        return _watch(run, paths or [], collection, shared, policy)
+    found, skipped = find(paths or [])
+    given = to_sources(found, metadata=shared, document_id=document_id, title=title, password=password)
+    sources = [*(given if paths else ()), *(read_manifest(manifest, shared) if manifest else ())]
     if skipped:
         run.note(f"Left out {len(skipped)} files of other kinds, such as {skipped[0].name}.")
+    if queue:
+        job, _ = longleaf.job_queue.submit(sources, collection=collection, on_conflict=policy)
+        if run.json:
+            run.emit({"job": job})
+        else:
+            run.out.print(job.id)
+            run.note(f"Accepted {job.documents_total} documents. Watch: longleaf jobs wait {job.id}")
+        return DONE
+    return _ingest(run, sources, collection, policy)
+
+
+def _watch(
+    run: Run, paths: list[str], collection: str, metadata: dict[str, Any], on_conflict: OnConflict
+) -> int:
+    """Ingest what comes and changes until interrupted. Files that go do not take their documents along."""
+    from api.sources import Watcher, to_sources
+
+    watcher = Watcher(paths)
+    run.note("Watching; stop with Ctrl-C.", "bold")
+    while True:
+        for found in watcher.changed():
+            given = to_sources([found], metadata=metadata, document_id=None, title=None, password=None)
+            _ingest(run, list(given), collection, on_conflict)
+        time.sleep(_WATCH_SECONDS)
+
+
+def _ingest(run: Run, sources: list[Source], collection: str, on_conflict: OnConflict) -> int:
+    from pipeline.errors import LongleafError
+
     started = time.perf_counter()
     results: list[IngestResult] = []
     notes: list[str] = []
     stopped: LongleafError | None = None
     with _progress(run, len(sources)) as show:
-        ingestor = longleaf.benches.of("default", collection).ingestor
+        ingestor = run.longleaf.benches.of("default", collection).ingestor
         ingestion = ingestor.ingest(
-            sources, tenant="default", collection=collection, progress=show, note=notes.append
+            sources,
+            tenant="default",
+            collection=collection,
+            on_conflict=on_conflict,
+            progress=show,
+            note=notes.append,
         )
         try:
             results.extend(ingestion)

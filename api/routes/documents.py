@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from api.accepting import accept
 from api.callers import Readable, Writable
 from api.plain import plain
 from api.problems import ProblemResponse, documented, problem_of, status_of
@@ -16,6 +17,7 @@ from api.service import Running
 from api.uploads import TextDocuments, uploaded
 from api.work import Cancelled
 from pipeline.errors import LongleafError
+from pipeline.jobs import Job, OnConflict
 from pipeline.records import DocumentRecord
 from pipeline.results import IngestResult
 
@@ -79,16 +81,35 @@ class DocumentPage:
     status_code=200,
     response_model=UploadReport,
     openapi_extra=_BODY,
-    responses={207: {"model": UploadReport, "description": "Some failed"}, **documented(415, 429)},
+    responses={
+        202: {"model": Job, "description": "Accepted: the documents are safe and will be ingested"},
+        207: {"model": UploadReport, "description": "Some failed"},
+        **documented(409, 415, 429),
+    },
 )
-async def upload(shelf: Writable, request: Request, running: Running) -> Response | UploadReport:
+async def upload(
+    shelf: Writable,
+    request: Request,
+    running: Running,
+    wait: Annotated[bool, Query(description="False: answer 202 with a job once all is on disk.")] = True,
+    on_conflict: Annotated[
+        OnConflict, Query(description="What to do with a document that is there with another content.")
+    ] = "replace",
+    idempotency_key: Annotated[
+        str | None, Header(description="With `wait=false`: the same key and upload again is the same job.")
+    ] = None,
+) -> Response | UploadReport:
     """Files as a form, or texts as JSON; the collection is made if need be.
 
-    200 when every document is stored and searchable, 207 when some failed (each result says which and
-    why), and the problem of the first when all failed. When something stops the whole upload, such as a
-    full disk, the answer is that problem. A problem has what was done until then under `documents`.
+    With `wait=false` the answer is 202 with a job as soon as everything is on disk: from then on nothing
+    is lost, whatever happens. Otherwise it is 200 when every document is stored and searchable, 207 when
+    some failed (each result says which and why), and the problem of the first when all failed. When
+    something stops the whole upload, such as a full disk, the answer is that problem. A problem has what
+    was done until then under `documents`.
     """
     limits = running.settings.server
+    if not wait:
+        return await accept(shelf, request, running, on_conflict, idempotency_key)
     with running.ingesting.place() as place:
         running.quotas.ask_tokens(shelf.tenant)
         async with uploaded(request, limits) as arrived:
@@ -107,6 +128,7 @@ async def upload(shelf: Writable, request: Request, running: Running) -> Respons
                             arrived.sources,
                             tenant=shelf.tenant,
                             collection=shelf.collection,
+                            on_conflict=on_conflict,
                             cancelled=cancelled,
                         )
                     )
