@@ -14,10 +14,12 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api.lingering import LingeringTransport
 from api.problems import ProblemResponse
 from api.sections import ServerSettings
 
 MAX_HEAD_BYTES = 64 * 1024
+RECEIVE_BYTES = 32 * 1024
 
 
 def server_of(app: ASGIApp, settings: ServerSettings) -> uvicorn.Server:
@@ -50,20 +52,29 @@ class LimitedProtocol(H11Protocol):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Take the connection if there is room for it."""
-        super().connection_made(transport)
+        # So much is read at a time: before the gate has answered a head, no more than this of a body.
+        transport.max_size = RECEIVE_BYTES  # type: ignore[attr-defined]
+        self._lingering = LingeringTransport(transport, self._unread)
+        super().connection_made(self._lingering)
         if len(self.connections) > self.limits.max_connections:
             transport.abort()
             return
         self._watch()
 
+    def _unread(self) -> bool:
+        return self.conn.their_state is h11.SEND_BODY
+
     def data_received(self, data: bytes) -> None:
         """Go on reading."""
+        if self._lingering.swallow(data):
+            return
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._rest()
+        self._lingering.finish()
         super().connection_lost(exc)
 
     def _watch(self) -> None:

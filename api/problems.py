@@ -122,7 +122,7 @@ class Problem(BaseModel):
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For OpenAPI: what a route may answer besides success, with what every route may."""
-    always = (401, 403, 408, 413, 422, 500, 503)
+    always = (400, 401, 403, 408, 413, 422, 429, 500, 503)
     return {
         status: {"content": {MEDIA_TYPE: {"schema": _SCHEMA}}, "description": _phrase(status)}
         for status in sorted({*always, *statuses})
