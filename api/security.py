@@ -28,7 +28,7 @@ PUBLIC_PATHS = frozenset({"/livez", "/readyz"})
 MANY_TEXTS_PATHS = frozenset({"/v1/embeddings", *COHERE_PATHS})
 _CLOSE = {"Connection": "close"}
 _STRICT_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
