@@ -138,6 +138,25 @@ class ServerSettings(BaseModel):
     """Load the models at start instead of at the first request."""
 
 
+class FetchSettings(BaseModel):
+    """Documents by address. Off unless switched on, and never from a private network."""
+
+    model_config = _SECTION
+
+    enabled: bool = False
+    """Whether an upload may name an address instead of a text."""
+    hosts: tuple[str, ...] = ()
+    """Hosts that may be asked; none named means every public one."""
+    ports: tuple[int, ...] = (80, 443)
+    """TCP ports that may be asked."""
+    redirects: int = Field(default=3, ge=0, le=10)
+    """Most redirects followed; each is checked like a first address."""
+    max_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
+    """Largest file."""
+    seconds: float = Field(default=30.0, gt=0)
+    """Longest time for one file."""
+
+
 class LoggingSettings(BaseModel):
     """What is logged, and how. Nothing that a client sent ever is."""
 
@@ -204,6 +223,8 @@ class Settings(BaseModel):
     """Where weights come from."""
     server: ServerSettings = ServerSettings()
     """The HTTP service."""
+    fetching: FetchSettings = FetchSettings()
+    """Documents by address."""
     logging: LoggingSettings = LoggingSettings()
     """Logs of the service."""
     quotas: QuotaSettings = QuotaSettings()

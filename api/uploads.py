@@ -16,8 +16,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from api import strict_json
-from api.sections import ServerSettings
+from api.fetching import fetch
+from api.sections import FetchSettings, ServerSettings
 from pipeline.errors import InvalidRequestError, LimitExceededError
+from pipeline.records import MAX_DOCUMENT_ID_CHARS
 from pipeline.sources import Source
 
 FILE_FIELDS = ("files", "file")
@@ -25,12 +27,13 @@ TEXT_FIELDS = ("id", "title", "metadata", "password")
 
 
 class TextDocument(BaseModel):
-    """A document given as text."""
+    """A document given as text, or by an address where `fetching.enabled` allows it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    text: str = Field(description="The whole text.")
-    id: str | None = Field(default=None, description="Its id; made from the text if absent.")
+    text: str | None = Field(default=None, description="The whole text.")
+    url: str | None = Field(default=None, description="Where the file is, instead of the text.")
+    id: str | None = Field(default=None, description="Its id; made from the text or address if absent.")
     title: str | None = Field(default=None, description="Shown in citations.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="What filters can ask for.")
 
@@ -64,12 +67,13 @@ async def uploaded(request: Request, limits: ServerSettings) -> AsyncIterator[Up
         async with request.form(max_files=most, max_fields=len(TEXT_FIELDS)) as form:
             yield _from_form(form, most)
     elif media_type == "application/json" or media_type.endswith("+json"):
-        yield _from_json(await request.body(), limits)
+        fetching = request.app.state.service.settings.fetching
+        yield _from_json(await request.body(), limits, fetching)
     else:
         raise HTTPException(415, "Send multipart/form-data with files, or application/json with documents.")
 
 
-def _from_json(body: bytes, limits: ServerSettings) -> Upload:
+def _from_json(body: bytes, limits: ServerSettings, fetching: FetchSettings) -> Upload:
     content = strict_json.loads(body, max_depth=limits.max_json_depth)
     try:
         upload = TextDocuments.model_validate(content)
@@ -80,12 +84,31 @@ def _from_json(body: bytes, limits: ServerSettings) -> Upload:
         ) from None
     _check_count(len(upload.documents), limits.max_upload_documents)
     _refuse_twins(given.id for given in upload.documents)
-    sources = (
-        Source(name="", text=given.text, title=given.title, metadata=given.metadata, document_id=given.id)
-        for given in upload.documents
+    for i, given in enumerate(upload.documents):
+        if (given.text is None) == (given.url is None):
+            raise InvalidRequestError(
+                f"Document {i} has not exactly one of `text` and `url`.", remedy="Give one of them."
+            )
+        if given.url is not None and not fetching.enabled:
+            fetch(given.url, fetching)  # says that it is off
+    size_bytes = sum(len((given.text or "").encode()) for given in upload.documents)
+    return Upload((_source(given, fetching) for given in upload.documents), len(upload.documents), size_bytes)
+
+
+def _source(given: TextDocument, fetching: FetchSettings) -> Source:
+    if given.url is None:
+        return Source(
+            name="", text=given.text, title=given.title, metadata=given.metadata, document_id=given.id
+        )
+    found = fetch(given.url, fetching)
+    return Source(
+        name=found.name,
+        data=found.data,
+        media_type=_declared(found.media_type),
+        title=given.title,
+        metadata=given.metadata,
+        document_id=given.id or given.url[:MAX_DOCUMENT_ID_CHARS],
     )
-    size_bytes = sum(len(given.text.encode()) for given in upload.documents)
-    return Upload(sources, len(upload.documents), size_bytes)
 
 
 def _from_form(form: FormData, most: int) -> Upload:

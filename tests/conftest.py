@@ -11,8 +11,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from collections.abc import Iterator
 
+import audit_hook
 import pytest
 from postgres import Cluster, cluster
+
+audit_hook.listen()
 
 
 @pytest.fixture(scope="session")
