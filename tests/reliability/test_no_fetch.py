@@ -91,13 +91,12 @@ NOT_WEB = [
     "http://example.com:99999/",
     "http://example.com:x/",
     "http://[::1",
-] + [
     "",
     "http://exa mple.com/",
     "http://example.com\\@127.0.0.1/",
     "http://example.com/\r\nHost: x",
-    "http://ex\u00e4mple.com/",
-    "http://\uff11\uff12\uff17.0.0.1/",
+    "http://exämple.com/",
+    "http://１２７.0.0.1/",
     "http://example.com/" + "x" * 3000,
 ]
 
