@@ -97,7 +97,9 @@ class Longleaf:
     @once
     def indexer(self) -> Indexer:
         """The store of vectors and terms, under the data directory."""
-        indexer: Indexer = self._plugin("indexer")
+        from pipeline.aliases import Aliased
+
+        indexer: Indexer = Aliased(self._plugin("indexer"), self.ledger)
         self._closing.callback(indexer.close)
         return indexer
 

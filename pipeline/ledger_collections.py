@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,6 +29,19 @@ LIVE = versions.join(
         versions.c.version == documents.c.live,
     ),
 )
+
+
+_MADE_WITH = ("fingerprint", "chunking", "lexical")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a chunker cut one version of a document."""
+
+    tokens: int
+    passages: int
+    units: int
+    windowing: str
 
 
 class CollectionLedger:
@@ -120,6 +133,41 @@ class CollectionLedger:
                 connection.execute(sa.delete(table).where(*inside(table, tenant, name)))
             connection.execute(
                 sa.delete(collections).where(*inside(collections, tenant, name), collections.c.dropped)
+            )
+
+    def begin_generation(self, target: CollectionRecord, generation: int) -> None:
+        """Note that this generation of the collection's indexes is being built, and with what."""
+        made_with = {name: getattr(target, name) for name in _MADE_WITH}
+        settings = {**target.settings, "building": generation, "building_with": made_with}
+        named = inside(collections, target.tenant, target.name)
+        with self.database.write() as connection:
+            connection.execute(sa.update(collections).where(*named).values(settings=settings))
+
+    def switch_generation(
+        self, target: CollectionRecord, generation: int, cuts: Mapping[VersionKey, Cut]
+    ) -> None:
+        """Make the collection what ``target`` says, its documents cut as given, and its readers see this
+        generation of its indexes: all in one transaction.
+
+        Raises ConflictError if its live documents are not those that were cut.
+        """
+        named = inside(collections, target.tenant, target.name)
+        columns = {name: getattr(target, name) for name in _MADE_WITH}
+        with self.database.write() as connection:
+            live = sa.select(documents.c.id, documents.c.live).where(
+                *inside(documents, target.tenant, target.name), documents.c.live.is_not(None)
+            )
+            now = {VersionKey(target.tenant, target.name, *row) for row in connection.execute(live)}
+            if now != set(cuts):
+                raise ConflictError(
+                    f"Documents of {target.name!r} changed while it was indexed anew.", remedy="Do it again."
+                )
+            for key, cut in cuts.items():
+                connection.execute(
+                    sa.update(versions).where(*lifecycle.is_version(key)).values(**asdict(cut))
+                )
+            connection.execute(
+                sa.update(collections).where(*named).values(**columns, settings={"generation": generation})
             )
 
     def totals(self, tenant: str, name: str) -> Totals:

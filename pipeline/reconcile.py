@@ -276,5 +276,6 @@ def _drop_unknown(ledger: Ledger, indexer: Indexer) -> None:
         index_name(record.tenant, record.name, layer) for record in ledger.collections() for layer in LAYERS
     }
     for name in indexer.names():
-        if name not in known and name.count("/") == 2 and name.rpartition("/")[2] in LAYERS:
+        layer = name.rpartition("/")[2].partition("@")[0]  # generations that are not current are told apart
+        if name not in known and name.count("/") == 2 and layer in LAYERS:
             indexer.drop(name)

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline import filters, layers
 from pipeline.compatibility import require_same
 from pipeline.duplicates import Distinct
-from pipeline.errors import ConfigurationError, InvalidRequestError, LimitExceededError
+from pipeline.errors import ConfigurationError, IndexingError, InvalidRequestError, LimitExceededError
 from pipeline.fuse import Evidence, Ranked, Weights, fuse
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
@@ -26,6 +26,7 @@ from pipeline.sentences import sentences
 from pipeline.types import Hit, Match, Query, Retrieval
 
 MIN_PART_WORDS = 3
+_SWITCHES = 2  # a search begins again if its collection was indexed anew meanwhile
 MIN_TRIMMED_TOKENS = 16  # less than this of a passage says nothing
 
 # An index gives at most 10,000 matches, and twice as many as hits are asked for are looked at.
@@ -121,6 +122,20 @@ class Retriever:
         Several selections (other budgets, another ``top_k`` up to that of the query) can be made of it.
         """
         self._check(query)
+        for _ in range(_SWITCHES):
+            before = self._ledger.collection(query.tenant, query.collection)
+            try:
+                found = self._find(query)
+            except IndexingError:
+                if self._ledger.collection(query.tenant, query.collection) == before:
+                    raise
+            else:
+                if self._ledger.collection(query.tenant, query.collection) == before:
+                    return found
+        return self._find(query)
+
+    def _find(self, query: Query) -> Findings:
+        """One attempt; the collection may be switched to a new index in the middle of it."""
         timings: dict[str, float] = {}
         where = self._where(query)
         with _timed(timings, "embed"):

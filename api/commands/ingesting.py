@@ -121,7 +121,7 @@ def _ingest(run: Run, sources: list[Source], collection: str, on_conflict: OnCon
     results: list[IngestResult] = []
     notes: list[str] = []
     stopped: LongleafError | None = None
-    with _progress(run, len(sources)) as show:
+    with progress_bar(run, len(sources)) as show:
         ingestor = run.longleaf.benches.of("default", collection).ingestor
         ingestion = ingestor.ingest(
             sources,
@@ -180,7 +180,7 @@ def _report(
 
 
 @contextmanager
-def _progress(run: Run, total: int) -> Iterator[Callable[[Progress], None] | None]:
+def progress_bar(run: Run, total: int) -> Iterator[Callable[[Progress], None] | None]:
     """A bar on standard error while somebody watches it."""
     if run.json or not run.err.is_terminal:
         yield None
