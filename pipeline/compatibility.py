@@ -31,7 +31,8 @@ def require_same(
             raise FingerprintMismatchError(
                 f"Collection {record.name!r} was made with the {what} {_shown(made, differing)}; "
                 f"configured is {_shown(configured, differing)}.",
-                remedy="Use the settings it was made with, or ingest into another collection.",
+                remedy="Use the settings it was made with, or build it anew with: longleaf reindex "
+                f"{record.name}",
             )
 
 

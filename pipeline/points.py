@@ -70,7 +70,7 @@ def check_schema(name: str, wanted: IndexSchema, existing: IndexSchema | None) -
             f"Index {name!r} was built with [{existing.fingerprint}] (dim {existing.dim}, lexical "
             f"{existing.lexical}) and cannot hold [{wanted.fingerprint}] (dim {wanted.dim}, lexical "
             f"{wanted.lexical}).",
-            remedy="Restore the settings it was built with, or ingest the documents into a new collection.",
+            remedy="Restore the settings it was built with, or build it anew with `longleaf reindex`.",
         )
 
 
