@@ -63,7 +63,7 @@ def evaluate_set(
             answerer=longleaf.answerer if plan.answers else None,
             progress=progress,
         )
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
     cost = {
         "bytes_on_disk": float(size),
         "bytes_per_token": size / max(ingested.tokens, 1),

@@ -44,7 +44,7 @@ _PASSAGE = _Costs(
 class ChunkConfig:
     """Sizes in tokens of the embedder."""
 
-    passage_tokens: int = 256
+    passage_tokens: int = 128
     """Most tokens of a passage: what is read."""
     unit_tokens: int = 64
     """Most tokens of a unit: what is found."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.chunk import ChunkConfig
 from pipeline.errors import FingerprintMismatchError
-from pipeline.lexical import Analyser
+from pipeline.lexical import Analyser, with_later_parameters
 from pipeline.records import CollectionRecord
 from pipeline.seams import Embedder
 
@@ -23,7 +23,7 @@ def require_same(
     pairs: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         "embedder": ({"fingerprint": record.fingerprint}, {"fingerprint": str(embedder.fingerprint)}),
         "chunking": (record.chunking, asdict(chunking) if chunking else record.chunking),
-        "lexical analysis": (record.lexical["analyser"], analyser.parameters),
+        "lexical analysis": (with_later_parameters(record.lexical["analyser"]), analyser.parameters),
     }
     for what, (made, configured) in pairs.items():
         if made != configured:

@@ -1,7 +1,7 @@
 """Fusion: evidence from every layer and both kinds of search, rolled up to one score a passage.
 
 A passage is judged by four signals: its best small unit and its own vector (dense), its words
-(lexical), and the same evidence for the whole document it stands in. They are combined convexly
+(lexical), and the same evidence for the whole document it stands in. By default they are combined convexly
 (Bruch et al. 2023, "An Analysis of Fusion Functions for Hybrid Retrieval", eq. 3): dense scores stay
 cosines, lexical scores are divided by the best of the query, or by what a fair match would have where even
 the best has little more than a function word of it. Rank fusion, z-scores and min-max over the
@@ -13,10 +13,11 @@ them of the best match of each.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, TypeVar
 
 from pipeline.types import Match
 
@@ -29,17 +30,30 @@ Whole = tuple[str, int]  # document id, version
 Key = TypeVar("Key", Place, Whole)
 
 
+Method = Literal["convex", "weighted_rrf", "rrf", "distribution"]
+RollUp = Literal["max", "mean_top", "log_sum_exp"]
+
+
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """Shares of the evidence, each in [0, 1].
+class Fusion:
+    """Shares of the evidence, each in [0, 1], and how scores become comparable.
 
     ``dense`` against lexical; ``unit`` against the passage's own vector within dense; ``passage``
-    against the whole document.
+    against the whole document. Methods: ``convex`` sums the scores themselves; ``weighted_rrf`` sums
+    reciprocal ranks, ``1 / (rrf_k + rank)`` (Cormack et al. 2009); ``rrf`` is that with all shares equal;
+    ``distribution`` sums scores that mean plus and minus three deviations of their list bound to [0, 1]
+    (distribution-based score fusion, as Qdrant has it). Roll-ups of units to passages and of both to
+    documents: the best, the mean of the best ``roll_up_top``, or ``t log sum exp(score / t)``.
     """
 
     dense: float = 0.6
     unit: float = 0.5
     passage: float = 0.5
+    method: Method = "convex"
+    rrf_k: int = 60
+    roll_up: RollUp = "max"
+    roll_up_top: int = 3
+    roll_up_temperature: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,40 +81,41 @@ class Ranked:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-def fuse(evidence: Evidence, weights: Weights) -> list[Ranked]:
+def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:
     """Every passage that any search found, best first; ties by document and ordinal."""
-    units = _mean_of_best(evidence.units, _passage_of_unit)
-    passages = _mean_of_best(evidence.passages, _passage)
     fair = FAIR_MATCH * evidence.query_weight
-    lexical = _relative(evidence.passages_lexical, fair, _passage)
-    in_document = {
-        "units": _mean_of_best(evidence.units, _document),
-        "passages": _mean_of_best(evidence.passages, _document),
-    }
-    documents_lexical = _relative(evidence.documents_lexical, fair, _document)
+    comparable = _COMPARABLE[fusion.method](fusion)
+    units = comparable(_rolled(evidence.units, _passage_of_unit, fusion))
+    passages = comparable(_rolled(evidence.passages, _passage, fusion))
+    lexical = comparable(_relative(evidence.passages_lexical, fair, _passage))
+    document_units = comparable(_rolled(evidence.units, _document, fusion))
+    document_passages = comparable(_rolled(evidence.passages, _document, fusion))
+    documents_lexical = comparable(_relative(evidence.documents_lexical, fair, _document))
+    if fusion.method == "rrf":
+        fusion = replace(fusion, dense=0.5, unit=0.5, passage=0.5)
     ranked = []
     for place in units.scores.keys() | passages.scores.keys() | lexical.scores.keys():
-        document = place[0], place[1]
+        document: Whole = place[0], place[1]
         scores = {
             "unit": units.of(place),
             "passage": passages.of(place),
             "lexical": lexical.of(place),
-            "document_unit": in_document["units"].of(document),
-            "document_passage": in_document["passages"].of(document),
+            "document_unit": document_units.of(document),
+            "document_passage": document_passages.of(document),
             "document_lexical": documents_lexical.of(document),
         }
-        own = _convex(weights, scores["unit"], scores["passage"], scores["lexical"])
+        own = _convex(fusion, scores["unit"], scores["passage"], scores["lexical"])
         whole = _convex(
-            weights, scores["document_unit"], scores["document_passage"], scores["document_lexical"]
+            fusion, scores["document_unit"], scores["document_passage"], scores["document_lexical"]
         )
-        score = weights.passage * own + (1 - weights.passage) * whole
-        ranked.append(Ranked(*place, score, scores))
+        score = fusion.passage * own + (1 - fusion.passage) * whole
+        ranked.append(Ranked(*document, place[2], score, scores))
     return sorted(ranked, key=lambda r: (-r.score, r.document_id, r.ordinal))
 
 
-def _convex(weights: Weights, unit: float, passage: float, lexical: float) -> float:
-    dense = weights.unit * unit + (1 - weights.unit) * passage
-    return weights.dense * dense + (1 - weights.dense) * lexical
+def _convex(fusion: Fusion, unit: float, passage: float, lexical: float) -> float:
+    dense = fusion.unit * unit + (1 - fusion.unit) * passage
+    return fusion.dense * dense + (1 - fusion.dense) * lexical
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +129,10 @@ class _Scores(Generic[Key]):
         return self.scores.get(key, self.missing)
 
 
-def _mean_of_best(searches: Sequence[Sequence[Match]], key_of: Callable[[Match], Key]) -> _Scores[Key]:
-    """For each thing the mean over the sentences of its best match.
+def _rolled(
+    searches: Sequence[Sequence[Match]], key_of: Callable[[Match], Key], fusion: Fusion
+) -> _Scores[Key]:
+    """For each thing the mean over the sentences of its matches, rolled up.
 
     In a sentence whose list does not have it, it gets that list's last score: a list holds the best
     matches, so the true value is at most that.
@@ -123,14 +140,65 @@ def _mean_of_best(searches: Sequence[Sequence[Match]], key_of: Callable[[Match],
     floors = [matches[-1].score if matches else 0.0 for matches in searches]
     total: dict[Key, float] = defaultdict(float)
     for matches, floor in zip(searches, floors, strict=True):
-        best: dict[Key, float] = {}
-        for match in matches:  # best first, so the first of a thing is its best
-            best.setdefault(key_of(match), match.score)
-        for key, score in best.items():
-            total[key] += score - floor
+        found: dict[Key, list[float]] = defaultdict(list)
+        for match in matches:  # best first
+            found[key_of(match)].append(match.score)
+        for key, scores in found.items():
+            total[key] += _roll_up(scores, floor, fusion) - floor
     count = max(1, len(searches))
     base = sum(floors) / count
     return _Scores({key: base + value / count for key, value in total.items()}, base)
+
+
+def _roll_up(scores: Sequence[float], floor: float, fusion: Fusion) -> float:
+    """One score of several, best first; what is missing counts as ``floor``."""
+    if fusion.roll_up == "max":
+        return scores[0]
+    if fusion.roll_up == "mean_top":
+        top = scores[: fusion.roll_up_top]
+        return (sum(top) + floor * (fusion.roll_up_top - len(top))) / fusion.roll_up_top
+    t = fusion.roll_up_temperature
+    return scores[0] + t * math.log(sum(math.exp((score - scores[0]) / t) for score in scores))
+
+
+def _as_is(fusion: Fusion) -> Callable[[_Scores[Key]], _Scores[Key]]:
+    return lambda scores: scores
+
+
+def _reciprocal(fusion: Fusion) -> Callable[[_Scores[Key]], _Scores[Key]]:
+    """Reciprocal ranks; equal scores share the better rank, and what was not found has nothing."""
+
+    def ranks(given: _Scores[Key]) -> _Scores[Key]:
+        order = sorted(given.scores.values(), reverse=True)
+        first = {score: rank for rank, score in reversed(list(enumerate(order, 1)))}
+        return _Scores({key: 1 / (fusion.rrf_k + first[s]) for key, s in given.scores.items()}, 0.0)
+
+    return ranks
+
+
+def _by_distribution(fusion: Fusion) -> Callable[[_Scores[Key]], _Scores[Key]]:
+    """To [0, 1] by mean and deviation; what was not found is at 0."""
+
+    def normalised(given: _Scores[Key]) -> _Scores[Key]:
+        values = list(given.scores.values())
+        mean = sum(values) / max(1, len(values))
+        deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / max(1, len(values)))
+        if not deviation:
+            return _Scores(dict.fromkeys(given.scores, 0.5), 0.0)
+        low = mean - 3 * deviation
+        return _Scores(
+            {k: min(1.0, max(0.0, (v - low) / (6 * deviation))) for k, v in given.scores.items()}, 0.0
+        )
+
+    return normalised
+
+
+_COMPARABLE: Mapping[Method, Callable[[Fusion], Callable[[_Scores[Any]], _Scores[Any]]]] = {
+    "convex": _as_is,
+    "weighted_rrf": _reciprocal,
+    "rrf": _reciprocal,
+    "distribution": _by_distribution,
+}
 
 
 def _relative(matches: Sequence[Match], fair: float, key_of: Callable[[Match], Key]) -> _Scores[Key]:

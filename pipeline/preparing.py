@@ -186,9 +186,10 @@ def met(
 
 def lexical(analyser: Analyser, chunked: ChunkedDocument, averages: Mapping[str, float]) -> Lexical:
     """Lexical weights of a document and its passages."""
+    title, text = chunked.document.title, chunked.document.text
     return Lexical(
-        analyser.document_vector(chunked.document.text, averages["documents"]),
-        tuple(analyser.document_vector(part.text, averages["passages"]) for part in chunked.passages),
+        analyser.whole_vector(title, text, averages["documents"]),
+        analyser.passage_vectors([part.text for part in chunked.passages], averages["passages"], title, text),
     )
 
 

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from pipeline import filters, layers
 from pipeline.compatibility import require_same
 from pipeline.duplicates import Distinct
 from pipeline.errors import ConfigurationError, IndexingError, InvalidRequestError, LimitExceededError
-from pipeline.fuse import Evidence, Ranked, Weights, fuse
+from pipeline.fuse import Evidence, Fusion, Method, Ranked, RollUp, fuse
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.passages import Passages
@@ -37,6 +37,8 @@ _MOST = {
     "max_top_k": 5_000,
     "max_query_sentences": 64,
     "max_query_chars": 1_000_000,
+    "rrf_k": 10_000,
+    "roll_up_top": 1_000,
 }
 
 # What users may filter by besides their own metadata.
@@ -53,6 +55,16 @@ class RetrievalConfig:
     """Share of a passage's best small unit against the passage's own vector, 0 to 1."""
     passage_weight: float = 0.5
     """Share of a passage's own evidence against that of its whole document, 0 to 1."""
+    fusion: Method = "convex"
+    """How evidence becomes one score: `convex`, `weighted_rrf`, `rrf` or `distribution`."""
+    rrf_k: int = 60
+    """Reciprocal rank fusion: what is added to a rank, 1 or more."""
+    roll_up: RollUp = "max"
+    """Units to passages and both to documents: `max`, `mean_top` or `log_sum_exp`."""
+    roll_up_top: int = 3
+    """How many of the best `mean_top` takes, 1 or more."""
+    roll_up_temperature: float = 0.05
+    """Softness of `log_sum_exp`, above 0; towards 0 it is the maximum."""
     unit_candidates: int = 300
     """Units looked at for each sentence of the question."""
     passage_candidates: int = 200
@@ -74,11 +86,35 @@ class RetrievalConfig:
                 raise ConfigurationError(
                     f"retrieval.{name} is {getattr(self, name)}.", remedy="Set it between 0 and 1."
                 )
+        for name, known in (("fusion", get_args(Method)), ("roll_up", get_args(RollUp))):
+            if getattr(self, name) not in known:
+                raise ConfigurationError(
+                    f"There is no retrieval.{name} {getattr(self, name)!r}.",
+                    remedy=f"Choose from: {', '.join(known)}.",
+                )
+        if not 0 < self.roll_up_temperature <= 10:
+            raise ConfigurationError(
+                f"retrieval.roll_up_temperature is {self.roll_up_temperature}.",
+                remedy="Set it above 0 and up to 10.",
+            )
         for name, most in _MOST.items():
             if not 1 <= getattr(self, name) <= most:
                 raise ConfigurationError(
                     f"retrieval.{name} is {getattr(self, name)}.", remedy=f"Set it between 1 and {most:,}."
                 )
+
+    def as_fusion(self) -> Fusion:
+        """The part of it that :mod:`pipeline.fuse` takes."""
+        return Fusion(
+            self.dense_weight,
+            self.unit_weight,
+            self.passage_weight,
+            self.fusion,
+            self.rrf_k,
+            self.roll_up,
+            self.roll_up_top,
+            self.roll_up_temperature,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +142,7 @@ class Retriever:
         self._ledger = ledger
         self._analyser = analyser
         self._config = config or RetrievalConfig()
+        self._fusion = self._config.as_fusion()
 
     def search(self, query: Query) -> Retrieval:
         """The best passages, best first.
@@ -144,8 +181,12 @@ class Retriever:
         with _timed(timings, "search"):
             evidence = self._gather(query, vectors, where)
         with _timed(timings, "fuse"):
-            ranked = self._live(query, fuse(evidence, self._weights()))
-        return Findings(evidence, tuple(ranked), timings)
+            ranked = self.rank(query, evidence)
+        return Findings(evidence, ranked, timings)
+
+    def rank(self, query: Query, evidence: Evidence) -> tuple[Ranked, ...]:
+        """Passages of live versions, best first by this retriever's fusion."""
+        return tuple(self._live(query, fuse(evidence, self._fusion)))
 
     def select(self, query: Query, found: Findings) -> Retrieval:
         """The best passages of what was found, as many as ``query`` asks for."""
@@ -220,9 +261,6 @@ class Retriever:
         self, query: Query, layer: layers.Layer, searches: Sequence[IndexSearch]
     ) -> list[list[Match]]:
         return self._indexer.search(layers.index_name(query.tenant, query.collection, layer), searches)
-
-    def _weights(self) -> Weights:
-        return Weights(self._config.dense_weight, self._config.unit_weight, self._config.passage_weight)
 
     def _live(self, query: Query, ranked: list[Ranked]) -> list[Ranked]:
         """Without versions that were replaced or deleted while the index still has their points."""

@@ -16,6 +16,7 @@ import regex  # type: ignore[import-untyped]
 import Stemmer
 
 from pipeline.errors import ConfigurationError
+from pipeline.languages import SCRIPTS
 
 VERSION = 1  # grows when the same text would give other terms: indexes built before must be rebuilt
 
@@ -45,9 +46,13 @@ def tokens(text: str) -> list[str]:
 
 
 class Normaliser:
-    """Turns a token into its terms. Not thread-safe: the stemmer is not."""
+    """Turns a token into its terms. Not thread-safe: the stemmers are not.
 
-    def __init__(self, language: str, *, stems: bool) -> None:
+    ``language`` stems the words in its own letters; with ``scripts``, words of other scripts are stemmed in
+    the language that the script is most used for.
+    """
+
+    def __init__(self, language: str, *, stems: bool, scripts: bool = False) -> None:
         """Raises ConfigurationError for a language without a Snowball stemmer."""
         known = Stemmer.algorithms()
         if stems and language not in known:
@@ -58,6 +63,11 @@ class Normaliser:
                 remedy=f"{hint}Languages: {', '.join(known)}; or switch stems off.",
             )
         self._stem = Stemmer.Stemmer(language, 0).stemWord if stems else str
+        self._scripts = [
+            (regex.compile(rf"{script}+", regex.V1), Stemmer.Stemmer(by_default, 0).stemWord)
+            for script, (by_default, *others) in SCRIPTS.items()
+            if stems and scripts and language not in (by_default, *others)
+        ]
         self._elides = language in _ELIDING
 
     def terms(self, token: str) -> list[str]:
@@ -93,7 +103,13 @@ class Normaliser:
 
     def _word(self, word: str) -> str:
         word = word.strip("'")
-        return _fold(self._stem(word) if len(word) <= _MAX_STEMMED_CHARS else word)
+        if len(word) > _MAX_STEMMED_CHARS:
+            return _fold(word)
+        if not word.isascii():
+            for script, stem in self._scripts:
+                if script.match(word):
+                    return _fold(stem(word))
+        return _fold(self._stem(word))
 
 
 def _number(sign: str, digits: str, percent: str) -> list[str]:

@@ -62,7 +62,13 @@ class Workplace:
 
 @contextmanager
 def workplace(
-    root: Path, *, wrap: Any = None, embedder: Any = None, indexer: Any = "exact", url: str | None = None
+    root: Path,
+    *,
+    wrap: Any = None,
+    embedder: Any = None,
+    indexer: Any = "exact",
+    analyser: Analyser | None = None,
+    url: str | None = None,
 ) -> Iterator[Workplace]:
     """Open the folder; ``wrap(ledger, indexer)`` may put something around both."""
     ledger: Any = Ledger(root, url=url)
@@ -70,7 +76,7 @@ def workplace(
     if wrap is not None:
         ledger, indexer = wrap(ledger, indexer)
     embedder = embedder or hashing.build(hashing.TINY)
-    analyser = Analyser()
+    analyser = analyser or Analyser()
     try:
         yield Workplace(
             root,

@@ -160,7 +160,7 @@ def test_impossible_sizes_are_refused(sizes: tuple[int, int, int]) -> None:
 
 
 def test_options_name_every_size() -> None:
-    assert ChunkConfig().options() == ("passage_tokens=256", "unit_min_tokens=16", "unit_tokens=64")
+    assert ChunkConfig().options() == ("passage_tokens=128", "unit_min_tokens=16", "unit_tokens=64")
 
 
 def test_white_space_and_runs_of_marks_of_any_length() -> None:

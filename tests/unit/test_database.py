@@ -21,6 +21,7 @@ from pipeline.errors import (
     UnavailableError,
 )
 from pipeline.ledger import Ledger
+from pipeline.lexical import Analyser, LexicalConfig
 from pipeline.lifecycle import VERSION_FIELDS
 from pipeline.reconcile import verify
 from pipeline.records import VersionRecord
@@ -33,7 +34,8 @@ GOLDEN = Path(__file__).parents[1] / "data"
 def test_data_of_every_version_opens(tmp_path, version):
     """The golden folders were written by the Longleaf whose newest version that was."""
     shutil.copytree(GOLDEN / f"version_{version}", tmp_path / "data")
-    with workplace(tmp_path / "data") as place:
+    before = Analyser(LexicalConfig(language="english", context_weight=0, titles=False))
+    with workplace(tmp_path / "data", analyser=before) as place:
         texts = place.texts()
         assert sorted(texts) == ["frost.md", "lease", "whale"]
         assert "again in June" in texts["whale"]

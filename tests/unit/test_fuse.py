@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.fuse import Evidence, Weights, fuse
+from pipeline.fuse import Evidence, Fusion, Ranked, fuse
 from pipeline.types import Match
 
 
@@ -27,7 +29,7 @@ def test_scores_by_hand() -> None:
         passages_lexical=[passage("b", 3, 8.0), passage("a", 0, 2.0)],
         documents_lexical=[passage("a", 0, 5.0), passage("b", 0, 4.0)],
     )
-    weights = Weights(dense=0.6, unit=0.5, passage=0.75)
+    weights = Fusion(dense=0.6, unit=0.5, passage=0.75)
 
     ranked = {(r.document_id, r.ordinal): r for r in fuse(evidence, weights)}
 
@@ -48,7 +50,7 @@ def test_sentences_are_averaged_and_what_a_list_lacks_counts_as_its_last() -> No
         passages_lexical=[],
         documents_lexical=[],
     )
-    found = {r.document_id: r.scores["unit"] for r in fuse(evidence, Weights())}
+    found = {r.document_id: r.scores["unit"] for r in fuse(evidence, Fusion())}
     assert found == {
         "a": pytest.approx((0.9 + 0.6) / 2),
         "b": pytest.approx((0.4 + 0.8) / 2),
@@ -59,18 +61,74 @@ def test_sentences_are_averaged_and_what_a_list_lacks_counts_as_its_last() -> No
 def test_versions_of_a_document_are_kept_apart() -> None:
     old = Match("x", 0.9, {"_document_id": "a", "_version": 1, "_parent": 0, "_ordinal": 0})
     new = Match("y", 0.5, {"_document_id": "a", "_version": 2, "_parent": 0, "_ordinal": 0})
-    ranked = fuse(Evidence([[old, new]], [[]], [], []), Weights())
+    ranked = fuse(Evidence([[old, new]], [[]], [], []), Fusion())
     assert [(r.version, r.scores["document_unit"]) for r in ranked] == [(1, 0.9), (2, 0.5)]
 
 
 def test_sharing_one_word_of_many_is_no_full_match() -> None:
     evidence = Evidence([[unit("a", 0, 0.4)]], [[]], [passage("b", 0, 1.0)], [], query_weight=9.0)
-    scores = {r.document_id: r.scores["lexical"] for r in fuse(evidence, Weights())}
+    scores = {r.document_id: r.scores["lexical"] for r in fuse(evidence, Fusion())}
     assert scores == {"a": 0.0, "b": pytest.approx(1 / 3)}
 
 
 def test_nothing_found_is_an_empty_ranking() -> None:
-    assert fuse(Evidence([[]], [[]], [], []), Weights()) == []
+    assert fuse(Evidence([[]], [[]], [], []), Fusion()) == []
+
+
+EVIDENCE = Evidence(
+    units=[[unit("a", 0, 0.9), unit("a", 0, 0.7), unit("b", 3, 0.5), unit("a", 1, 0.3)]],
+    passages=[[passage("b", 3, 0.7), passage("a", 0, 0.6)]],
+    passages_lexical=[passage("b", 3, 8.0), passage("a", 0, 2.0)],
+    documents_lexical=[passage("a", 0, 5.0)],
+)
+
+
+def found(fusion: Fusion) -> dict[tuple[str, int], Ranked]:
+    return {(r.document_id, r.ordinal): r for r in fuse(EVIDENCE, fusion)}
+
+
+def test_reciprocal_ranks_by_hand() -> None:
+    ranked = found(Fusion(method="weighted_rrf", rrf_k=60, dense=0.7, unit=0.25, passage=1.0))
+    a = 0.7 * (0.25 / 61 + 0.75 / 62) + 0.3 / 62
+    assert ranked["a", 0].score == pytest.approx(a)
+    b = 0.7 * (0.25 / 62 + 0.75 / 61) + 0.3 / 61
+    assert ranked["b", 3].score == pytest.approx(b)
+    assert ranked["a", 1].scores["unit"] == pytest.approx(1 / 63)
+    assert ranked["a", 1].scores["lexical"] == 0  # not found: no rank
+
+
+def test_plain_reciprocal_ranks_have_no_weights() -> None:
+    plain = Fusion(method="rrf", dense=0.9, unit=0.1, passage=0.9)
+    equal = Fusion(method="weighted_rrf", dense=0.5, unit=0.5, passage=0.5)
+    assert fuse(EVIDENCE, plain) == fuse(EVIDENCE, equal)
+
+
+def test_equal_scores_share_a_rank() -> None:
+    tied = Evidence([[unit("a", 0, 0.9), unit("b", 0, 0.9), unit("c", 0, 0.1)]], [[]], [], [])
+    scores = {r.document_id: r.scores["unit"] for r in fuse(tied, Fusion(method="rrf"))}
+    assert scores == {"a": 1 / 61, "b": 1 / 61, "c": pytest.approx(1 / 63)}
+
+
+def test_distributions_by_hand() -> None:
+    ranked = found(Fusion(method="distribution", dense=1.0, unit=0.0, passage=1.0))
+    # Two passages at .7 and .6: mean .65, deviation .05, so they stand one deviation from it.
+    assert ranked["b", 3].score == pytest.approx((0.05 + 0.15) / 0.3)
+    assert ranked["a", 0].score == pytest.approx((-0.05 + 0.15) / 0.3)
+    assert ranked["a", 1].score == 0
+
+
+def test_roll_ups_by_hand() -> None:
+    best = found(Fusion(roll_up="max"))["a", 0].scores
+    assert (best["unit"], best["document_unit"]) == (pytest.approx(0.9), pytest.approx(0.9))
+    mean = found(Fusion(roll_up="mean_top", roll_up_top=2))["a", 0].scores
+    assert mean["unit"] == pytest.approx((0.9 + 0.7) / 2)
+    three = found(Fusion(roll_up="mean_top", roll_up_top=3))["a", 0].scores
+    assert three["unit"] == pytest.approx((0.9 + 0.7 + 0.3) / 3)  # the missing one counts as the last of all
+    t = 0.1
+    soft = found(Fusion(roll_up="log_sum_exp", roll_up_temperature=t))["a", 0].scores
+    assert soft["unit"] == pytest.approx(t * math.log(math.exp(0.9 / t) + math.exp(0.7 / t)))
+    hard = found(Fusion(roll_up="log_sum_exp", roll_up_temperature=1e-4))["a", 0].scores
+    assert hard["unit"] == pytest.approx(0.9, abs=1e-3)
 
 
 scores = st.floats(-1, 1)
@@ -80,9 +138,17 @@ scores = st.floats(-1, 1)
 def test_a_better_unit_never_lowers_its_passage(
     found: list[tuple[str, int, float]], data: st.DataObject
 ) -> None:
+    fusion = data.draw(
+        st.builds(
+            Fusion,
+            method=st.sampled_from(["convex", "weighted_rrf", "rrf"]),
+            roll_up=st.sampled_from(["max", "mean_top", "log_sum_exp"]),
+        )
+    )
+
     def ranking(units: list[tuple[str, int, float]]) -> dict[tuple[str, int], float]:
         best_first = sorted((unit(*u) for u in units), key=lambda m: -m.score)
-        ranked = fuse(Evidence([best_first], [[]], [], []), Weights())
+        ranked = fuse(Evidence([best_first], [[]], [], []), fusion)
         assert [r.score for r in ranked] == sorted((r.score for r in ranked), reverse=True)
         return {(r.document_id, r.ordinal): r.score for r in ranked}
 

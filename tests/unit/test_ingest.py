@@ -71,7 +71,7 @@ def test_a_document_is_stored_and_found_on_every_layer(place):
     assert set(result.seconds) == {"reading", "chunking", "counting", "embedding", "indexing"}
     assert place.points() == {"documents": 1, "passages": result.passages, "units": result.units}
     assert place.texts() == {"a.txt": LONG}
-    assert place.findable("river17", "passages") == ["a.txt"]
+    assert set(place.findable("river17", "passages")) == {"a.txt"}  # its neighbours have it as context
     record = place.ledger.document("default", "default", "a.txt")
     assert (record.tokens, record.passages, record.units) == (result.tokens, result.passages, result.units)
     assert record.metadata == {"year": 1900}

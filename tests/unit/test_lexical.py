@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import Stemmer
 from hypothesis import given
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
@@ -25,11 +26,12 @@ from indexers.exact import ExactIndexer
 from indexers.qdrant_edge import Config, QdrantEdgeIndexer
 from pipeline import words
 from pipeline.errors import ConfigurationError
+from pipeline.languages import latin_language
 from pipeline.lexical import Analyser, LexicalConfig
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
-from pipeline.types import Point
+from pipeline.types import Point, SparseVector
 
-WORDS_ONLY = LexicalConfig(bigram_weight=0)
+WORDS_ONLY = LexicalConfig(bigram_weight=0, language="english")
 
 
 @pytest.mark.parametrize(
@@ -76,8 +78,8 @@ def test_languages_and_options() -> None:
     ]
     with pytest.raises(ConfigurationError, match=r"'englsh'.*Did you mean 'english'"):
         Analyser(LexicalConfig(language="englsh"))
-    for bad in ({"k1": -1}, {"b": 1.1}, {"b": math.nan}, {"bigram_weight": -0.1}):
-        with pytest.raises(ConfigurationError, match="out of range"):
+    for bad in ({"k1": -1}, {"b": 1.1}, {"b": math.nan}, {"bigram_weight": -0.1}, {"context_weight": 2}):
+        with pytest.raises(ConfigurationError, match=r"out of range|context_weight is 2"):
             LexicalConfig(**bad)
 
 
@@ -222,3 +224,115 @@ def test_adjacent_words_count_more_and_as_weighted() -> None:
         math.log(1 + 2.5 / 1.5) * 2.5 / (1 + 1.5 * (0.25 + 0.75 * 6 / 5))
     )
     assert together[1] == pytest.approx(apart[1])
+
+
+def words_of(analyser: Analyser, vector: SparseVector, text: str) -> dict[str, float]:
+    """Weights by term, for the terms of ``text``."""
+    known = {int(analyser.query_vector(term).indices[0]): term for term in analyser.terms(text)}
+    return {
+        known[int(i)]: float(w) for i, w in zip(vector.indices, vector.values, strict=True) if int(i) in known
+    }
+
+
+def test_passages_without_context_are_plain_bm25() -> None:
+    analyser = Analyser(LexicalConfig(context_weight=0, language="english"))
+    texts = corpus(4)[:20]
+    for vector, text in zip(analyser.passage_vectors(texts, 30.0, "A title"), texts, strict=True):
+        plain = analyser.document_vector(text, 30.0)
+        assert np.array_equal(vector.indices, plain.indices)
+        assert np.array_equal(vector.values, plain.values)
+
+
+def test_a_passage_is_weighed_in_itself_and_among_its_neighbours() -> None:
+    """Equal to the mean of two BM25 vectors that are made from whole texts."""
+    config = replace(WORDS_ONLY, context_weight=0.25, titles=False)
+    analyser = Analyser(config)
+    texts = ["alpha beta", "beta gamma gamma", "delta", "epsilon alpha"]
+    vectors = analyser.passage_vectors(texts, 3.0)
+    for i, vector in enumerate(vectors):
+        around = texts[max(0, i - 1) : i + 2]
+        window = words_of(
+            analyser, analyser.document_vector(" ".join(around), 3.0 * len(around)), " ".join(around)
+        )
+        own = words_of(analyser, analyser.document_vector(texts[i], 3.0), texts[i])
+        expected = {t: 0.25 * w + 0.75 * own.get(t, 0.0) for t, w in window.items()}
+        assert words_of(analyser, vector, " ".join(texts)) == pytest.approx(expected)
+    only = analyser.passage_vectors(["alpha beta"], 3.0)[0]
+    assert words_of(analyser, only, "alpha beta") == pytest.approx(
+        words_of(analyser, analyser.document_vector("alpha beta", 3.0), "alpha beta")
+    )
+
+
+def test_titles_are_words_of_the_document_and_context_of_its_passages() -> None:
+    analyser = Analyser(replace(WORDS_ONLY, context_weight=0.5))
+    terms = {*analyser.terms("kestrel"), *analyser.terms("body")}
+    for title, text, weighs in (("Kestrel", "body", True), ("Kestrel", "KESTREL\nbody", False)):
+        plain = analyser.document_vector(text, 5.0)
+        whole = analyser.whole_vector(title, text, 5.0)
+        assert (len(whole.indices) > len(plain.indices)) is weighs
+        [passage] = analyser.passage_vectors(["body"], 5.0, title, text)
+        assert set(words_of(analyser, passage, "kestrel body")) == (terms if weighs else {"bodi"})
+    off = Analyser(replace(WORDS_ONLY, titles=False))
+    assert len(off.whole_vector("Kestrel", "body", 5.0).indices) == 1
+
+
+@given(st.lists(st.text(max_size=30), max_size=5), st.text(max_size=10))
+def test_passage_vectors_are_well_formed_for_any_text(texts: list[str], title: str) -> None:
+    for vector in Analyser().passage_vectors(texts, 8.0, title, " ".join(texts)):
+        assert (np.diff(vector.indices.astype(np.int64)) > 0).all()
+        assert (vector.values > 0).all()
+        assert vector.values.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Which team has won the cup?", "english"),
+        ("Wie viele Punkte gab die Verteidigung der Panthers ab?", "german"),
+        ("¿Cuántos puntos cedió la defensa de los Panthers?", "spanish"),
+        ("Câte puncte au cedat Panthers în sezonul acesta?", "romanian"),
+        ("Panthers savunması kaç puan verdi?", "turkish"),
+        ("Quelle équipe est-ce que les Panthers ont battue ?", "french"),
+        ("Hàng thủ của Panthers đã thua bao nhiêu điểm?", "vietnamese"),
+        ("Super Bowl 50", None),
+        ("東京都", None),
+        ("", None),
+    ],
+)
+def test_languages_are_told_by_function_words(text: str, language: str | None) -> None:
+    assert latin_language(text) == language
+
+
+def test_each_text_and_question_is_stemmed_in_its_own_language() -> None:
+    analyser = Analyser(LexicalConfig(bigram_weight=0))
+    german = "Die Häuser der Stadt sind alt, und viele von ihnen stehen leer."
+    turkish = "Bu kitaplar çok eski ve bir zaman için kayıptı."
+    for text, question in ((german, "Wo sind die alten Haus?"), (turkish, "Bu kitap ne zaman kayıp?")):
+        held, asked = analyser.document_vector(text, 10.0), analyser.query_vector(question)
+        own = Analyser(LexicalConfig(bigram_weight=0, language=str(latin_language(text))))
+        assert np.array_equal(held.indices, own.document_vector(text, 10.0).indices)
+        english = Analyser(LexicalConfig(bigram_weight=0, language="english"))
+        shared = len(np.intersect1d(held.indices, asked.indices))
+        assert shared > len(
+            np.intersect1d(
+                english.document_vector(text, 10.0).indices, english.query_vector(question).indices
+            )
+        )
+
+
+def test_parameters_stored_before_there_were_context_and_titles() -> None:
+    stored = {
+        k: v for k, v in Analyser(WORDS_ONLY).parameters.items() if k not in ("context_weight", "titles")
+    }
+    assert Analyser.from_parameters(stored).config == replace(WORDS_ONLY, context_weight=0.0, titles=False)
+
+
+def test_scripts_choose_their_stemmer() -> None:
+    terms = Analyser(LexicalConfig(bigram_weight=0)).terms
+    assert terms("книги") == terms("книга") == ["книг"]
+    assert terms("γάτες") == terms("γάτα")
+    assert terms("كتاب") == terms("الكتاب")
+    serbian = Analyser(LexicalConfig(bigram_weight=0, language="serbian")).terms
+    assert serbian("књиге") == [Stemmer.Stemmer("serbian").stemWord("књиге")]
+    for config in (LexicalConfig(bigram_weight=0, stems=False), WORDS_ONLY):
+        assert Analyser(config).terms("книги") == ["книги"]

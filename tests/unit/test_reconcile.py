@@ -63,7 +63,7 @@ def test_a_lost_index_is_rebuilt(place):
     assert len(verify(place.ledger, place.indexer)[0].incomplete) == 3
     assert mend(place)[0].rebuilt_documents == 3
     assert snapshot(place) == before
-    assert place.findable("river7", "passages") == ["a", "b"]
+    assert set(place.findable("river7", "passages")) == {"a", "b"}
 
 
 def test_orphans_are_deleted(place):

@@ -1,0 +1,146 @@
+"""Which fusion is best across sets, by leave-one-set-out cross-validation.
+
+python -m benchmarks.vectors DATA/qmsum DATA/covidqa ... --out VECTORS     (once; minutes)
+python -m benchmarks.fusion DATA --vectors VECTORS                         (seconds a choice)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.signals import Array, Set, Signals
+
+FAIR_MATCH = 1 / 3
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How signals become one score."""
+
+    method: str = "convex"
+    dense: float = 0.6
+    unit: float = 0.5
+    passage: float = 0.5
+    rrf_k: int = 60
+    document_dense: float | None = None
+    passage_lexical: float = 1.0
+
+
+def fused(signals: Signals, fusion: Fusion, docs: Array) -> Array:
+    """Scores (Q, P)."""
+    parts = {
+        "unit": signals.unit,
+        "passage": signals.passage,
+        "lexical": _relative(signals.lexical, signals.query_weight),
+        "document_unit": signals.document_unit,
+        "document_passage": signals.document_passage,
+        "document_lexical": _relative(signals.document_lexical, signals.query_weight),
+    }
+    if fusion.method in ("rrf", "weighted_rrf"):
+        parts = {name: 1 / (fusion.rrf_k + _ranks(values)) for name, values in parts.items()}
+    elif fusion.method == "distribution":
+        parts = {
+            name: _distribution(values, signals.allowed if values.shape[1] == len(docs) else None)
+            for name, values in parts.items()
+        }
+    if fusion.method == "rrf":
+        fusion = Fusion(dense=0.5, unit=0.5, passage=fusion.passage)
+    d, u, p = fusion.dense, fusion.unit, fusion.passage
+    dd = d if fusion.document_dense is None else fusion.document_dense
+    own = d * (u * parts["unit"] + (1 - u) * parts["passage"]) + (1 - d) * parts["lexical"]
+    whole = (
+        dd * (u * parts["document_unit"] + (1 - u) * parts["document_passage"])
+        + (1 - dd) * parts["document_lexical"]
+    )
+    scores: Array = p * own + (1 - p) * whole[:, docs]
+    return scores if signals.allowed is None else np.where(signals.allowed, scores, -np.inf)
+
+
+def _relative(scores: Array, query_weight: Array) -> Array:
+    best = np.maximum(scores.max(axis=1), FAIR_MATCH * query_weight)
+    return scores / np.maximum(best, 1e-9)[:, None]
+
+
+def _ranks(scores: Array) -> Array:
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(1, scores.shape[1] + 1)[None].repeat(len(scores), 0), axis=1)
+    return ranks
+
+
+def _distribution(scores: Array, allowed: Array | None) -> Array:
+    """Mean +- 3 standard deviations of the 300 best to [0, 1], as Qdrant does it."""
+    n = min(300, scores.shape[1])
+    top = np.partition(scores, scores.shape[1] - n, axis=1)[:, -n:]
+    mean, spread = top.mean(1, keepdims=True), np.maximum(top.std(1, keepdims=True), 1e-6)
+    return np.clip((scores - mean + 3 * spread) / (6 * spread), 0, 1)
+
+
+def evaluate(
+    data: Set, signals: Signals, scores: Array, cut: Mapping[str, Array], budget: int = 1000
+) -> dict[str, Array]:
+    """nDCG@10 by document and span recall at the budget, one value a question (NaN: not applicable)."""
+    count = len(data.given.documents)
+    gains = np.full(len(data.questions), np.nan)
+    recalls = np.full(len(data.questions), np.nan)
+    for i, q in enumerate(data.questions):
+        row = scores[i]
+        if q.scope is None:
+            best = np.full(count, -np.inf)
+            np.maximum.at(best, cut["doc"], row)
+            top = np.argsort(-best, kind="stable")[:10]
+            relevance = {data.number[d]: g for d, g in q.relevance.items()}
+            gain = sum(max(0, relevance.get(int(d), 0)) / np.log2(r + 2) for r, d in enumerate(top))
+            ideal = sorted((g for g in relevance.values() if g > 0), reverse=True)[:10]
+            gains[i] = gain / sum(g / np.log2(r + 2) for r, g in enumerate(ideal))
+        if q.spans:
+            recalls[i] = _span_recall(data, q, row, signals.best_unit[i], cut, budget)
+    return {"ndcg": gains, "recall": recalls}
+
+
+def _span_recall(
+    data: Set, q: Any, row: Array, best_unit: Array, cut: Mapping[str, Array], budget: int
+) -> float:
+    taken: dict[int, list[tuple[int, int]]] = {}
+    left = budget
+    n = min(len(row), 60)
+    top = np.argpartition(-row, n - 1)[:n]
+    for p in top[np.argsort(-row[top], kind="stable")].tolist():
+        if left < 16 or row[p] == -np.inf:
+            break
+        tokens = int(cut["tokens"][p])
+        start, end = int(cut["start"][p]), int(cut["end"][p])
+        if tokens > left:
+            start, end, tokens = _trim(data, int(best_unit[p]), p, cut, left)
+        taken.setdefault(int(cut["doc"][p]), []).append((start, end))
+        left -= tokens
+    wanted = covered = 0
+    for d, spans in q.spans.items():
+        for a, b in spans:
+            wanted += b - a
+            covered += sum(max(0, min(b, e) - max(a, s)) for s, e in taken.get(data.number[d], ()))
+    return covered / wanted
+
+
+def _trim(data: Set, unit: int, p: int, cut: Mapping[str, Array], left: int) -> tuple[int, int, int]:
+    """Units around the best one that fit, what follows first."""
+    tokens, starts, ends = data.arrays["tokens"], data.arrays["start"], data.arrays["end"]
+    first = int(cut["first"][p])
+    stop = int(cut["first"][p + 1]) if p + 1 < len(cut["first"]) else len(tokens)
+    a = b = unit
+    used = int(tokens[unit])
+    if used > left:
+        return int(starts[unit]), int(starts[unit] + (ends[unit] - starts[unit]) * left / used), left
+    while True:
+        if b + 1 < stop and used + tokens[b + 1] <= left:
+            b += 1
+            used += int(tokens[b])
+        elif a > first and used + tokens[a - 1] <= left:
+            a -= 1
+            used += int(tokens[a])
+        else:
+            return int(starts[a]), int(ends[b]), used
