@@ -123,13 +123,18 @@ def _disk(data: Path) -> Check:
 def _embedder(settings: Settings) -> Check:
     choice = settings.embedder
     config = plugins.configure(PACKAGES["embedder"], choice.name, **settings.plugin_options("embedder"))
-    spec = getattr(config, "model", None)
+    spec, url = getattr(config, "model", None), getattr(config, "url", None)
+    if url is not None:
+        return Check("embedder", "ok", f"{choice.name}: {spec or 'its model'} at {url} (not asked)")
     if not isinstance(spec, str):
         return Check("embedder", "ok", f"{choice.name} (no model)")
     from pipeline.models import locate
 
     found = locate(spec, cache=settings.models.cache)
-    return Check("embedder", "ok", f"{choice.name}: {spec} at {found.path}, SHA-256 {found.revision}")
+    detail = f"{choice.name}: {spec} at {found.path}, SHA-256 {found.revision}"
+    built = plugins.load(PACKAGES["embedder"], choice.name, **settings.plugin_options("embedder"))
+    warning = getattr(built, "warning", "")
+    return Check("embedder", "note" if warning else "ok", f"{detail}. {warning}" if warning else detail)
 
 
 def _language_model(settings: Settings) -> Check:

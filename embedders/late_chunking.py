@@ -100,6 +100,11 @@ class LateChunkingEmbedder:
         """The model's, with overlap and weights."""
         return self._fingerprint
 
+    @property
+    def warning(self) -> str:
+        """What is known against the position method at this window; nothing if nothing is."""
+        return self._inner.warning
+
     def encode(self, text: str) -> Encoding:
         """Tokenise a whole text once; weights are not loaded for it."""
         return self._inner.encode(text)

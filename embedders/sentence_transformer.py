@@ -104,6 +104,11 @@ class SentenceTransformerEmbedder:
         """Model, revision, width, pooling, window, position method and prompts."""
         return self._fingerprint
 
+    @property
+    def warning(self) -> str:
+        """What is known against the position method at this window; nothing if nothing is."""
+        return self.encoder.warning
+
     def encode(self, text: str) -> Encoding:
         """Tokenise a whole text once; weights are not loaded for it."""
         return self.encoder.tokenizer.encode(text)

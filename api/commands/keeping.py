@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,16 +25,26 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     run: Run,
+    part: Annotated[
+        str | None,
+        typer.Argument(metavar="[embedder]", help="Measure how long a text the embedder can find facts in."),
+    ] = None,
+    *,
     settings: Annotated[
         bool, typer.Option("--settings", help="List every setting with its value instead.")
     ] = False,
+    lengths: Annotated[str, typer.Option(help="Of the embedder: tokens of the texts.")] = "256,1024,4096",
+    candidates: Annotated[int, typer.Option(help="Of the embedder: texts of each length.")] = 20,
+    plot: Annotated[Path | None, typer.Option(help="Of the embedder: draw the result as PNG.")] = None,
 ) -> int:
     """Check models, index, versions and disk, and say how to get what is missing.
 
-    Example: longleaf doctor
+    Example: longleaf doctor embedder --plot reach.png
     """
     if settings:
         return _settings(run)
+    if part is not None:
+        return _doctor_embedder(run, part, lengths, candidates, plot)
     from api.doctor import examine
 
     checks = list(examine(run.longleaf))
@@ -47,6 +58,54 @@ def doctor(
             if check.remedy:
                 run.out.print(f"    fix: {check.remedy}", soft_wrap=True)
     return FAILED if any(check.state == "missing" for check in checks) else DONE
+
+
+def _doctor_embedder(run: Run, part: str, lengths: str, candidates: int, plot: Path | None) -> int:
+    from api import embedder_doctor
+    from api.commands.tables import table
+    from pipeline.errors import InvalidRequestError
+    from pipeline.passkeys import effective_tokens, measure
+
+    wanted = [int(n) if n.strip().isdigit() else 0 for n in lengths.split(",")]
+    if part != "embedder":
+        raise InvalidRequestError(
+            f"The doctor does not know {part!r}.", remedy="Say: longleaf doctor embedder"
+        )
+    longleaf = run.longleaf
+    notes = list(embedder_doctor.notes(longleaf))
+    reached = []
+    for reach in measure(longleaf.embedder, wanted, candidates, longleaf.settings.chunking):
+        reached.append(reach)
+        run.note(f"{reach.tokens:,} tokens measured, {reach.tokens_a_second:,.0f} a second")
+    effective = {by: effective_tokens(reached, by) for by in ("unit", "document")}
+    fingerprint = str(longleaf.embedder.fingerprint)
+    if plot is not None:
+        embedder_doctor.plot(reached, fingerprint[:90], plot)
+    if run.json:
+        run.emit({"embedder": fingerprint, "reached": reached, "effective_tokens": effective, "notes": notes})
+        return DONE
+    run.out.print(fingerprint, soft_wrap=True)
+    rows = [
+        {
+            "tokens": r.tokens,
+            "best unit": r.unit,
+            "one vector": r.document,
+            "texts": r.candidates,
+            "covered by": r.windowing,
+        }
+        for r in reached
+    ]
+    run.out.print(table(rows))
+    run.out.print(
+        f"Effective window: {effective['unit']:,} tokens by the best unit, {effective['document']:,} by one "
+        "vector a document (of those measured)",
+        soft_wrap=True,
+    )
+    for note in notes:
+        run.out.print(f"note  {note}", soft_wrap=True)
+    if plot is not None:
+        run.note(f"Plotted in {plot}")
+    return DONE
 
 
 def verify(

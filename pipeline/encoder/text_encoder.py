@@ -19,7 +19,8 @@ from pipeline.encoder.library import LibraryEncoder
 from pipeline.encoder.side_by_side import side_by_side
 from pipeline.encoder.tokens import TextTokenizer
 from pipeline.errors import ConfigurationError, EmbeddingError
-from pipeline.positions import Choice, choose
+from pipeline.positions import Choice, Native, choose, shortfall
+from pipeline.positions.declared import rope_of
 
 Ids = NDArray[np.int32]
 Vectors = NDArray[np.float32]
@@ -62,6 +63,14 @@ class TextEncoder:
         self._lock = threading.Lock()
         self._loaded: PackedBert | LibraryEncoder | None = None
         self._tokens: TextTokenizer | None = None
+
+    @property
+    def warning(self) -> str:
+        """What is known against the position method at this window, in words; nothing if nothing is."""
+        if self.folder.position_kind != "rotary" or isinstance(self.choice.method, Native):
+            return ""
+        rope = rope_of(self.folder.config, self.folder.positions)
+        return shortfall(self.choice.method, rope, self.window_tokens)
 
     @property
     def tokenizer(self) -> TextTokenizer:
