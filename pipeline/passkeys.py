@@ -23,7 +23,7 @@ from pipeline.types import ChunkedDocument, Document, DocumentEmbeddings
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 _FIRST = (
     "Adele", "Benedikt", "Clara", "Daniel", "Elena", "Frederick", "Gianna", "Hugo", "Ingrid", "Jonathan",
-    "Katherine", "Leonard", "Marisol", "Nathaniel", "Olga", "Patrick", "Rosalind", "Samuel", "Tamara", "Ulrich",
+    "Katherine", "Leonard", "Marisol", "Nathaniel", "Olga", "Patrick", "Rosalind", "Samuel", "Tamara", "Ulli",
 )  # fmt: skip
 _LAST = (
     "Abbot", "Brandt", "Castillo", "Dimitrov", "Ekström", "Fairfax", "Gonzaga", "Hartmann", "Ishikawa",
@@ -94,7 +94,7 @@ def effective_tokens(reached: Sequence[Reach], by: str) -> int:
 def _candidates(
     embedder: Embedder, tokens: int, count: int, chunking: ChunkConfig, seed: int
 ) -> tuple[list[ChunkedDocument], list[str]]:
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secret
     # Neighbours share neither name; all pairs come once.
     names = [f"{_FIRST[i % 20]} {_LAST[(i + 3 * (i // 20)) % 14]}" for i in range(count)]
     a_round = len(embedder.encode(FILLER))
