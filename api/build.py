@@ -5,21 +5,26 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from api.sections import PACKAGES
 from pipeline import plugins
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
     from api.benches import Benches
     from api.sections import Settings
     from pipeline.answer import Answerer
+    from pipeline.cached_reading import CachedReading
+    from pipeline.cached_states import CachedStates
     from pipeline.ingest import Ingestor
     from pipeline.job_queue import JobQueue
     from pipeline.ledger import Ledger
     from pipeline.lexical import Analyser, LexicalConfig
+    from pipeline.lm.contexts import Contexts
+    from pipeline.records import VersionKey
     from pipeline.retrieve import Retriever
     from pipeline.seams import Embedder, Indexer, LanguageModel
     from pipeline.worker import Worker
@@ -130,7 +135,13 @@ class Longleaf:
 
         settings = self.settings
         return Ingestor(
-            self.ledger, self.indexer, self.embedder, self.analyser, settings.chunking, settings.reading
+            self.ledger,
+            self.indexer,
+            self.embedder,
+            self.analyser,
+            settings.chunking,
+            settings.reading,
+            caches=[self.cached_states],
         )
 
     @once
@@ -184,6 +195,57 @@ class Longleaf:
             positions=chosen.positions,
             progress=self.announce,
         )
+
+    @property
+    def states_folder(self) -> Path:
+        """Where KV states of documents are kept."""
+        return self.settings.data / "kv"
+
+    @once
+    def contexts(self) -> Contexts:
+        """Cached contexts of the language model. Raises ModelError where it keeps no states here."""
+        from pipeline.lm import context_calibration
+        from pipeline.lm.contexts import Contexts
+        from pipeline.lm.model import LocalModel
+
+        model = self.language_model
+        if not isinstance(model, LocalModel):
+            raise ModelError(
+                f"{model.name} runs elsewhere and gives no KV states.",
+                remedy="Let it read sequentially: context = sequential.",
+            )
+        folder = self.settings.data / "calibrations"
+        found = context_calibration.find(model.name, model.revision, folder)
+        contexts = Contexts(model, self.settings.contexts, self.states_folder, found)
+        self._closing.callback(contexts.close)
+        self._closing.callback(self.cached_reading.close)  # before the contexts: it may be using them
+        self._closing.callback(self.cached_states.close)
+        return contexts
+
+    @once
+    def cached_reading(self) -> CachedReading:
+        """The way of answers to cached contexts."""
+        from pipeline.cached_reading import CachedReading
+
+        return CachedReading(lambda: self.contexts, self.settings.contexts)
+
+    @once
+    def cached_states(self) -> CachedStates:
+        """KV states that come and go with documents."""
+        from pipeline.cached_states import CachedStates
+
+        building = self.settings.contexts.build == "ingestion" and self.settings.language_model.spec != "none"
+        return CachedStates(
+            self.states_folder, lambda: self.made.get("contexts"), self._build_states if building else None
+        )
+
+    def _build_states(self, key: VersionKey) -> None:
+        """Build the states of a version, while nobody else wants the model."""
+        from pipeline.cached_states import build_states
+
+        states = self.cached_states
+        for _ in build_states(self.contexts, self.ledger, self.indexer, key, lambda: states.is_stopped(key)):
+            pass
 
     @once
     def answerer(self) -> Answerer:

@@ -16,6 +16,7 @@ from pipeline.answer import AnswerConfig
 from pipeline.chunk import ChunkConfig
 from pipeline.jobs import JobConfig
 from pipeline.lexical import LexicalConfig
+from pipeline.lm.context_options import ContextsConfig
 from pipeline.read.limits import Limits
 from pipeline.retrieve import RetrievalConfig
 
@@ -217,6 +218,8 @@ class Settings(BaseModel):
     """The model that writes composed answers."""
     answer: AnswerConfig = AnswerConfig()
     """How answers are made and checked."""
+    contexts: ContextsConfig = ContextsConfig()
+    """How the language model reads passages, and what of it is kept."""
     reading: Limits = Limits()
     """Limits of the process that parses files."""
     models: ModelSettings = ModelSettings()

@@ -18,6 +18,7 @@ from threading import Lock
 from sqlalchemy.engine import Connection
 
 from pipeline import layers
+from pipeline.cached_states import VersionCache
 from pipeline.chunk import ChunkConfig
 from pipeline.compatibility import require_same
 from pipeline.errors import ConflictError, DiskFullError, LongleafError, NotFoundError
@@ -62,14 +63,18 @@ class Ingestor:
         analyser: Analyser,
         chunking: ChunkConfig | None = None,
         limits: Limits | None = None,
+        *,
+        caches: Sequence[VersionCache] = (),
     ) -> None:
+        """``caches`` are told of versions that come, and lose those that go."""
         self._ledger = ledger
         self._indexer = indexer
         self._embedder = embedder
         self._analyser = analyser
         self._chunking = chunking or ChunkConfig()
         self._limits = limits or Limits()
-        self._store = Store(ledger, indexer)
+        self._store = Store(ledger, indexer, caches)
+        self._caches = caches
         self._working = Lock()
         self._opening = Lock()
         self._opened = False
@@ -266,6 +271,8 @@ class Ingestor:
             keep=call.on_conflict == "new_version",
             also=lambda *published: _confirm(call, claims, *published),
         )
+        for cache in self._caches:
+            cache.added([key for key, published in written if not published.superseded])
         shared = {"embedding": embedded - began, "indexing": time.perf_counter() - embedded}
         all_tokens = sum(entry.record.tokens for entry in entries)
         results = []

@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Lock
 
 from pipeline import layers
+from pipeline.cached_states import VersionCache
 from pipeline.errors import DiskFullError, IndexingError, LongleafError
 from pipeline.layers import LAYERS, Lexical, index_name
 from pipeline.ledger import Also, Ledger
@@ -44,9 +45,11 @@ class Entry:
 class Store:
     """The one way in which versions come and go. Thread-safe."""
 
-    def __init__(self, ledger: Ledger, indexer: Indexer) -> None:
+    def __init__(self, ledger: Ledger, indexer: Indexer, caches: Sequence[VersionCache] = ()) -> None:
+        """``caches`` are told of versions that come, and lose those that go."""
         self._ledger = ledger
         self._indexer = indexer
+        self._caches = caches
         self._active: set[VersionKey] = set()
         self._marking = Lock()
         self._removing = Lock()
@@ -97,6 +100,8 @@ class Store:
             return
         with self._removing:
             self._remove_all_points(keys)
+            for cache in self._caches:
+                cache.remove(keys)
             self._ledger.keep(keys)
 
     def rewrite(self, key: VersionKey, entry: Entry) -> None:
@@ -116,6 +121,8 @@ class Store:
         with self._removing:
             self._remove_all_points(keys)
             self._ledger.originals.remove(keys)
+            for cache in self._caches:
+                cache.remove(keys)
             self._ledger.forget(keys)
 
     def _remove_all_points(self, keys: Sequence[VersionKey]) -> None:
@@ -144,6 +151,8 @@ class Store:
             all_keys = self._ledger.leftovers()
             keys = [key for key in all_keys if (key.tenant, key.collection) == (tenant, collection)]
             self._ledger.originals.remove(keys)
+            for cache in self._caches:
+                cache.remove(keys)
             self._ledger.forget(keys)
             self._ledger.forget_collection(tenant, collection)
 

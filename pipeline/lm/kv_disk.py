@@ -74,7 +74,6 @@ class DiskTier:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._rescan()
-        self._trim(0)
 
     @property
     def bytes(self) -> int:
@@ -157,16 +156,13 @@ class DiskTier:
 
     def remove(self, owners: Iterable[VersionKey]) -> None:
         """Remove everything of these versions, for good. Raises StorageError."""
-        with disk_errors(self._folder):
-            for owner in owners:
-                tenant, name = self._keys.owner(owner)
-                folder = self._folder / tenant / name
-                if folder.exists():
-                    shutil.rmtree(folder)
-                with self._lock:
-                    for path in [p for p in self._files if p.startswith(f"{tenant}/{name}/")]:
-                        self._bytes -= self._files.pop(path).size_bytes
-                        self._uses.forget(path)
+        owners = list(owners)
+        remove_files(self._folder, self._keys, owners)
+        gone = tuple(f"{tenant}/{name}/" for tenant, name in map(self._keys.owner, owners))
+        with self._lock:
+            for path in [path for path in self._files if path.startswith(gone)]:
+                self._bytes -= self._files.pop(path).size_bytes
+                self._uses.forget(path)
 
     def prune(self, budget_bytes: int) -> tuple[int, int]:
         """Remove the least worthy files until at most so many bytes are left, and what broken writes left.
@@ -273,6 +269,17 @@ class DiskTier:
         with contextlib.suppress(OSError):
             (self._folder / path).unlink(missing_ok=True)
         self._forget(path)
+
+
+def remove_files(folder: Path, keys: TenantKeys, owners: Iterable[VersionKey]) -> None:
+    """Remove all files of these versions below ``folder``, for good. Raises StorageError."""
+    with disk_errors(folder):
+        for owner in owners:
+            tenant, name = keys.owner(owner)
+            if (folder / tenant / name).exists():
+                shutil.rmtree(folder / tenant / name)
+            with contextlib.suppress(OSError):  # others of the tenant stay
+                (folder / tenant).rmdir()
 
 
 def path_bytes(path: Path) -> int:
