@@ -22,16 +22,17 @@ from typing import Any
 import torch
 
 from benchmarks.embedding_scores import Cut, Index, cut
-from benchmarks.embedding_sets import Task, from_folder, hidden, meeting_turns
+from benchmarks.embedding_sets import Task, from_folder, hidden, meeting_turns, rows
 from benchmarks.report import heading, interval
-from benchmarks.retrieval import rows
 from embedders import centred, late_chunking
+from pipeline.chunk import ChunkConfig
 from pipeline.errors import LongleafError
-from pipeline.fuse import Weights
+from pipeline.fuse import Fusion
 from pipeline.seams import Embedder
 
 LATE = {"passage_late": 1.0, "unit_late": 1.0}
 OWN = {"passage_late": 0.0, "unit_late": 0.0}
+DEFAULT_CHUNKING = ChunkConfig()
 LANGUAGES = ("en", "de", "es", "ru", "ar", "zh", "hi", "el", "th", "tr", "vi", "ro")
 
 
@@ -42,6 +43,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     directions: int | None = None
     parts: int = 16
+    chunking: ChunkConfig = DEFAULT_CHUNKING
 
 
 ROWS: dict[str, Row] = {
@@ -49,6 +51,8 @@ ROWS: dict[str, Row] = {
     "late": Row(LATE),
     "blend": Row(),
     "query whole": Row(parts=1),
+    "sentences": Row(chunking=ChunkConfig(unit_min_tokens=4)),
+    "sentences, naive": Row(OWN, chunking=ChunkConfig(unit_min_tokens=4)),
     "temperature 0.8": Row({"late_temperature": 0.8}),
     "temperature 0.6": Row({"late_temperature": 0.6}),
     "blend 0.25": Row({"passage_late": 0.25, "unit_late": 0.25}),
@@ -106,7 +110,7 @@ def measure(made: Cut, index: Index, parts: int) -> dict[str, list[float]]:
         index.prepare(questions, 1)
         return {"P@5": told([index.precision(q) for q in questions])}
     found: dict[str, list[float]] = {}
-    ways = {"dense": Weights(dense=1.0)} | ({"hybrid": Weights()} if made.words is not None else {})
+    ways = {"dense": Fusion(dense=1.0)} | ({"hybrid": Fusion()} if made.words is not None else {})
     for way, weights in ways.items():
         each = [index.measure(q, weights, parts=parts) for q in questions]
         for name in sorted({name for scores in each for name in scores}):
@@ -128,19 +132,20 @@ def run(given: argparse.Namespace) -> None:
     }
     embedders = {name: build(ROWS[name], given) for name in given.rows}
     first = next(iter(embedders.values()))
-    shared: Cut | None = None
+    cuts: dict[ChunkConfig, Cut] = {}
+    indexes: dict[str, Index] = {}
     for task in tasks(given, first):
         began = time.perf_counter()
         words = not task.name.startswith(("passkey", "needle", "qmsum turns"))
-        if shared is not None and shared.task.documents == task.documents:
-            made = Cut(task, shared.documents, shared.words)  # neighbours that share documents
-        else:
-            made, indexes = cut(task, first, words=words), {}
-        shared = made
-        print(
-            f"{task.name}: {len(task.documents)} documents in {time.perf_counter() - began:.1f} s", flush=True
-        )
+        if any(made.task.documents != task.documents for made in cuts.values()):
+            cuts, indexes = {}, {}  # else these are neighbours that share documents
         for name, embedder in embedders.items():
+            chunking = ROWS[name].chunking
+            if chunking not in cuts:
+                cuts[chunking] = cut(task, first, words=words, chunking=chunking)
+                cut_seconds = time.perf_counter() - began
+                print(f"{task.name}: {len(task.documents)} documents cut in {cut_seconds:.1f} s", flush=True)
+            made = Cut(task, cuts[chunking].documents, cuts[chunking].words)
             began = time.perf_counter()
             try:
                 if name not in indexes:

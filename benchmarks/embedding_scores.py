@@ -6,7 +6,8 @@ exact index over the same vectors ranks the same. ``dense`` leaves words out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from benchmarks.embedding_sets import Question, Task
-from benchmarks.retrieval import ndcg
 from pipeline.chunk import ChunkConfig, chunk
-from pipeline.fuse import FAIR_MATCH, Weights
+from pipeline.fuse import FAIR_MATCH, Fusion
 from pipeline.lexical import Analyser
+from pipeline.preparing import lexical, typical_lengths
 from pipeline.read.text import from_text
 from pipeline.retrieve import query_parts
 from pipeline.seams import Embedder
@@ -38,15 +39,17 @@ class Cut:
 class Words:
     """BM25 of passages and of whole documents, exactly as an index has it."""
 
-    def __init__(self, documents: Sequence[ChunkedDocument]) -> None:
+    def __init__(self, documents: Sequence[ChunkedDocument], chunking: ChunkConfig) -> None:
         self.analyser = Analyser()
-        texts = [[p.text for p in d.passages] for d in documents]
-        self.passages = self._matrix([text for each in texts for text in each])
-        self.documents = self._matrix([" ".join(each) for each in texts])
+        averages = typical_lengths(self.analyser, documents, chunking)
+        made = [lexical(self.analyser, document, averages) for document in documents]
+        self.passages = self._matrix([vector for each in made for vector in each.passages])
+        self.documents = self._matrix([each.document for each in made])
 
-    def _matrix(self, texts: Sequence[str]) -> tuple[sparse.csc_matrix, dict[int, int], NDArray[np.float64]]:
-        average = float(np.mean([max(self.analyser.length(t), 1) for t in texts]))
-        vectors = [self.analyser.document_vector(t, average) for t in texts]
+    @staticmethod
+    def _matrix(
+        vectors: Sequence[SparseVector],
+    ) -> tuple[sparse.csc_matrix, dict[int, int], NDArray[np.float64]]:
         terms = np.unique(np.concatenate([v.indices for v in vectors]))
         column = {int(term): i for i, term in enumerate(terms)}
         rows = np.repeat(np.arange(len(vectors)), [len(v.indices) for v in vectors])
@@ -54,7 +57,7 @@ class Words:
         values = np.concatenate([v.values for v in vectors])
         matrix = sparse.csc_matrix((values, (rows, columns)), (len(vectors), len(terms)))
         found = np.diff(matrix.indptr)
-        return matrix, column, np.log1p((len(texts) - found + 0.5) / (found + 0.5))
+        return matrix, column, np.log1p((len(vectors) - found + 0.5) / (found + 0.5))
 
     def scores(self, layer: str, query: SparseVector) -> Array:
         """BM25 of every text of a layer."""
@@ -68,11 +71,11 @@ class Words:
 
 def cut(task: Task, embedder: Embedder, *, words: bool, chunking: ChunkConfig | None = None) -> Cut:
     """Chunk every document as ingestion does."""
-    documents = []
+    documents, sizes = [], chunking or ChunkConfig()
     for name, text in task.documents.items():
         document = from_text(text, name)
-        documents.append(chunk(document, embedder.encode(document.text), chunking or ChunkConfig()))
-    return Cut(task, documents, Words(documents) if words else None)
+        documents.append(chunk(document, embedder.encode(document.text), sizes))
+    return Cut(task, documents, Words(documents, sizes) if words else None)
 
 
 class Index:
@@ -105,7 +108,7 @@ class Index:
         total = np.add.reduceat(self.units * np.array(sizes, np.float32)[:, None], self.unit_starts, axis=0)
         return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
 
-    def rank(self, question: Question, weights: Weights, *, parts: int = 16) -> tuple[Array, Array]:
+    def rank(self, question: Question, weights: Fusion, *, parts: int = 16) -> tuple[Array, Array]:
         """Scores of all passages, and of all documents (their best passage's)."""
         self.prepare([question], parts)
         vectors = np.stack([self._asked[part] for part in query_parts(question.text, parts)])
@@ -129,13 +132,13 @@ class Index:
         return scores, np.maximum.reduceat(scores, self.passage_starts)
 
     def measure(
-        self, question: Question, weights: Weights, *, parts: int = 16, budget_tokens: int = 1000
+        self, question: Question, weights: Fusion, *, parts: int = 16, budget_tokens: int = 1000
     ) -> dict[str, float]:
         """What this question says of the vectors: ``acc@1`` for a hidden sentence, else ``ndcg@10``, and
         ``span_recall`` where spans are known."""
         passages, documents = self.rank(question, weights, parts=parts)
         order = [self.names[i] for i in np.argsort(-documents, kind="stable")[:10]]
-        if question.holds:
+        if question.one:
             return {"acc@1": float(question.relevance.get(order[0], 0) > 0)}
         found = {"ndcg@10": ndcg(order, question.relevance)} if question.scope is None else {}
         if question.spans:
@@ -146,7 +149,7 @@ class Index:
         """The same with one vector a document, as LongEmbed ranks."""
         vector = self._asked[question.text]
         order = [self.names[i] for i in np.argsort(-(documents @ vector), kind="stable")[:10]]
-        if question.holds:
+        if question.one:
             return {"acc@1": float(question.relevance.get(order[0], 0) > 0)}
         return {"ndcg@10": ndcg(order, question.relevance)}
 
@@ -177,3 +180,11 @@ class Index:
 
 def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+
+
+def ndcg(ranking: Sequence[str], relevance: Mapping[str, float], k: int = 10) -> float:
+    """Normalised discounted cumulative gain (Järvelin and Kekäläinen 2002), gain = relevance."""
+    gained = sum(relevance.get(d, 0) / math.log2(rank + 2) for rank, d in enumerate(ranking[:k]))
+    best = sorted((r for r in relevance.values() if r > 0), reverse=True)[:k]
+    ideal = sum(r / math.log2(rank + 2) for rank, r in enumerate(best))
+    return gained / ideal if ideal else 0.0

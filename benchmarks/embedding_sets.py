@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.needles import cases
-from benchmarks.retrieval import Span, rows
+from pipeline.evaluation.protocols import needles
+
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Question:
     """A query, what is relevant to it, and where in the documents the answer is.
 
-    ``holds`` is a sentence that the right passage contains, ``scope`` the only document to look in.
+    ``one`` says that a single document is right, so that the first rank is what counts; ``scope`` is the
+    only document to look in.
     """
 
     text: str
     relevance: dict[str, float]
     spans: dict[str, list[Span]] = field(default_factory=dict)
-    holds: str = ""
+    one: bool = False
     scope: str | None = None
 
 
@@ -35,20 +39,25 @@ class Task:
     questions: list[Question]
 
 
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """One file of a set."""
+    with gzip.open(folder / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
 def hidden(haystack: str, encode: Callable[[str], Any], tokens: int, count: int, seed: int = 0) -> list[Task]:
-    """Passkeys and needles in ``count`` documents of about ``tokens`` tokens (Zhu et al. 2024, LongEmbed,
-    section 3): the right document is to be found among all of them."""
-    made = cases(haystack, encode, tokens, count, seed)
-    documents = {f"candidate-{i}": case.text for i, case in enumerate(made)}
+    """Passkeys and needles in ``count`` documents of about ``tokens`` tokens, the right document to be found
+    among all of them (Zhu et al. 2024, LongEmbed, section 3)."""
+    made = needles(haystack, encode, tokens, candidates=count, seed=seed)
+    documents = {document.id: document.text for document in made.documents}
     return [
         Task(
             f"{name} {tokens}",
             documents,
             [
-                Question(question, {f"candidate-{i}": 1.0}, holds=sentence)
-                for i, case in enumerate(made)
-                for task, sentence, question in case.hidden
-                if task == name
+                Question(q.text, {d: float(grade) for d, grade in q.relevance.items()}, one=True)
+                for q in made.questions
+                if q.id.startswith(name)
             ],
         )
         for name in ("passkey", "needle")

@@ -27,14 +27,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from benchmarks.embedding_scores import Cut, Index, cut
-from benchmarks.embedding_sets import from_folder, hidden
+from benchmarks.embedding_sets import from_folder, hidden, rows
 from benchmarks.report import heading, interval
-from benchmarks.retrieval import rows
 from embedders import late_chunking
 from pipeline.encoder.folder import read_folder
 from pipeline.encoder.tokens import TextTokenizer
 from pipeline.errors import LongleafError
-from pipeline.fuse import Weights
+from pipeline.fuse import Fusion
 from pipeline.models import locate
 
 THETA = 10_000.0
@@ -270,7 +269,7 @@ def row_scores(embedder: late_chunking.LateChunkingEmbedder, cuts: list[Cut]) ->
         index.cut = made
         index.prepare(made.task.questions)
         documents = index.document_vectors()
-        units = Weights(dense=1, unit=1, passage=0)
+        units = Fusion(dense=1, unit=1, passage=0)
         ways = {
             "one vector": [index.one_vector(q, documents) for q in made.task.questions],
             "best unit": [index.measure(q, units) for q in made.task.questions],

@@ -158,7 +158,7 @@ class LongleafVectorStore(VectorStore):
         store.add_texts(texts, metadatas, ids=ids)
         return store
 
-    def _select_relevance_score_fn(self) -> Any:  # noqa: ANN401 - LangChain's callable
+    def _select_relevance_score_fn(self) -> Any:
         return lambda cosine: (1 + cosine) / 2
 
     def _search(
@@ -239,7 +239,7 @@ class LongleafCompressor(BaseDocumentCompressor):
         ]
 
 
-def _unit(vector: Any) -> Any:  # noqa: ANN401 - float32 (dim,)
+def _unit(vector: Any) -> Any:
     return vector / np.linalg.norm(vector)
 
 
