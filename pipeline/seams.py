@@ -143,8 +143,10 @@ class Indexer(Protocol):
 class Reranker(Protocol):
     """Hits in, hits out: the same ones, with new scores and in a new order."""
 
-    def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
-        """Best first. Adds its own entry to each hit's ``scores``."""
+    def rerank(
+        self, query: str, hits: Sequence[Hit], cancelled: Callable[[], bool] = lambda: False
+    ) -> list[Hit]:
+        """Best first. Adds its own entry to each hit's ``scores``. ``cancelled`` is asked at every step."""
         ...
 
 
