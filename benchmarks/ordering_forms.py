@@ -116,9 +116,12 @@ def compressed(model: LocalModel, cells: Any, asked: Any, shown: Any, share: flo
     """The passages in their order with the best sentences that fit a share of their tokens."""
     count, made = functools.lru_cache(maxsize=None)(model.count_tokens), []
     for (one, _, n), hits in zip(asked, shown, strict=True):
-        scores = {(name, start, end): score for name, start, end, score in cells[n]["sentences"]}
+        scored = [
+            [(start, end, score) for name, start, end, score in cells[n]["sentences"] if name == hit.chunk_id]
+            for hit in hits
+        ]
         whole = sum(count(hit.text) for hit in one.passages)
-        extracts = compress(hits, scores, budget_tokens=int(whole * share), count_tokens=count)
+        extracts = compress(hits, scored, budget_tokens=int(whole * share), count_tokens=count)
         short = [extract.shortened() for extract in extracts]
         made.append([replace(hit, chunk_id=f"{hit.chunk_id} {share}") for hit in short])
     return made

@@ -7,17 +7,18 @@ verified one at a time and only the supported ones become text. Which of the two
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from functools import cached_property
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
-from pipeline import cues, ground, prompt
+from pipeline import cues, ground
 from pipeline import evidence as evidences
-from pipeline.compose import composed
+from pipeline.answer_config import DEFAULTS, NOTHING_ASKED, AnswerConfig, AnswerOptions, Mode
+from pipeline.compose import STOP, composed, written
+from pipeline.compress import shortened
 from pipeline.errors import (
-    ConfigurationError,
     InvalidRequestError,
     LongleafError,
     ModelError,
@@ -26,14 +27,16 @@ from pipeline.errors import (
 from pipeline.events import Contextualised, Done, Event, Retrieved
 from pipeline.evidence import Evidence, Ranking, Reader
 from pipeline.lexical import Analyser, LexicalConfig
-from pipeline.order import ReadingOrder, arrange
+from pipeline.order import arrange
+from pipeline.ordering import Advice, ordered
 from pipeline.progress import Progress
 from pipeline.recheck import Documents, recheck
-from pipeline.seams import Embedder, LanguageModel
+from pipeline.seams import Embedder, LanguageModel, Sampling
 from pipeline.similarity import calibrate
-from pipeline.types import Answer, Query, Retrieval, Statement
+from pipeline.types import Answer, Hit, Query, Retrieval, Statement
 
-Mode = Literal["auto", "extractive", "composed"]
+__all__ = ["AnswerConfig", "AnswerOptions", "Answerer", "Mode", "Retriever"]
+
 BESIDE_MARGINS = 2
 NOT_FOUND = "The documents do not contain an answer to this question."
 
@@ -46,62 +49,6 @@ class Retriever(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerConfig:
-    """How answers are made and checked."""
-
-    mode: Mode = "auto"
-    """`extractive` quotes; `composed` lets the model write, verified; `auto` does both."""
-    trusted: bool = False
-    """Whether the language model is strong: its answer leads in `auto`, and it may paraphrase."""
-    max_quotes: int = 3
-    """Most sentences quoted in one answer."""
-    quote_margin: float = 1.1
-    """A further quote may score this much less than the best (scale of the sentence ranking)."""
-    found_threshold: float = 0.4
-    """Below this likelihood that the passages answer, the answer is that the documents do not."""
-    evidence_tokens: int = 4096
-    """Tokens (of the embedder) of passages searched for quotes and support."""
-    prompt_passages: int = 3
-    """Most passages the language model reads; a small model is led astray by more."""
-    prompt_tokens: int = 1024
-    """Tokens of passages the language model reads."""
-    max_tokens: int = 96
-    """Most tokens the language model writes."""
-    max_sentences: int = 3
-    """Sentences after which the language model is stopped."""
-    order: ReadingOrder = "reverse"
-    """Reading order of passages in the prompt: `score`, `reverse`, `edges` or `document`."""
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ConfigurationError(
-                f"There is no answer mode {self.mode!r}.", remedy=f"Choose from: {', '.join(get_args(Mode))}."
-            )
-        for name in (
-            "max_quotes",
-            "evidence_tokens",
-            "prompt_passages",
-            "prompt_tokens",
-            "max_tokens",
-            "max_sentences",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"answer.{name} is {getattr(self, name)}.", remedy="Set 1 or more.")
-        if not 0 <= self.found_threshold <= 1:
-            raise ConfigurationError(
-                f"answer.found_threshold is {self.found_threshold}.", remedy="Set it between 0 and 1."
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerOptions:
-    """What one request asks for; None takes the configuration's value."""
-
-    mode: Mode | None = None
-    max_tokens: int | None = None
-
-
 class Answerer:
     """Answers questions. Holds no state of a request; safe for several threads if its parts are."""
 
@@ -110,14 +57,15 @@ class Answerer:
         retriever: Retriever,
         embedder: Embedder,
         language_model: LanguageModel | Callable[[], LanguageModel] | None,
-        config: AnswerConfig = AnswerConfig(),
+        config: AnswerConfig = DEFAULTS,
         *,
         lexical: LexicalConfig | None = None,
         documents: Documents | None = None,
+        advice: Advice | None = None,
     ) -> None:
         """A callable model is called by the first answer that needs it. ``lexical`` gives the language
         whose stems make words alike. ``documents`` gives citations their own page and checks each quote
-        against the stored text."""
+        against the stored text. ``advice`` knows the language model's calibration and rerankers."""
         self._retriever = retriever
         self._embedder = embedder
         self._language_model = language_model
@@ -127,6 +75,7 @@ class Answerer:
             replace(lexical, bigram_weight=0.0, stop_words=(*lexical.stop_words, *sorted(cues.STOP_WORDS)))
         ).terms
         self._documents = documents
+        self._advice = advice
 
     @cached_property
     def _reader(self) -> Reader:
@@ -135,7 +84,7 @@ class Answerer:
     def answer(
         self,
         query: Query,
-        options: AnswerOptions = AnswerOptions(),
+        options: AnswerOptions = NOTHING_ASKED,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Answer:
         """The whole answer at once. Raises what :meth:`stream` raises."""
@@ -147,7 +96,7 @@ class Answerer:
     def stream(
         self,
         query: Query,
-        options: AnswerOptions = AnswerOptions(),
+        options: AnswerOptions = NOTHING_ASKED,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[Event]:
         """Events as they happen; see :mod:`pipeline.events`.
@@ -209,34 +158,48 @@ class Answerer:
         if model is None:
             return
         with run.timed("prompt"):
-            built = prompt.build(
+            made = ordered(
                 run.query.text,
-                evidences.passages_by_evidence(read, best)[: config.prompt_passages],
+                self._shown(run, config, read, best, model),
                 model,
+                order=config.order,
                 budget_tokens=config.prompt_tokens,
                 max_tokens=config.max_tokens,
-                order=config.order,
+                advice=self._advice,
+                cancelled=run.cancelled,
             )
+        built, run.ordering = made.prompt, made.ordering
+        run.degraded += made.degraded
         if built is None or not built.context.passages:
             what = "the question is too long" if built is None else "no passage fits beside the question"
             run.degraded.append(f"{what} for {model.name} ({model.window_tokens} tokens)")
             return
         run.dropped += [f"not in the prompt: {reason}" for reason in built.context.dropped]
         run.usage |= {"prompt_tokens": built.tokens, "completion_tokens": 0}
+        sampling = Sampling(config.max_tokens, stop=STOP)
         sentences = composed(
-            model,
-            built,
-            max_tokens=config.max_tokens,
+            written(model, built, run, sampling, config.context_strength),
             max_sentences=config.max_sentences,
             cancelled=run.cancelled,
             heard=run.listener(),
         )
-        with closing(_named_failures(sentences, run)) as written:
-            for sentence in written:
+        with closing(_named_failures(sentences, run)) as said_so:
+            for sentence in said_so:
                 with run.timed("ground"):
                     said = self._verified(sentence, run.query.text, config, read, best)
                 if not _repeats(said, run.statements):
                     yield from run.state(self._rechecked(run, said))
+
+    def _shown(
+        self, run: Progress, config: AnswerConfig, read: Evidence, best: Ranking, model: LanguageModel
+    ) -> list[Hit]:
+        """The passages the model may read, shortened to their best sentences if so asked."""
+        hits = evidences.passages_by_evidence(read, best)[: config.prompt_passages]
+        if config.compress_tokens is None:
+            return hits
+        short, dropped = shortened(hits, read, best, model, config.compress_tokens)
+        run.dropped += dropped
+        return short
 
     def _verified(
         self, sentence: str, question: str, config: AnswerConfig, read: Evidence, best: Ranking
@@ -281,8 +244,8 @@ def _repeats(statement: Statement, earlier: Sequence[Statement]) -> bool:
 
 
 def _with(config: AnswerConfig, options: AnswerOptions) -> AnswerConfig:
-    given: Mapping[str, Mode | int | None] = {"mode": options.mode, "max_tokens": options.max_tokens}
-    return replace(config, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    return replace(config, **{key: value for key, value in given.items() if value is not None})
 
 
 def _named_failures(sentences: Iterator[str], run: Progress) -> Generator[str]:

@@ -10,30 +10,53 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import WorkCancelledError
-from pipeline.prompt import Prompt
+from pipeline.lm.request import GeneratingModel, Generation
+from pipeline.progress import Progress
+from pipeline.prompt import Prompt, place
 from pipeline.seams import LanguageModel, Sampling, TextDelta
 from pipeline.sentences import sentences
 
 STOP = ("\n\n",)
+MOST_STRENGTH = 4.0
+"""Beyond this, context-aware decoding writes what is merely unlikely without the passages."""
 _LEAD_IN = re.compile(r"^(?:the )?answer(?: to [^:?]*)? is:?\s+(?=\S)|^answer:\s*", re.IGNORECASE)
 
 
+def written(
+    model: LanguageModel, prompt: Prompt, run: Progress, sampling: Sampling, strength: float
+) -> Iterator[TextDelta]:
+    """What the model writes after reading the prompt, drawn to the passages by ``strength``."""
+    if not strength:
+        return model.stream(prompt.messages, sampling, run.cancelled)
+    if not isinstance(model, GeneratingModel):
+        run.degraded.append(f"{model.name} cannot decode context-aware: it gives no logits")
+        return model.stream(prompt.messages, sampling, run.cancelled)
+    bare = place(run.query.text, ()).messages
+    return model.generate(
+        Generation(
+            prompt.messages,
+            sampling,
+            cancelled=run.cancelled,
+            context_strength=strength,
+            bare_messages=bare,
+        )
+    )
+
+
 def composed(
-    model: LanguageModel,
-    prompt: Prompt,
+    deltas: Iterator[TextDelta],
     *,
-    max_tokens: int,
     max_sentences: int,
     cancelled: Callable[[], bool],
     heard: Callable[[TextDelta], None],
 ) -> Iterator[str]:
-    """At most ``max_sentences``, greedily decoded. ``heard`` is told every delta.
+    """At most ``max_sentences`` of what a model writes, wherever it reads. ``heard`` is told every delta.
 
     A sentence that the token limit cuts off is no statement and is left out. Raises WorkCancelledError
     within one step of ``cancelled()`` being true, and ModelError from the model.
     """
     written, given = "", 0
-    with _closed_after(model.stream(prompt.messages, Sampling(max_tokens, stop=STOP), cancelled)) as deltas:
+    with _closed_after(deltas):
         for delta in deltas:
             heard(delta)
             if delta.finish == "cancelled" or cancelled():
@@ -58,9 +81,9 @@ def _ends(written: str) -> bool:
 
 
 @contextmanager
-def _closed_after(deltas: Iterator[TextDelta]) -> Iterator[Iterator[TextDelta]]:
+def _closed_after(deltas: Iterator[TextDelta]) -> Iterator[None]:
     try:
-        yield deltas
+        yield
     finally:
         if isinstance(deltas, Generator):
             deltas.close()

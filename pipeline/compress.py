@@ -7,10 +7,12 @@ citations are not touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.errors import ConfigurationError
+from pipeline.evidence import Evidence, Ranking
+from pipeline.seams import LanguageModel
 from pipeline.types import Hit
 
 Span = tuple[int, int]
@@ -45,16 +47,16 @@ class Extract:
 
 def compress(
     passages: Sequence[Hit],
-    scores: Mapping[tuple[str, int, int], float],
+    scored: Sequence[Sequence[tuple[int, int, float]]],
     *,
     budget_tokens: int,
     count_tokens: Callable[[str], int],
 ) -> list[Extract]:
     """The passages, in their order, with their best sentences within ``budget_tokens``, by ``count_tokens``.
 
-    ``scores`` are of sentences, named by the passage's ``chunk_id`` and the sentence's span in its text.
-    Sentences are taken best first; one that does not fit is passed over for those that do. A passage that
-    fits whole with the others is not touched. Raises ConfigurationError for a budget below 1.
+    ``scored`` are, for each passage, its sentences: start and end in its text, and a score. Sentences are
+    taken best first; one that does not fit is passed over for those that do, and a passage without any is
+    left out. Passages that fit together are not touched. Raises ConfigurationError for a budget below 1.
     """
     if budget_tokens < 1:
         raise ConfigurationError(
@@ -62,17 +64,39 @@ def compress(
         )
     if sum(count_tokens(hit.text) for hit in passages) <= budget_tokens:
         return [Extract(hit, ((0, len(hit.text)),)) for hit in passages]
-    by_id = {hit.chunk_id: hit for hit in passages}
-    kept: dict[str, list[Span]] = {}
-    used: dict[str, int] = {}
-    for (chunk_id, start, end), _ in sorted(scores.items(), key=lambda item: -item[1]):
-        if chunk_id not in by_id:
-            continue
-        spans = sorted([*kept.get(chunk_id, []), (start, end)])
-        tokens = count_tokens(_extract(by_id[chunk_id], spans).text)
-        if sum(used.values()) - used.get(chunk_id, 0) + tokens <= budget_tokens:
-            kept[chunk_id], used[chunk_id] = spans, tokens
-    return [_extract(hit, kept[hit.chunk_id]) for hit in passages if hit.chunk_id in kept]
+    kept: dict[int, list[Span]] = {}
+    used: dict[int, int] = {}
+    best_first = sorted(
+        (-score, n, start, end) for n, of_one in enumerate(scored) for start, end, score in of_one
+    )
+    for _, n, start, end in best_first:
+        spans = sorted([*kept.get(n, []), (start, end)])
+        tokens = count_tokens(_extract(passages[n], spans).text)
+        if sum(used.values()) - used.get(n, 0) + tokens <= budget_tokens:
+            kept[n], used[n] = spans, tokens
+    return [_extract(passages[n], kept[n]) for n in sorted(kept)]
+
+
+def shortened(
+    hits: Sequence[Hit], read: Evidence, best: Ranking, model: LanguageModel, budget_tokens: int
+) -> tuple[list[Hit], list[str]]:
+    """The hits with the sentences that answer best within the model's tokens, and which hits are left out
+    altogether. Citations come from the evidence, so they keep to the original text."""
+    scores = dict(zip(best.order, best.scores, strict=True))
+    places: dict[tuple[str, int], list[tuple[int, int, float]]] = {}
+    for n, sentence in enumerate(read.sentences):
+        found = places.setdefault((sentence.hit.chunk_id, sentence.hit.start), [])
+        found.append((sentence.start, sentence.end, scores[n]))
+    scored = [places.get((hit.chunk_id, hit.start), []) for hit in hits]
+    extracts = compress(hits, scored, budget_tokens=budget_tokens, count_tokens=model.count_tokens)
+    kept = {(extract.hit.chunk_id, extract.hit.start) for extract in extracts}
+    dropped = [
+        f"not in the prompt: {hit.title or hit.document_id} [{hit.start}:{hit.end}]: no sentence fits "
+        f"{budget_tokens} compressed tokens"
+        for hit in hits
+        if (hit.chunk_id, hit.start) not in kept
+    ]
+    return [extract.shortened() for extract in extracts], dropped
 
 
 def _extract(hit: Hit, spans: Sequence[Span]) -> Extract:

@@ -11,7 +11,7 @@ from typing import Literal
 from pipeline.errors import WorkCancelledError
 from pipeline.events import Cited, Event, TokenDelta
 from pipeline.seams import TextDelta
-from pipeline.types import Answer, Citation, Context, Query, Statement
+from pipeline.types import Answer, Citation, Context, Ordering, Query, Statement
 
 
 @dataclass(slots=True)
@@ -27,6 +27,7 @@ class Progress:
     statements: list[Statement] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     attention: dict[str, float] = field(default_factory=dict)
+    ordering: Ordering | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -83,6 +84,7 @@ class Progress:
             timings=dict(self.timings),
             usage=dict(self.usage),
             degraded=tuple(dict.fromkeys(self.degraded)),
+            ordering=self.ordering,
         )
 
     def _observed(self, context: Context) -> Context:

@@ -251,6 +251,25 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Ordering:
+    """How the passages of a prompt came into their order.
+
+    ``asked`` is the order the request named, ``used`` what it came to. ``before`` are the passages
+    (``chunk_id``) as retrieval ranks them, best first; ``after`` is their order in the prompt. ``scores`` are
+    each passage's, by stage. ``readings`` counts how often the model read the passages to order them,
+    before it read them to answer, and ``seconds`` what those readings took.
+    """
+
+    asked: str
+    used: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    readings: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """What a language model wrote before anything was checked."""
 
@@ -303,3 +322,4 @@ class Answer:
     timings: Mapping[str, float] = field(default_factory=dict)
     usage: Mapping[str, int] = field(default_factory=dict)
     degraded: tuple[str, ...] = ()
+    ordering: Ordering | None = None

@@ -194,6 +194,12 @@ class LocalModel:
         request.speculation.check()
         prompt = self._chat.prompt_ids(request.messages)
         self._check_fits(len(prompt) + 1)
+        if request.context_strength:
+            from pipeline.lm import contrast
+
+            contrast.check(request)
+            bare = self._chat.prompt_ids(request.bare_messages)
+            return contrast.contrasted(self, request, prompt, bare, self._ends)
         draft_prompt = self._drafting.prompt(request)
         return self._generate(request, prompt, draft_prompt)
 

@@ -15,15 +15,20 @@ def words(text: str) -> int:
 
 
 def scored(passages, score=lambda n: float(-n)):
-    found = [(p.chunk_id, start, end) for p in passages for start, end in sentences(p.text)]
-    return {key: score(n) for n, key in enumerate(found)}
+    count, found = 0, []
+    for passage in passages:
+        found.append([])
+        for start, end in sentences(passage.text):
+            found[-1].append((start, end, score(count)))
+            count += 1
+    return found
 
 
 def test_the_best_sentences_are_kept_in_the_order_of_the_text():
     passage = hit("One is here. Two is there. Three is gone. Four is left.", chunk_id="p", start=100)
     spans = sentences(passage.text)
-    scores = {("p", *span): score for span, score in zip(spans, [2.0, 0.0, 1.0, 3.0], strict=True)}
-    [extract] = compress([passage], scores, budget_tokens=10, count_tokens=words)
+    scores = [(*span, score) for span, score in zip(spans, [2.0, 0.0, 1.0, 3.0], strict=True)]
+    [extract] = compress([passage], [scores], budget_tokens=10, count_tokens=words)
     assert extract.text == f"One is here.{GAP}Three is gone. Four is left."
     assert extract.origin(0) == 100
     assert extract.origin(extract.text.index("Three")) == 100 + passage.text.index("Three")
@@ -46,7 +51,7 @@ def test_a_passage_without_a_kept_sentence_is_left_out():
 
 def test_a_senseless_budget_is_named():
     with pytest.raises(ConfigurationError, match="is 0 tokens"):
-        compress([], {}, budget_tokens=0, count_tokens=words)
+        compress([], [], budget_tokens=0, count_tokens=words)
 
 
 @given(

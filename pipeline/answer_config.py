@@ -1,0 +1,91 @@
+"""What can be set about answers, for the service and for one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pipeline.compose import MOST_STRENGTH
+from pipeline.errors import ConfigurationError
+from pipeline.ordering import Order, check
+
+Mode = Literal["auto", "extractive", "composed"]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerConfig:
+    """How answers are made and checked."""
+
+    mode: Mode = "auto"
+    """`extractive` quotes; `composed` lets the model write, verified; `auto` does both."""
+    trusted: bool = False
+    """Whether the language model is strong: its answer leads in `auto`, and it may paraphrase."""
+    max_quotes: int = 3
+    """Most sentences quoted in one answer."""
+    quote_margin: float = 1.1
+    """A further quote may score this much less than the best (scale of the sentence ranking)."""
+    found_threshold: float = 0.4
+    """Below this likelihood that the passages answer, the answer is that the documents do not."""
+    evidence_tokens: int = 4096
+    """Tokens (of the embedder) of passages searched for quotes and support."""
+    prompt_passages: int = 3
+    """Most passages the language model reads; a small model is led astray by more."""
+    prompt_tokens: int = 1024
+    """Tokens of passages the language model reads."""
+    max_tokens: int = 96
+    """Most tokens the language model writes."""
+    max_sentences: int = 3
+    """Sentences after which the language model is stopped."""
+    order: Order = "auto"
+    """Order of passages in the prompt: `auto` (what the model's calibration found best), `score` (best
+    first), `reverse` (best last), `edges` (best at both ends), `document`, or, after the model has looked
+    at them, `attention_sorting` or `found_in_the_middle`."""
+    compress_tokens: int | None = None
+    """Passages in the prompt are shortened to their best sentences within these tokens; null leaves them."""
+    context_strength: float = 0.0
+    """Context-aware decoding: how far the model is drawn to what the passages say; 0 is off."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ConfigurationError(
+                f"There is no answer mode {self.mode!r}.", remedy=f"Choose from: {', '.join(get_args(Mode))}."
+            )
+        for name in (
+            "max_quotes",
+            "evidence_tokens",
+            "prompt_passages",
+            "prompt_tokens",
+            "max_tokens",
+            "max_sentences",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"answer.{name} is {getattr(self, name)}.", remedy="Set 1 or more.")
+        check(self.order)
+        if self.compress_tokens is not None and self.compress_tokens < 1:
+            raise ConfigurationError(
+                f"answer.compress_tokens is {self.compress_tokens}.", remedy="Set 1 or more, or leave it out."
+            )
+        if not 0 <= self.context_strength <= MOST_STRENGTH:
+            raise ConfigurationError(
+                f"answer.context_strength is {self.context_strength}.",
+                remedy=f"Set it between 0 and {MOST_STRENGTH}.",
+            )
+        if not 0 <= self.found_threshold <= 1:
+            raise ConfigurationError(
+                f"answer.found_threshold is {self.found_threshold}.", remedy="Set it between 0 and 1."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """What one request asks for; None takes the configuration's value."""
+
+    mode: Mode | None = None
+    max_tokens: int | None = None
+    order: Order | None = None
+    compress_tokens: int | None = None
+    context_strength: float | None = None
+
+
+DEFAULTS = AnswerConfig()
+NOTHING_ASKED = AnswerOptions()
