@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.answer import Answerer
     from pipeline.ingest import Ingestor
     from pipeline.records import CollectionRecord
-    from pipeline.retrieve import Retriever
+    from pipeline.rerank import Searching
     from pipeline.seams import Embedder
 
 _KEPT = 16
@@ -39,7 +39,7 @@ class Bench:
     """The parts that work on a collection."""
 
     embedder: Embedder
-    retriever: Retriever
+    retriever: Searching
     answerer: Answerer
     ingestor: Ingestor
 

@@ -14,6 +14,7 @@ from pipeline import plugins
 from pipeline.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
+    from api.advice import ModelAdvice
     from api.benches import Benches
     from api.sections import Settings
     from pipeline.answer import Answerer
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from pipeline.lexical import Analyser, LexicalConfig
     from pipeline.lm.contexts import Contexts
     from pipeline.records import VersionKey
+    from pipeline.rerank import Reranked, Searching
     from pipeline.retrieve import Retriever
-    from pipeline.seams import Embedder, Indexer, LanguageModel
+    from pipeline.seams import Embedder, Indexer, LanguageModel, Reranker
     from pipeline.worker import Worker
 
 T = TypeVar("T")
@@ -163,15 +165,37 @@ class Longleaf:
         return worker
 
     @once
-    def retriever(self) -> Retriever:
+    def retriever(self) -> Retriever | Reranked:
         """Query to hits."""
         return self.make_retriever(self.embedder, self.analyser)
 
-    def make_retriever(self, embedder: Embedder, analyser: Analyser) -> Retriever:
+    def make_retriever(self, embedder: Embedder, analyser: Analyser) -> Retriever | Reranked:
         """Query to hits, in collections made with these parts."""
         from pipeline.retrieve import Retriever
 
-        return Retriever(embedder, self.indexer, self.ledger, analyser, self.settings.retrieval)
+        retriever = Retriever(embedder, self.indexer, self.ledger, analyser, self.settings.retrieval)
+        if self.settings.reranker.name == "identity":
+            return retriever
+        from pipeline.rerank import Reranked
+
+        return Reranked(retriever, lambda: self.reranker)
+
+    @once
+    def reranker(self) -> Reranker:
+        """What puts hits in order after retrieval; one that looks through the language model shares it."""
+        chosen = self.settings.reranker
+        options = self.settings.plugin_options("reranker")
+        if "language_model" in plugins.configure("rerankers", chosen.name).__class__.model_fields:
+            options = options if "model" in options else {**options, "language_model": self.language_model}
+        reranker: Reranker = plugins.load("rerankers", chosen.name, **options)
+        return reranker
+
+    @once
+    def advice(self) -> ModelAdvice:
+        """What is known about the language model."""
+        from api.advice import ModelAdvice
+
+        return ModelAdvice(self.settings.data / "calibrations")
 
     @once
     def language_model(self) -> LanguageModel:
@@ -252,7 +276,7 @@ class Longleaf:
         """The read flow. The language model is loaded by the first question that needs it."""
         return self.make_answerer(self.retriever, self.embedder, self.settings.lexical)
 
-    def make_answerer(self, retriever: Retriever, embedder: Embedder, lexical: LexicalConfig) -> Answerer:
+    def make_answerer(self, retriever: Searching, embedder: Embedder, lexical: LexicalConfig) -> Answerer:
         """The read flow, in collections made with these parts."""
         from pipeline.answer import Answerer
 
@@ -265,6 +289,7 @@ class Longleaf:
             self.settings.answer,
             lexical=lexical,
             documents=self.ledger,
+            advice=self.advice,
         )
 
     def _plugin(self, section: str) -> Any:  # noqa: ANN401 - the seam decides the type

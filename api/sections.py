@@ -21,7 +21,7 @@ from pipeline.read.limits import Limits
 from pipeline.retrieve import RetrievalConfig
 
 # Settings section to the package its plugins live in.
-PACKAGES = {"embedder": "embedders", "indexer": "indexers"}
+PACKAGES = {"embedder": "embedders", "indexer": "indexers", "reranker": "rerankers"}
 
 _SECTION = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -214,6 +214,8 @@ class Settings(BaseModel):
     """How words become terms, and BM25."""
     retrieval: RetrievalConfig = RetrievalConfig()
     """How dense and lexical evidence becomes hits."""
+    reranker: PluginChoice = PluginChoice(name="identity")
+    """Plugin that puts hits in another order; the keys below are its options."""
     language_model: LanguageModelSettings = LanguageModelSettings()
     """The model that writes composed answers."""
     answer: AnswerConfig = AnswerConfig()
@@ -236,7 +238,7 @@ class Settings(BaseModel):
     def plugin_options(self, section: str) -> dict[str, Any]:
         """The options of the plugin chosen in ``section``, over what the rest of the settings say: an
         indexer and what an embedder learns of the documents are kept under ``data``, an embedder finds
-        its model as ``models`` says."""
+        its model as ``models`` says, and so does a reranker."""
         choice: PluginChoice = getattr(self, section)
         known = type(plugins.configure(PACKAGES[section], choice.name)).model_fields
         shared: dict[str, Any] = (
@@ -246,6 +248,7 @@ class Settings(BaseModel):
                 "cache": self.models.cache,
                 "allow_download": self.models.allow_download,
                 "statistics": self.data / "embedder" / choice.name,
+                "calibrations": self.data / "calibrations",
             }
         )
         return {**{key: value for key, value in shared.items() if key in known}, **choice.options}

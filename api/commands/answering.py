@@ -33,6 +33,17 @@ def ask(
     document_id: DocumentId = None,
     budget: Budget = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens the model writes.")] = None,
+    order: Annotated[
+        Literal["auto", "score", "reverse", "edges", "document", "attention_sorting", "found_in_the_middle"]
+        | None,
+        typer.Option(help="Order of passages in the prompt; auto is what the model's calibration found."),
+    ] = None,
+    compress: Annotated[
+        int | None, typer.Option(min=1, help="Shorten passages to their best sentences within these tokens.")
+    ] = None,
+    context_strength: Annotated[
+        float | None, typer.Option(min=0, max=4, help="Draw the model to the passages; 0 is off.")
+    ] = None,
 ) -> None:
     """Answer a question from the documents, every statement with its source.
 
@@ -51,7 +62,13 @@ def ask(
         document_id=document_id,
         budget_tokens=budget,
     )
-    options = AnswerOptions(mode=mode, max_tokens=max_tokens)
+    options = AnswerOptions(
+        mode=mode,
+        max_tokens=max_tokens,
+        order=order,
+        compress_tokens=compress,
+        context_strength=context_strength,
+    )
     answerer = run.longleaf.benches.of("default", collection).answerer
     if run.json:
         run.emit(answerer.answer(query, options))
@@ -63,6 +80,8 @@ def ask(
             run.out.print("\n")
             for line in passages.source_lines(event.answer):
                 run.out.print(line, soft_wrap=True)
+            if order is not None and event.answer.ordering is not None:
+                run.note(passages.ordering_line(event.answer.ordering))
             for what in event.answer.degraded:
                 run.note(f"note: {what}", "yellow")
             run.note(passages.timing_line(event.answer.timings))

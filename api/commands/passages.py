@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from rich.text import Text
 
 from api.commands.frame import printable
-from pipeline.types import Answer, Citation, Hit
+from pipeline.types import Answer, Citation, Hit, Ordering
 
 SHOWN_CHARS = 400  # of a passage in a list of hits
 
@@ -44,6 +44,14 @@ def place(at: Hit | Citation) -> str:
 def timing_line(timings: Mapping[str, float]) -> str:
     """Seconds by stage."""
     return "  ".join(f"{stage} {seconds:.2f} s" for stage, seconds in timings.items())
+
+
+def ordering_line(ordering: Ordering) -> str:
+    """How the passages of the prompt came into their order, and what that cost."""
+    rank = {chunk_id: number for number, chunk_id in enumerate(ordering.before, 1)}
+    after = ", ".join(str(rank[chunk_id]) for chunk_id in ordering.after)
+    cost = f"; {ordering.readings} more readings, {ordering.seconds:.2f} s" if ordering.readings else ""
+    return f"order {ordering.used} (passages by rank, as the model read them): {after}{cost}"
 
 
 def said(text: str) -> Text:

@@ -17,6 +17,8 @@ from api.routes.strict import StrictRoute
 from api.service import Running
 from pipeline import events
 from pipeline.answer import AnswerOptions, Mode
+from pipeline.compose import MOST_STRENGTH
+from pipeline.ordering import Order
 from pipeline.types import Answer
 
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["answer"], route_class=StrictRoute)
@@ -27,6 +29,13 @@ class AnswerRequest(SearchRequest):
 
     mode: Mode | None = Field(default=None, description="Overrides the configured mode.")
     max_tokens: int | None = Field(default=None, ge=1, description="Most tokens the model writes.")
+    order: Order | None = Field(default=None, description="Order of passages in the prompt.")
+    compress_tokens: int | None = Field(
+        default=None, ge=1, description="Shorten the prompt's passages to their best sentences within these."
+    )
+    context_strength: float | None = Field(
+        default=None, ge=0, le=MOST_STRENGTH, description="Context-aware decoding; 0 is off."
+    )
     stream: bool = Field(default=False, description="Answer as server-sent events.")
 
 
@@ -58,9 +67,14 @@ async def answer(
     With `"stream": true` or `Accept: text/event-stream` the answer comes as events. Closing the
     connection stops the work in either form.
     """
-    asked = Question(
-        running, shelf, body.asks(shelf), AnswerOptions(mode=body.mode, max_tokens=body.max_tokens)
+    options = AnswerOptions(
+        mode=body.mode,
+        max_tokens=body.max_tokens,
+        order=body.order,
+        compress_tokens=body.compress_tokens,
+        context_strength=body.context_strength,
     )
+    asked = Question(running, shelf, body.asks(shelf), options)
     if not (body.stream or MEDIA_TYPE in request.headers.get("accept", "")):
         return await asked.answer(request.receive)
     return EventStream(await asked.stream(request.receive, named))
