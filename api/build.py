@@ -290,6 +290,7 @@ class Longleaf:
             lexical=lexical,
             documents=self.ledger,
             advice=self.advice,
+            cached=None if none else self.cached_reading,
         )
 
     def _plugin(self, section: str) -> Any:  # noqa: ANN401 - the seam decides the type

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from pipeline import cues, ground
 from pipeline import evidence as evidences
 from pipeline.answer_config import DEFAULTS, NOTHING_ASKED, AnswerConfig, AnswerOptions, Mode
+from pipeline.cached_reading import CachedReading
 from pipeline.compose import STOP, composed, written
 from pipeline.compress import shortened
 from pipeline.errors import (
@@ -27,6 +28,7 @@ from pipeline.errors import (
 from pipeline.events import Contextualised, Done, Event, Retrieved
 from pipeline.evidence import Evidence, Ranking, Reader
 from pipeline.lexical import Analyser, LexicalConfig
+from pipeline.lm.context_options import NO_OPTIONS
 from pipeline.order import arrange
 from pipeline.ordering import Advice, ordered
 from pipeline.progress import Progress
@@ -62,10 +64,12 @@ class Answerer:
         lexical: LexicalConfig | None = None,
         documents: Documents | None = None,
         advice: Advice | None = None,
+        cached: CachedReading | None = None,
     ) -> None:
         """A callable model is called by the first answer that needs it. ``lexical`` gives the language
         whose stems make words alike. ``documents`` gives citations their own page and checks each quote
-        against the stored text. ``advice`` knows the language model's calibration and rerankers."""
+        against the stored text. ``advice`` knows the language model's calibration and rerankers. ``cached``
+        reads passages from cached contexts where settings or a request want that."""
         self._retriever = retriever
         self._embedder = embedder
         self._language_model = language_model
@@ -76,6 +80,7 @@ class Answerer:
         ).terms
         self._documents = documents
         self._advice = advice
+        self._cached = cached
 
     @cached_property
     def _reader(self) -> Reader:
@@ -108,7 +113,8 @@ class Answerer:
         if not query.text.strip():
             raise InvalidRequestError("The question is empty.", remedy="Ask something.")
         config = _with(self._config, options)
-        run = Progress(query, cancelled)
+        run = Progress(query, cancelled, options.context or NO_OPTIONS)
+        run.context.check()
         with run.timed("retrieve"):
             retrieval = self._retriever.search(query)
         run.degraded += retrieval.degraded
@@ -157,6 +163,25 @@ class Answerer:
         model = self._model(run)
         if model is None:
             return
+        sentences = None
+        if self._cached is not None:
+            sentences = self._cached.sentences(run, config, evidences.passages_by_evidence(read, best))
+        if sentences is None:
+            sentences = self._sequential(run, config, read, best, model)
+        if sentences is None:
+            return
+        with closing(_named_failures(sentences, run)) as said_so:
+            for sentence in said_so:
+                with run.timed("ground"):
+                    said = self._verified(sentence, run.query.text, config, read, best)
+                if not _repeats(said, run.statements):
+                    yield from run.state(self._rechecked(run, said))
+
+    def _sequential(
+        self, run: Progress, config: AnswerConfig, read: Evidence, best: Ranking, model: LanguageModel
+    ) -> Iterator[str] | None:
+        """The sentences of a model that reads the passages one after the other; None, with the reason in
+        ``degraded``, if none fits."""
         with run.timed("prompt"):
             made = ordered(
                 run.query.text,
@@ -173,22 +198,17 @@ class Answerer:
         if built is None or not built.context.passages:
             what = "the question is too long" if built is None else "no passage fits beside the question"
             run.degraded.append(f"{what} for {model.name} ({model.window_tokens} tokens)")
-            return
+            return None
         run.dropped += [f"not in the prompt: {reason}" for reason in built.context.dropped]
         run.usage |= {"prompt_tokens": built.tokens, "completion_tokens": 0}
         sampling = Sampling(config.max_tokens, stop=STOP)
-        sentences = composed(
-            written(model, built, run, sampling, config.context_strength),
+        reuse = self._cached is None or self._cached.reuses(run.context)
+        return composed(
+            written(model, built, run, sampling, config.context_strength, reuse=reuse),
             max_sentences=config.max_sentences,
             cancelled=run.cancelled,
             heard=run.listener(),
         )
-        with closing(_named_failures(sentences, run)) as said_so:
-            for sentence in said_so:
-                with run.timed("ground"):
-                    said = self._verified(sentence, run.query.text, config, read, best)
-                if not _repeats(said, run.statements):
-                    yield from run.state(self._rechecked(run, said))
 
     def _shown(
         self, run: Progress, config: AnswerConfig, read: Evidence, best: Ranking, model: LanguageModel
@@ -244,7 +264,8 @@ def _repeats(statement: Statement, earlier: Sequence[Statement]) -> bool:
 
 
 def _with(config: AnswerConfig, options: AnswerOptions) -> AnswerConfig:
-    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    names = {field.name for field in fields(config)} & {field.name for field in fields(options)}
+    given = {name: getattr(options, name) for name in names}
     return replace(config, **{key: value for key, value in given.items() if value is not None})
 
 

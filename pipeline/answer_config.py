@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from pipeline.compose import MOST_STRENGTH
 from pipeline.errors import ConfigurationError
+from pipeline.lm.context_options import ContextOptions
 from pipeline.ordering import Order, check
 
 Mode = Literal["auto", "extractive", "composed"]
@@ -85,6 +86,7 @@ class AnswerOptions:
     order: Order | None = None
     compress_tokens: int | None = None
     context_strength: float | None = None
+    context: ContextOptions | None = None
 
 
 DEFAULTS = AnswerConfig()

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from pipeline.compose import STOP, composed
 from pipeline.errors import LongleafError, WorkCancelledError
 from pipeline.lm.context_guard import Guard
 from pipeline.lm.context_options import MOST_CANDIDATES, ContextMode, ContextOptions, ContextsConfig
 from pipeline.lm.context_request import Asked, Passage
+from pipeline.lm.request import PLAIN, Speculation
 from pipeline.progress import Progress
 from pipeline.records import VersionKey
 from pipeline.seams import Sampling, TextDelta
@@ -23,6 +25,33 @@ from pipeline.types import Hit, Query
 
 if TYPE_CHECKING:
     from pipeline.lm.contexts import Contexts, Reading
+
+
+class WritingConfig(Protocol):
+    """The part of the answers' configuration that says how much is read and written."""
+
+    @property
+    def prompt_passages(self) -> int:
+        """Passages to attend where nothing else says how many."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens to be written."""
+        ...
+
+    @property
+    def max_sentences(self) -> int:
+        """Most sentences to be written."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How the answer is written: most tokens, and how they are drafted."""
+
+    max_tokens: int
+    speculation: Speculation
 
 
 class CachedReading:
@@ -37,14 +66,23 @@ class CachedReading:
             config.guard_share, config.guard_nats, lambda: bool(self._made and self._made.busy)
         )
 
-    def deltas(
-        self, run: Progress, options: ContextOptions, hits: Sequence[Hit], sampling: Sampling, attended: int
-    ) -> Iterator[TextDelta] | None:
-        """The answer read behind cached passages of ``hits``, or None where it is to be read sequentially.
+    def reuses(self, options: ContextOptions) -> bool:
+        """Whether a sequential reading may begin with what was read before."""
+        return (options.mode or self._config.mode) != "sequential"
 
-        ``attended`` passages are attended where neither request nor settings nor calibration say how many.
+    def sentences(
+        self,
+        run: Progress,
+        config: WritingConfig,
+        hits: Sequence[Hit],
+        speculation: Speculation = PLAIN,
+    ) -> Iterator[str] | None:
+        """The sentences of an answer read behind cached passages of ``hits``, best first, or None where the
+        model is to read sequentially; ``degraded`` says why if it was asked for.
+
         Raises InvalidRequestError for senseless options, WorkCancelledError.
         """
+        options = run.context
         options.check()
         mode = options.mode or self._config.mode
         if mode in ("sequential", "prefix") or not hits:
@@ -60,15 +98,23 @@ class CachedReading:
                     run.degraded.append("not all passages are cached, and contexts.build is never")
                     return None
             calibrated = contexts.calibration.attended if contexts.calibration else None
-            most = options.attended or self._config.attended or calibrated or attended
+            most = options.attended or self._config.attended or calibrated or config.prompt_passages
             asked = Asked(run.query.text, passages, replace(options, attended=most), run.cancelled)
-            deltas = self._deltas(contexts, asked, run, hits, sampling)
-            return chain([next(deltas)], deltas)
+            run.usage["completion_tokens"] = 0
+            heard = run.listener()
+            deltas = self._deltas(contexts, asked, run, hits, Writing(config.max_tokens, speculation))
+            first = next(deltas)  # whatever stands in the way shows now
         except WorkCancelledError:
             raise
         except LongleafError as error:
             run.degraded.append(f"cached contexts were not used, the model read sequentially: {error}")
             return None
+        return composed(
+            chain([first], deltas),
+            max_sentences=config.max_sentences,
+            cancelled=run.cancelled,
+            heard=heard,
+        )
 
     def close(self) -> None:
         """Stop comparing answers."""
@@ -89,11 +135,12 @@ class CachedReading:
         return found is not None and found.most_loss_nats <= self._config.tolerance_nats
 
     def _deltas(
-        self, contexts: Contexts, asked: Asked, run: Progress, hits: Sequence[Hit], sampling: Sampling
+        self, contexts: Contexts, asked: Asked, run: Progress, hits: Sequence[Hit], writing: Writing
     ) -> Iterator[TextDelta]:
         opened: list[Reading] = []
-        written = ""
-        with closing(contexts.stream(asked, sampling, opened.append, observe=True)) as deltas:
+        written, sampling = "", Sampling(writing.max_tokens, stop=STOP)
+        made = contexts.stream(asked, sampling, opened.append, speculation=writing.speculation, observe=True)
+        with closing(made) as deltas:
             for delta in deltas:
                 if opened:
                     run.usage |= {"prompt_tokens": opened[0].tokens, **opened[0].usage}

@@ -23,10 +23,17 @@ _LEAD_IN = re.compile(r"^(?:the )?answer(?: to [^:?]*)? is:?\s+(?=\S)|^answer:\s
 
 
 def written(
-    model: LanguageModel, prompt: Prompt, run: Progress, sampling: Sampling, strength: float
+    model: LanguageModel,
+    prompt: Prompt,
+    run: Progress,
+    sampling: Sampling,
+    strength: float,
+    *,
+    reuse: bool = True,
 ) -> Iterator[TextDelta]:
-    """What the model writes after reading the prompt, drawn to the passages by ``strength``."""
-    if not strength:
+    """What the model writes after reading the prompt, drawn to the passages by ``strength``. ``reuse`` lets
+    it begin with what it has read before."""
+    if not strength and (reuse or not isinstance(model, GeneratingModel)):
         return model.stream(prompt.messages, sampling, run.cancelled)
     if not isinstance(model, GeneratingModel):
         run.degraded.append(f"{model.name} cannot decode context-aware: it gives no logits")
@@ -39,6 +46,7 @@ def written(
             cancelled=run.cancelled,
             context_strength=strength,
             bare_messages=bare,
+            reuse=reuse,
         )
     )
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pipeline.errors import WorkCancelledError
 from pipeline.events import Cited, Event, TokenDelta
+from pipeline.lm.context_options import NO_OPTIONS, ContextOptions
 from pipeline.seams import TextDelta
 from pipeline.types import Answer, Citation, Context, Ordering, Query, Statement
 
@@ -20,6 +21,7 @@ class Progress:
 
     query: Query
     cancelled: Callable[[], bool]
+    context: ContextOptions = NO_OPTIONS
     timings: dict[str, float] = field(default_factory=dict)
     usage: dict[str, int] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)

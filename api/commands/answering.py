@@ -44,6 +44,15 @@ def ask(
     context_strength: Annotated[
         float | None, typer.Option(min=0, max=4, help="Draw the model to the passages; 0 is off.")
     ] = None,
+    context: Annotated[
+        Literal["sequential", "prefix", "ape", "auto"] | None,
+        typer.Option(
+            help="Read passages in order (prefix: with what was read before) or from cached states."
+        ),
+    ] = None,
+    attended: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Most cached passages attended of those found.")
+    ] = None,
 ) -> None:
     """Answer a question from the documents, every statement with its source.
 
@@ -52,6 +61,7 @@ def ask(
     from api.commands import passages
     from pipeline.answer import AnswerOptions
     from pipeline.events import Done, TokenDelta
+    from pipeline.lm.context_options import ContextOptions
     from pipeline.types import Query
 
     query = Query(
@@ -68,6 +78,7 @@ def ask(
         order=order,
         compress_tokens=compress,
         context_strength=context_strength,
+        context=ContextOptions(context, attended=attended),
     )
     answerer = run.longleaf.benches.of("default", collection).answerer
     if run.json:

@@ -18,6 +18,7 @@ from api.service import Running
 from pipeline import events
 from pipeline.answer import AnswerOptions, Mode
 from pipeline.compose import MOST_STRENGTH
+from pipeline.lm.context_options import MOST_ATTENDED, ContextMode, ContextOptions
 from pipeline.ordering import Order
 from pipeline.types import Answer
 
@@ -35,6 +36,20 @@ class AnswerRequest(SearchRequest):
     )
     context_strength: float | None = Field(
         default=None, ge=0, le=MOST_STRENGTH, description="Context-aware decoding; 0 is off."
+    )
+    context: ContextMode | None = Field(
+        default=None,
+        description="How the model reads passages: in order, anew (sequential) or with what it read before "
+        "(prefix, lossless); from cached states in parallel (ape); or the fastest that is as good (auto).",
+    )
+    context_temperature: float | None = Field(
+        default=None, gt=0, le=10, description="Attention temperature over cached passages."
+    )
+    context_scale: float | None = Field(
+        default=None, gt=0, le=10, description="Scale of cached passages' share of attention."
+    )
+    attended: int | None = Field(
+        default=None, ge=1, le=MOST_ATTENDED, description="Most cached passages attended of those found."
     )
     stream: bool = Field(default=False, description="Answer as server-sent events.")
 
@@ -73,6 +88,7 @@ async def answer(
         order=body.order,
         compress_tokens=body.compress_tokens,
         context_strength=body.context_strength,
+        context=ContextOptions(body.context, body.context_temperature, body.context_scale, body.attended),
     )
     asked = Question(running, shelf, body.asks(shelf), options)
     if not (body.stream or MEDIA_TYPE in request.headers.get("accept", "")):

@@ -24,7 +24,7 @@ _PUBLISHED_SCALE = 0.9
 class ContextsConfig:
     """How the language model reads passages, and what of it is kept."""
 
-    mode: ContextMode = "sequential"
+    mode: ContextMode = "prefix"
     """`sequential`; `prefix` (same beginnings once, lossless); `ape` (cached passages); `auto`."""
     build: BuildPolicy = "first_use"
     """When states are built: `ingestion` (in the background), `first_use`, or `never`."""
@@ -100,6 +100,10 @@ class ContextOptions:
             if not is_right:
                 told = rule if isinstance(rule, str) else f"one of {', '.join(get_args(rule))}"
                 raise InvalidRequestError(f"{name} is {value!r}.", remedy=f"It must be {told}.")
+
+
+NO_OPTIONS = ContextOptions()
+"""A request that leaves everything to settings and calibration."""
 
 
 @dataclass(frozen=True, slots=True)

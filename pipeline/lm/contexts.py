@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from pipeline.lm.kv_identity import Origin, PassageKey
 from pipeline.lm.kv_store import Held, KvStore
 from pipeline.lm.model import LocalModel
 from pipeline.lm.reading import PREFILL_TOKENS
-from pipeline.lm.request import PLAIN, Generation
+from pipeline.lm.request import MOST_DRAFT_TOKENS, PLAIN, Generation, Speculation
 from pipeline.records import VersionKey
 from pipeline.seams import Sampling, TextDelta
 
@@ -132,17 +132,21 @@ class Contexts:
         sampling: Sampling,
         opened: Callable[[Reading], None] = lambda _: None,
         *,
+        speculation: Speculation = PLAIN,
         observe: bool = False,
     ) -> Generator[TextDelta]:
-        """Generate an answer behind the passages, as :meth:`LocalModel.stream` does behind a prompt.
+        """Generate an answer behind the passages, as :meth:`LocalModel.generate` does behind a prompt.
 
-        ``opened`` is told once, before the first token.
+        ``opened`` is told once, before the first token. A drafter reads the attended passages one after the
+        other, as many as fit its window.
         """
         from pipeline.lm.sampling import check
 
         check(sampling)
+        speculation.check()
         asked.options.check()
-        return self._write(asked, sampling, opened, observe=observe)
+        request = Generation((), sampling, speculation, cancelled=asked.cancelled)
+        return self._write(asked, request, opened, observe=observe)
 
     def logprob(
         self, asked: Asked, answer: str, *, sequential: bool = False, through: KvFormat | None = None
@@ -248,17 +252,31 @@ class Contexts:
         return sorted(best)
 
     def _write(
-        self, asked: Asked, sampling: Sampling, opened: Callable[[Reading], None], *, observe: bool
+        self, asked: Asked, request: Generation, opened: Callable[[Reading], None], *, observe: bool
     ) -> Generator[TextDelta]:
-        request = Generation((), sampling, PLAIN, cancelled=asked.cancelled)
+        most_tokens = request.sampling.max_tokens
+        drafts = request.speculation.decoding != "plain"
+        room_tokens = most_tokens + (MOST_DRAFT_TOKENS if drafts else 0)
         try:
-            with self.reading(asked, room_tokens=sampling.max_tokens, observe=observe) as reading:
+            with self.reading(asked, room_tokens=room_tokens, observe=observe) as reading:
                 opened(reading)
+                draft = self._draft_ids(asked, reading, room_tokens) if drafts else ()
                 yield from self._model.write(
-                    request, reading.behind.sequence, reading.logits, sampling.max_tokens, usage=reading.usage
+                    request, reading.behind.sequence, reading.logits, most_tokens, draft, usage=reading.usage
                 )
         except WorkCancelledError:
             yield TextDelta("", 0, "cancelled")
+
+    def _draft_ids(self, asked: Asked, reading: Reading, room_tokens: int) -> list[int]:
+        """What a drafter reads: the best attended passages that fit the window, one after the other."""
+        best = sorted((asked.passages[i] for i in reading.attended), key=lambda passage: -passage.score)
+        room = self._model.window_tokens - room_tokens - reading.tokens
+        kept: list[Passage] = []
+        for passage in best:
+            if passage.key.tokens <= room:
+                kept.insert(0, passage)  # the best one last, next to the question
+                room -= passage.key.tokens
+        return self.sequential_ids(replace(asked, passages=kept))
 
 
 def _chosen_logprobs(logits: torch.Tensor, ids: Sequence[int]) -> list[float]:

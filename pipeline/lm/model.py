@@ -242,7 +242,8 @@ class LocalModel:
         self, request: Generation, prompt: list[int], draft_prompt: list[int]
     ) -> Iterator[TextDelta]:
         most_tokens = min(request.sampling.max_tokens, self._window_tokens - len(prompt))
-        sequence = self.reader.begin(request.tenant, prompt, most_tokens + MOST_DRAFT_TOKENS)
+        tenant = request.tenant if request.reuse else None
+        sequence = self.reader.begin(tenant, prompt, most_tokens + MOST_DRAFT_TOKENS)
         known = len(sequence.ids)
         try:
             logits = self.reader.read(sequence, prompt[known:], request.cancelled)
@@ -252,7 +253,7 @@ class LocalModel:
             usage = {"cached_prompt_tokens": known}
             yield from self.write(request, sequence, logits, most_tokens, draft_prompt, usage=usage)
         finally:
-            self.reader.keep(request.tenant, sequence)
+            self.reader.keep(tenant, sequence)
 
     def write(
         self,

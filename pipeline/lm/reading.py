@@ -42,15 +42,16 @@ class PromptReader:
 
         return new_cache(self.engine.network.config, capacity_tokens)
 
-    def begin(self, tenant: str, ids: Several[int], room_tokens: int) -> Sequence:
-        """A sequence that knows the longest beginning of ``ids`` that is at hand, with room for all of them
-        and ``room_tokens`` more."""
+    def begin(self, tenant: str | None, ids: Several[int], room_tokens: int) -> Sequence:
+        """A sequence that knows the longest beginning of ``ids`` that is at hand (none without a tenant),
+        with room for all of them and ``room_tokens`` more."""
         from pipeline.lm.loading import memory_errors
         from pipeline.lm.sequence import Sequence
 
         capacity = len(ids) + room_tokens
         with memory_errors("copying known states"):
-            found = self._prefixes.begin(tenant, ids, capacity) if self._prefix_bytes else None
+            keeps = self._prefix_bytes and tenant is not None
+            found = self._prefixes.begin(tenant or "", ids, capacity) if keeps else None
         if found is None:
             return Sequence(self.engine, self.new_cache(capacity))
         cache, known = found
@@ -76,9 +77,12 @@ class PromptReader:
             at += part
         return logits
 
-    def keep(self, tenant: str, sequence: Sequence) -> None:
-        """Keep what a sequence has read for later requests; it must not be read on."""
-        if self._prefix_bytes and sequence.plan is None and not sequence.before and not sequence.shift:
+    def keep(self, tenant: str | None, sequence: Sequence) -> None:
+        """Keep what a sequence has read for later requests of this tenant, if there is one; it must not be
+        read on."""
+        if tenant is None or sequence.plan is not None or sequence.before or sequence.shift:
+            return
+        if self._prefix_bytes:
             self._prefixes.keep(tenant, sequence.ids, sequence.cache)
 
     @cached_property

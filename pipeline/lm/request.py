@@ -70,9 +70,9 @@ class Generation:
 
     ``draft_messages`` are the same question over the retrieved passages alone, for the drafter; without them
     it reads what the model reads; words are copied from there too. ``tenant`` keeps the KV states of
-    different users apart. ``context_strength`` above 0 decodes context-aware (:mod:`pipeline.lm.contrast`):
-    away from what the model would say to ``bare_messages``, the question without passages; nothing is then
-    drafted.
+    different users apart; without ``reuse`` every token is read anew. ``context_strength`` above 0 decodes
+    context-aware (:mod:`pipeline.lm.contrast`): away from what the model would say to ``bare_messages``, the
+    question without passages; nothing is then drafted.
     """
 
     messages: Sequence[Message]
@@ -83,6 +83,7 @@ class Generation:
     cancelled: Callable[[], bool] = field(default=lambda: False)
     context_strength: float = 0.0
     bare_messages: Sequence[Message] = ()
+    reuse: bool = True
 
 
 @runtime_checkable
