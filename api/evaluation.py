@@ -17,12 +17,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from api.build import open_longleaf
 from api.plain import plain
+from api.sections import PACKAGES, PluginChoice
+from pipeline import plugins
+from pipeline.evaluation.ablate import Ablated, ablated
 from pipeline.evaluation.report import Report, SetReport, summary
 from pipeline.evaluation.runner import Ingested, Plan, Progress, ask, ingest
 
@@ -70,6 +73,38 @@ def evaluate_set(
         "peak_memory_bytes": float(_peak_bytes()),
     }
     return summary(given.name, ingested, asked, cost, seed=seed)
+
+
+def ablation(
+    settings: Settings,
+    sets: Sequence[EvaluationSet],
+    plan: Plan,
+    defaults: Report,
+    switches: Sequence[tuple[str, str, Mapping[str, Any]]],
+    *,
+    seed: int,
+    progress: Progress,
+) -> list[Ablated]:
+    """Every switch over every set, against what the settings gave."""
+    found = []
+    for group, name, changes in switches:
+        report = evaluate(_changed(settings, changes), sets, plan, seed=seed, progress=_named(progress, name))
+        found.append(ablated(group, name, changes, defaults, report, seed=seed))
+    return found
+
+
+def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """The settings with some values replaced, checked as if they had been given."""
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        before = values.get(section, getattr(settings, section))
+        if isinstance(before, PluginChoice):
+            values[section] = PluginChoice(**{**before.model_dump(), name: value})
+            plugins.configure(PACKAGES[section], before.name, **values[section].options)
+        else:
+            values[section] = replace(before, **{name: value})
+    return settings.model_copy(update=values)
 
 
 def about(settings: Settings, plan: Plan, seed: int) -> dict[str, Any]:

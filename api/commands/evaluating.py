@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from pipeline.evaluation.report import Report
 
 _CUTOFFS, _BUDGETS = "1,5,10", "500,1000,2000"
+
+
+class _Files(NamedTuple):
+    """Where results are written to."""
+
+    out: Path | None
+    markdown: Path | None
+    html: Path | None
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +46,18 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the report as Markdown.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one page with plots.")] = None,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Also try one switch at a time against these settings.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Switches to try: late, granularity, analyser, fusion, answer. Repeatable."),
+    ] = None,
+    generate: Annotated[
+        Path | None,
+        typer.Option(metavar="SET", help="Make a set of DIR's documents, write it here, and measure it."),
+    ] = None,
+    each: Annotated[int, typer.Option(min=1, help="Generated questions of a kind, a document.")] = 4,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="OLD.json NEW.json", help="Compare two reports instead."),
@@ -51,39 +71,60 @@ def evaluate(
 
     Example: longleaf eval sets/contracts --out today.json
     """
+    from api.evaluation import ablation
     from api.evaluation import evaluate as evaluated
+    from api.plain import plain
     from pipeline.errors import InvalidRequestError
+    from pipeline.evaluation import ablate as ablations
+    from pipeline.evaluation import tables
     from pipeline.evaluation.dataset import find_sets, load_set
+    from pipeline.evaluation.page import page
+    from pipeline.evaluation.report import written
     from pipeline.evaluation.runner import Plan
 
     if compare is not None:
         return _compare(run, *compare, tolerance, seed)
     if folder is None:
         raise InvalidRequestError("No set is named.", remedy="longleaf eval DIR, or --compare OLD NEW.")
+    if generate is not None:
+        folder = _generate(run, folder, generate, each, seed)
     plan = Plan(_numbers("cutoffs", cutoffs), _numbers("budgets", budgets), answers=answers)
     sets = [load_set(each).sample(documents, questions) for each in find_sets(folder)]
+    switches = ablations.chosen(only or [], answers=answers) if ablate or only else []
     with progress(run) as show:
         report = evaluated(run.settings, sets, plan, seed=seed, progress=show)
-    _give(run, report, out, markdown, html)
+        found = ablation(run.settings, sets, plan, report, switches, seed=seed, progress=show)
+    files, value = _Files(out, markdown, html), written(report)
+    if switches:
+        value = {**value, "ablation": plain(found)}
+        _give(run, files, value, ablations.markdown(found), ablations.page(found, report.about))
+    else:
+        _give(run, files, value, tables.markdown(report), page(report))
     return DONE
 
 
-def _give(run: Run, report: Report, out: Path | None, markdown: Path | None, html: Path | None) -> None:
-    from pipeline.evaluation.report import written
-    from pipeline.evaluation.tables import markdown as as_markdown
-
-    if out:
-        _write(out, json.dumps(written(report), ensure_ascii=False) + "\n")
-    if markdown:
-        _write(markdown, as_markdown(report))
-    if html:
-        from pipeline.evaluation.page import page
-
-        _write(html, page(report))
+def _give(run: Run, files: _Files, value: dict[str, Any], text: str, page: str) -> None:
+    """Results to the files asked for, and to standard output."""
+    if files.out:
+        _write(files.out, json.dumps(value, ensure_ascii=False) + "\n")
+    if files.markdown:
+        _write(files.markdown, text)
+    if files.html:
+        _write(files.html, page)
     if run.json:
-        run.emit(written(report))
+        run.emit(value)
     else:
-        run.out.print(as_markdown(report), soft_wrap=True)
+        run.out.print(text, soft_wrap=True)
+
+
+def _generate(run: Run, documents: Path, folder: Path, each: int, seed: int) -> Path:
+    from api.question_sets import make_set
+
+    made = make_set(
+        [str(documents)], folder, each=each, seed=seed, limits=run.settings.reading, skipped=run.note
+    )
+    run.note(f"{len(made.questions)} questions of {len(made.documents)} documents are in {folder}.")
+    return folder
 
 
 def _compare(run: Run, old: Path, new: Path, tolerance: float, seed: int) -> int:

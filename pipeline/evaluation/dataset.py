@@ -10,7 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Question:
 
     ``relevance`` grades documents (0 is judged not relevant). ``spans`` are the evidence, half-open code
     points into each document's text. ``scope`` is the one document the question is about, if it is about
-    one. ``answerable`` False means that the documents do not hold the answer.
+    one. ``answerable`` False means that the documents do not hold the answer. ``kind`` is what the set
+    calls this type of question.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Question:
     answerable: bool = True
     scope: str | None = None
     language: str = ""
+    kind: str = ""
     relevance: Mapping[str, int] = field(default_factory=dict)
     spans: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
 
@@ -127,7 +129,7 @@ def _within(question: Question, ids: set[str]) -> bool:
 def _restricted(q: Question, ids: set[str]) -> Question:
     relevance = {d: grade for d, grade in q.relevance.items() if d in ids}
     spans = {d: found for d, found in q.spans.items() if d in ids}
-    return Question(q.id, q.text, q.asked, q.answers, q.answerable, q.scope, q.language, relevance, spans)
+    return replace(q, relevance=relevance, spans=spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,7 @@ def _question(
         answerable is True,
         scope,
         row.text("lang"),
+        row.text("type"),
         relevance,
         spans,
     )

@@ -14,6 +14,7 @@ import json
 import random
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pipeline.errors import InvalidRequestError
 from pipeline.evaluation.dataset import EvaluationSet, Question, SetDocument
@@ -118,18 +119,19 @@ def needles(
         first = rng.randrange(max(1, len(offsets) - tokens))
         last = min(len(offsets), first + tokens - 48) - 1
         text = haystack[offsets[first, 0] : offsets[last, 1]]
-        hidden = _hidden(number, rng)
-        for _, sentence, _, _ in hidden:
+        secrets = hidden(number, rng)
+        for _, sentence, _, _ in secrets:
             text = _inserted(text, sentence, rng)
         name = f"candidate-{number}"
         documents.append(SetDocument(name, text))
-        for task, sentence, asked, answer in hidden:
+        for task, sentence, asked, answer in secrets:
             start = text.index(sentence)
             questions.append(
                 Question(
                     f"{task}-{number}",
                     asked,
                     answers=(answer,),
+                    kind=task,
                     relevance={name: 1},
                     spans={name: ((start, start + len(sentence)),)},
                 )
@@ -172,9 +174,7 @@ def by_position(
             name = f"context-{q.id}"
             documents.append(SetDocument(name, "\n\n".join(texts[d] for d in order)))
             span = (before, before + len(texts[gold[q.id]]))
-            questions.append(
-                Question(q.id, q.text, q.asked, q.answers, True, name, q.language, {name: 1}, {name: (span,)})
-            )
+            questions.append(replace(q, scope=name, relevance={name: 1}, spans={name: (span,)}))
         made.append(
             EvaluationSet(f"{given.name}-at-{position + 1}-of-{passages}", tuple(documents), tuple(questions))
         )
@@ -210,13 +210,13 @@ def key_value(*, keys: int = 75, count: int = 100, seed: int = 0) -> EvaluationS
     return EvaluationSet(f"key-value-{keys}", tuple(documents), tuple(questions))
 
 
-def _hidden(number: int, rng: random.Random) -> list[tuple[str, str, str, str]]:
-    """Task, sentence, question and answer of what one document hides."""
+def hidden(number: int, rng: random.Random) -> list[tuple[str, str, str, str]]:
+    """Task, sentence, question and answer of a needle and a passkey; the first 100 numbers differ."""
     first = _NAMES[number % len(_NAMES)].split()[0]
     last = _NAMES[(number + 3 * (number // len(_NAMES))) % len(_NAMES)].split()[1]
     key = str(rng.randrange(10_000, 99_999))
     place = _PLACES[number % len(_PLACES)]
-    fact, question = (part.format(p=place) for part in _FACTS[number // len(_PLACES)])
+    fact, question = (part.format(p=place) for part in _FACTS[number // len(_PLACES) % len(_FACTS)])
     return [
         (
             "passkey",

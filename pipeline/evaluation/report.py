@@ -15,7 +15,7 @@ from pipeline.measure import Interval, interval
 FORMAT = 1
 # In this order, and first of all others, in tables.
 HEADLINE = ("nDCG@10", "R@10", "RR@10", "span_recall@1000", "span_precision@1000", "span_iou@1000")
-GROUPS = ("language", "position", "length")
+GROUPS = ("language", "position", "length", "type")
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,6 +213,8 @@ def groups(question: Question, lengths: Mapping[str, int]) -> dict[str, str]:
     """What results are also shown by: language, length of the document that answers, and where in it
     the first evidence stands (thirds)."""
     made = {"language": question.language} if question.language else {}
+    if question.kind:
+        made["type"] = question.kind
     gold = [document for document, grade in question.relevance.items() if grade > 0]
     if gold:
         made["length"] = _length_class(max(lengths[document] for document in gold))

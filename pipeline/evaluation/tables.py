@@ -27,7 +27,7 @@ def markdown(report: Report) -> str:
     parts = ["\n".join(about), measures_table(report.sets, _COLUMNS)]
     if any(name in each.measures for each in report.sets for name in _ANSWERS):
         parts.append(measures_table(report.sets, _ANSWERS))
-    for group in ("position", "length", "language"):
+    for group in ("position", "length", "type", "language"):
         rows = [(f"{s.name}: {v}", s.by[group][v]) for s in report.sets for v in _values(s, group)]
         if rows:
             parts.append(f"By {group}:\n\n" + _table(rows, _COLUMNS))

