@@ -31,13 +31,13 @@ Reply = tuple[dict[str, Any], list[bytes]]
 
 def main(channel_fd: int, lifeline_fd: int, root: Path) -> None:
     """Take the lock, then answer until the parent closes its end."""
-    _die_with_parent(lifeline_fd)
+    die_with_parent(lifeline_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     channel = socket.socket(fileno=channel_fd)
     try:
         lock = _own(root)
     except LongleafError as error:
-        send(channel, _described(error))
+        send(channel, described(error))
         return
     from indexers._edge_shards import Shards  # loads the engine, which only the owner needs
 
@@ -56,9 +56,9 @@ def _answer(do: Callable[..., Reply], header: dict[str, Any], buffers: list[memo
     try:
         return do(*buffers, **header)
     except LongleafError as error:
-        return _described(error), []
+        return described(error), []
     except BaseException as error:  # noqa: BLE001 - a Rust panic is no Exception; the parent gets it as an error
-        return _described(translated(error, IndexingError)), []
+        return described(translated(error, IndexingError)), []
 
 
 def translated(error: BaseException, kind: type[LongleafError]) -> LongleafError:
@@ -72,11 +72,11 @@ def translated(error: BaseException, kind: type[LongleafError]) -> LongleafError
     )
 
 
-def _described(error: LongleafError) -> dict[str, Any]:
+def described(error: LongleafError) -> dict[str, Any]:
     return {"error": type(error).__name__, "message": error.message, "remedy": error.remedy}
 
 
-def _die_with_parent(lifeline_fd: int) -> None:
+def die_with_parent(lifeline_fd: int) -> None:
     """Ask the kernel for a fatal SIGIO when the other end of the pipe closes. Only the parent has it,
     so that happens when the parent is gone. Where the kernel cannot, the closed channel ends us."""
     if hasattr(os, "O_ASYNC") and hasattr(fcntl, "F_SETSIG"):

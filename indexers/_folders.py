@@ -22,17 +22,21 @@ from pipeline.originals import disk_errors
 from pipeline.seams import IndexSchema
 
 MANIFEST = "index.json"
+SHARD = "shard"
 REBUILD = "Run `longleaf repair`: it rebuilds the index from the ledger."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Manifest:
     """What a folder holds. ``points`` is the count at the last flush, or None while writes are under
-    way, in which case the count cannot be checked."""
+    way, in which case the count cannot be checked. ``shard`` is the folder of the engine's files, and
+    ``settled`` the count when they were last optimised, None since something was deleted."""
 
     name: str
     schema: IndexSchema
     points: int | None = 0
+    shard: str = SHARD
+    settled: int | None = 0
 
 
 def folder(root: Path, name: str) -> Path:
@@ -90,6 +94,7 @@ def sync(path: Path) -> None:
 def _load(path: Path) -> Manifest:
     try:
         content: Mapping[str, Any] = json.loads(path.read_bytes())
-        return Manifest(content["name"], IndexSchema(**content["schema"]), content["points"])
+        rest = {key: content[key] for key in ("shard", "settled") if key in content}
+        return Manifest(content["name"], IndexSchema(**content["schema"]), content["points"], **rest)
     except (ValueError, KeyError, TypeError) as error:
         raise IndexDamagedError(f"The manifest {path} is unreadable: {error!r}.", remedy=REBUILD) from error

@@ -26,6 +26,7 @@ from pipeline.seams import Indexer, IndexSchema, IndexSearch
 from pipeline.types import Match, Point
 
 _PACKAGES = ("faiss-cpu", "faiss-gpu-cu12")
+_NEVER = 1_000_000_000
 _log = logging.getLogger("longleaf.faiss")
 
 
@@ -80,7 +81,11 @@ class FaissIndexer:
             gpus(config.device),
             config.reserve_bytes,
         )
-        self._record: Indexer = plugins.load("indexers", config.record, path=config.path / "record")
+        # A record never needs a graph: it is asked for vectors only while the copy cannot be used.
+        options = {"exact_below_points": _NEVER} if config.record == "qdrant_edge" else {}
+        self._record: Indexer = plugins.load(
+            "indexers", config.record, path=config.path / "record", **options
+        )
         self._lock = threading.RLock()
         self._copies: dict[str, Any] = {}
 

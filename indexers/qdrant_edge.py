@@ -7,6 +7,7 @@ graph (Malkov and Yashunin 2018).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,19 +18,21 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from indexers import _folders
+from indexers import _edge_aside, _folders
+from indexers._edge_points import buffers, whole_points
 from indexers._edge_process import Buffer, EngineProcess
 from indexers._projection import condition
-from pipeline.errors import IndexDamagedError, IndexingError
+from pipeline.errors import IndexDamagedError, IndexingError, LongleafError
 from pipeline.filters import EVERYTHING, Filter
 from pipeline.originals import disk_errors
 from pipeline.points import PointBatch, check_schema, check_search, pack
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
-from pipeline.types import Match, Point, SparseVector
+from pipeline.types import Match, Point
 
 _UPSERT_POINTS = 128  # searches wait for one such batch, about 20 ms
 _SEARCHES = 128
 _PAGE_POINTS = 1000
+_GROWN_SHARE = 0.1  # a large index that has grown by no more than this is not optimised again
 _UNFLUSHED_BYTES = 32 << 20  # what may have to be written again if the engine dies
 
 
@@ -67,6 +70,8 @@ class QdrantEdgeIndexer:
         self._lock = threading.RLock()
         self._known: dict[str, _folders.Manifest] | None = None
         self._checked: set[str] = set()
+        self._flushed: dict[str, int] = {}
+        self._written: dict[str, int] = {}
         self._closed = False
         self._engine = EngineProcess(self._root)
 
@@ -89,20 +94,21 @@ class QdrantEdgeIndexer:
 
     def schema(self, name: str) -> IndexSchema | None:
         """The schema it was created with, or None."""
-        with self._lock:
+        with self._lock if self._known is None else contextlib.nullcontext():  # nor for an optimisation
             manifest = self._manifests().get(name)
             return manifest.schema if manifest else None
 
     def names(self) -> list[str]:
         """All indexes, sorted."""
-        with self._lock:
-            return sorted(self._manifests())
+        with self._lock if self._known is None else contextlib.nullcontext():
+            return sorted(list(self._manifests()))
 
     def drop(self, name: str) -> None:
         """Remove the index and its files."""
         with self._lock:
+            path = self._path(name)
             if self._manifests().pop(name, None):
-                self._engine.forget(self._path(name))
+                self._engine.forget(path)
                 _folders.remove(self._root, name)
                 self._checked.discard(name)
 
@@ -116,6 +122,7 @@ class QdrantEdgeIndexer:
         """Remove every point that matches."""
         with self._lock:
             self._changing(name)
+            self._worn(name)
             self._engine.write("delete", path=self._path(name), where=condition(where))
 
     def search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
@@ -154,15 +161,42 @@ class QdrantEdgeIndexer:
             if changed:
                 counts = self._engine.flush([self._path(m.name) for m in changed])
                 for manifest, points in zip(changed, counts, strict=True):
-                    self._record(replace(manifest, points=points))
+                    grown = points - self._flushed.pop(manifest.name, points)
+                    replaced = grown != self._written.pop(manifest.name, grown)
+                    settled = None if replaced else manifest.settled
+                    self._record(replace(manifest, points=points, settled=settled))
 
     def optimize(self, name: str) -> None:
-        """Build what makes searching fast."""
+        """Build what makes searching fast and clear what was deleted, aside if it would take long:
+        searches go on meanwhile, writes wait. A large index that only grew a little is left for later."""
         with self._lock:
+            self._index(name)
             self.flush()
-            self._changing(name)
-            self._engine.read("optimize", path=self._path(name), reserve_bytes=self._config.reserve_bytes)
-            self.flush()
+            manifest = self._manifests()[name]
+            points = manifest.points or 0
+            large = points > self._config.exact_below_points
+            grown = points - manifest.settled if manifest.settled is not None else points
+            if large and grown <= min(_GROWN_SHARE * points, self._config.exact_below_points):
+                return
+            reserve = self._config.reserve_bytes
+            if large and _edge_aside.has_room(Path(self._path(name)), reserve):
+                self._optimise_aside(manifest)
+            else:
+                self._changing(name)
+                self._engine.read("optimize", path=self._path(name), reserve_bytes=reserve)
+                self.flush()
+                self._record(replace(self._manifests()[name], settled=points))
+
+    def _optimise_aside(self, manifest: _folders.Manifest) -> None:
+        old = Path(self._path(manifest.name))
+        new = old.with_name(_edge_aside.new_name())
+        _edge_aside.optimised_copy(old, new)
+        found, _ = self._engine.read("contents", path=str(new))
+        if found["points"] != manifest.points:
+            raise IndexingError(f"{new} has {found['points']} points, not {manifest.points}.")
+        self._record(replace(manifest, shard=new.name, settled=manifest.points))
+        self._engine.forget(str(old))
+        _edge_aside.remove_others(old.parent, new.name)
 
     def close(self) -> None:
         """Flush and let go; further calls raise."""
@@ -175,7 +209,19 @@ class QdrantEdgeIndexer:
                 self._engine.close()
 
     def _path(self, name: str) -> str:
-        return str(_folders.folder(self._root, name) / "shard")
+        manifest = self._manifests().get(name)
+        shard = manifest.shard if manifest is not None else _folders.SHARD
+        return str(_folders.folder(self._root, name) / shard)
+
+    def _ask(self, do: str, name: str, *arrays: Buffer, **arguments: Any) -> Any:  # noqa: ANN401 - JSON values
+        """Ask about an index; once more if its shard was replaced by a better one before it was asked."""
+        path = self._path(name)
+        try:
+            return self._engine.read(do, *arrays, path=path, **arguments)
+        except LongleafError:
+            if self._path(name) == path:
+                raise
+            return self._engine.read(do, *arrays, path=self._path(name), **arguments)
 
     def _manifests(self) -> dict[str, _folders.Manifest]:
         """What there is, read once the folder is known to be ours."""
@@ -194,12 +240,13 @@ class QdrantEdgeIndexer:
             schema = self._changing(name)
             self._engine.write(
                 "upsert",
-                *_buffers(batch, part),
+                *buffers(batch, part),
                 path=self._path(name),
                 dim=schema.dim,
                 lexical=schema.lexical,
                 reserve_bytes=self._config.reserve_bytes,
             )
+            self._written[name] = self._written.get(name, 0) + len(batch.ids[part])
             if self._engine.unflushed_bytes > _UNFLUSHED_BYTES:
                 self.flush()
 
@@ -208,8 +255,15 @@ class QdrantEdgeIndexer:
         schema = self._index(name)
         manifest = self._manifests()[name]
         if manifest.points is not None:
+            self._flushed[name] = manifest.points
             self._record(replace(manifest, points=None))
         return schema
+
+    def _worn(self, name: str) -> None:
+        """Note that its files hold what was deleted."""
+        manifest = self._manifests()[name]
+        if manifest.settled is not None:
+            self._record(replace(manifest, settled=None))
 
     def _index(self, name: str) -> IndexSchema:
         """The schema, after a first look whether all that was flushed is there."""
@@ -226,6 +280,7 @@ class QdrantEdgeIndexer:
             return manifest.schema
 
     def _check(self, manifest: _folders.Manifest) -> None:
+        _edge_aside.remove_others(_folders.folder(self._root, manifest.name), manifest.shard)
         found, _ = self._engine.read("contents", path=self._path(manifest.name))
         if manifest.points not in (None, found["points"]):
             raise IndexDamagedError(
@@ -239,11 +294,11 @@ class QdrantEdgeIndexer:
             )
 
     def _count(self, name: str, where: Filter) -> int:
-        count: int = self._engine.read("count", path=self._path(name), where=condition(where))[0]["count"]
+        count: int = self._ask("count", name, where=condition(where))[0]["count"]
         return count
 
     def _search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
-        described, buffers = [], []
+        described, arrays_sent = [], []
         for search in searches:
             using = "words" if search.sparse is not None else "dense"
             described.append(
@@ -254,9 +309,9 @@ class QdrantEdgeIndexer:
                 if search.sparse is not None
                 else (np.asarray(search.dense, np.float32),)
             )
-            buffers += [array.tobytes() for array in arrays]
-        path, ef = self._path(name), self._config.ef
-        _, (answer,) = self._engine.read("search", *buffers, path=path, searches=described, ef=ef)
+            arrays_sent += [array.tobytes() for array in arrays]
+        ef = self._config.ef
+        _, (answer,) = self._ask("search", name, *arrays_sent, searches=described, ef=ef)
         lists = [[Match(*hit) for hit in hits] for hits in json.loads(bytes(answer))]
         for matches in lists:
             matches.sort(key=lambda match: (-match.score, match.id))
@@ -265,10 +320,8 @@ class QdrantEdgeIndexer:
     def _pages_of_points(self, name: str, schema: IndexSchema, where: Mapping[str, Any]) -> Iterator[Point]:
         start = None
         while True:
-            answer, (texts, *arrays) = self._engine.read(
-                "read", path=self._path(name), where=where, start=start, limit=_PAGE_POINTS
-            )
-            yield from _points(json.loads(bytes(texts)), schema, arrays)
+            answer, (texts, *arrays) = self._ask("read", name, where=where, start=start, limit=_PAGE_POINTS)
+            yield from whole_points(json.loads(bytes(texts)), schema, arrays)
             start = answer["next"]
             if start is None:
                 return
@@ -276,39 +329,8 @@ class QdrantEdgeIndexer:
     def _scroll(self, name: str, where: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         start = None
         while True:
-            path = self._path(name)
-            answer, (page,) = self._engine.read(
-                "scroll", path=path, where=where, start=start, limit=_PAGE_POINTS
-            )
+            answer, (page,) = self._ask("scroll", name, where=where, start=start, limit=_PAGE_POINTS)
             yield from map(tuple, json.loads(bytes(page)))
             start = answer["next"]
             if start is None:
                 return
-
-
-def _buffers(batch: PointBatch, part: slice) -> list[Buffer]:
-    """A slice of the batch as the engine's process takes it."""
-    ids, payloads = json.dumps(batch.ids[part]).encode(), json.dumps(batch.payloads[part]).encode()
-    buffers: list[Buffer] = [ids, payloads]
-    if batch.dense is not None:
-        buffers.append(batch.dense[part].tobytes())
-    if batch.lengths is not None and batch.indices is not None and batch.weights is not None:
-        start = int(batch.lengths[: part.start].sum())
-        entries = slice(start, start + int(batch.lengths[part].sum()))
-        arrays = batch.lengths[part], batch.indices[entries], batch.weights[entries]
-        buffers += [array.tobytes() for array in arrays]
-    return buffers
-
-
-def _points(
-    texts: Sequence[tuple[str, Mapping[str, Any]]], schema: IndexSchema, arrays: Sequence[memoryview]
-) -> Iterator[Point]:
-    """A page of whole points from what the engine's process answered."""
-    dense = np.frombuffer(arrays[0], np.float32).reshape(-1, schema.dim) if schema.dim else None
-    lengths, indices = np.frombuffer(arrays[1], np.int32), np.frombuffer(arrays[2], np.uint32)
-    weights = np.frombuffer(arrays[3], np.float32)
-    ends = np.cumsum(lengths)
-    for row, (key, payload) in enumerate(texts):
-        span = slice(ends[row] - lengths[row], ends[row])
-        sparse = SparseVector(indices[span], weights[span]) if schema.lexical else None
-        yield Point(key, payload, dense[row] if dense is not None else None, sparse)

@@ -15,9 +15,10 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ import numpy as np
 import psutil
 import pytest
 
-from indexers import _edge_process, _folders
+from indexers import _edge_aside, _edge_process, _folders
 from indexers.qdrant_edge import Config, QdrantEdgeIndexer
 from pipeline.errors import DiskFullError, IndexDamagedError, IndexingError, IndexOwnedError, UnavailableError
 from pipeline.filters import Equals, Range
@@ -319,3 +320,91 @@ def test_an_interrupted_request_leaves_its_answer_to_nobody(
     indexer.flush()
     assert indexer.count(NAME) == 7
     check_points(indexer, 7)
+
+
+def shards(indexer: QdrantEdgeIndexer) -> list[str]:
+    return sorted(path.name for path in _folders.folder(indexer._root, NAME).glob("shard*"))
+
+
+def test_searches_go_on_while_a_large_index_is_optimised(
+    indexer: QdrantEdgeIndexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that had found out where to look just before it was replaced; writes come after."""
+    indexer.upsert(NAME, [point(i) for i in range(900)])
+    optimise, building, proceed = _edge_aside._optimise, threading.Event(), threading.Event()
+
+    def slow(path: Path) -> None:
+        building.set()
+        assert proceed.wait(30)
+        optimise(path)
+
+    monkeypatch.setattr(_edge_aside, "_optimise", slow)
+    threads = [threading.Thread(target=indexer.optimize, args=(NAME,))]
+    threads.append(threading.Thread(target=lambda: (building.wait(30), indexer.upsert(NAME, [point(900)]))))
+    for thread in threads:
+        thread.start()
+    assert building.wait(30)
+    check_points(indexer, 900)
+    assert indexer.names() == [NAME]
+    assert len(shards(indexer)) == 2
+    where = indexer._path(NAME)
+    proceed.set()
+    for thread in threads:
+        thread.join(30)
+    assert indexer._path(NAME) != where
+    assert shards(indexer) == [Path(indexer._path(NAME)).name]
+    with monkeypatch.context() as late:  # finds out where to look, and is overtaken by the replacement
+        paths = iter([where])
+        honest = indexer._path
+        late.setattr(indexer, "_path", lambda name: next(paths, None) or honest(name))
+        assert indexer._count(NAME, Range("i", lt=900)) == 900
+    check_points(indexer, 901)
+    indexer.close()
+    again = open_at(indexer._root)
+    check_points(again, 901)
+    again.close()
+
+
+def test_a_large_index_is_optimised_when_it_pays(
+    indexer: QdrantEdgeIndexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    copied = _edge_aside.optimised_copy
+    monkeypatch.setattr(_edge_aside, "optimised_copy", lambda old, new: (made.append(new), copied(old, new)))
+
+    def times(change: Callable[[], None]) -> int:
+        before = len(made)
+        change()
+        indexer.optimize(NAME)
+        return len(made) - before
+
+    assert times(lambda: indexer.upsert(NAME, [point(i) for i in range(200)])) == 0, "small: in place"
+    assert times(lambda: indexer.upsert(NAME, [point(i) for i in range(200, 1000)])) == 1
+    assert times(lambda: indexer.upsert(NAME, [point(i) for i in range(1000, 1050)])) == 0, "it grew by 5 %"
+    assert times(lambda: indexer.upsert(NAME, [point(i) for i in range(1050, 1150)])) == 1, "and by 15 %"
+    assert times(lambda: indexer.upsert(NAME, [point(3)])) == 1, "what was replaced must go"
+    needle = indexer.search(NAME, [IndexSearch(1, dense=point(7).dense)])[0][0].payload["text"].encode()
+    assert times(lambda: indexer.delete(NAME, Equals("i", 7))) == 1
+    indexer.flush()
+    files = [f.read_bytes() for f in indexer._root.rglob("*") if f.is_file()]
+    assert any(b"point 70" in data for data in files)
+    assert not any(needle + b'"' in data for data in files)
+
+
+def test_an_optimisation_that_fails_leaves_the_old_shard(
+    indexer: QdrantEdgeIndexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexer.upsert(NAME, [point(i) for i in range(900)])
+    with monkeypatch.context() as patch:
+        patch.setattr(_edge_aside.sys, "executable", "/bin/false")
+        with pytest.raises(UnavailableError, match="exit status 1"):
+            indexer.optimize(NAME)
+    assert shards(indexer) == ["shard"]
+    check_points(indexer, 900)
+    left = _folders.folder(indexer._root, NAME) / "shard-0123456789ab"
+    left.mkdir()
+    indexer.close()
+    again = open_at(indexer._root)
+    check_points(again, 900)
+    assert shards(again) == ["shard"]
+    again.close()
