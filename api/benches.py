@@ -152,7 +152,11 @@ class Benches:
         with self._lock:
             if name not in self._embedders:
                 known = type(plugins.configure(PACKAGES["embedder"], name)).model_fields
-                shared = {"cache": settings.models.cache, "allow_download": settings.models.allow_download}
+                shared = {
+                    "cache": settings.models.cache,
+                    "allow_download": settings.models.allow_download,
+                    "statistics": settings.data / "embedder" / name,
+                }
                 options = {key: value for key, value in shared.items() if key in known}
                 self._embedders[name] = plugins.load(PACKAGES["embedder"], name, **options)
             return self._embedders[name]

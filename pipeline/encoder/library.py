@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.encoder.bert import faster_dtype
 from pipeline.encoder.folder import EncoderFolder
 from pipeline.errors import ConfigurationError, ModelError
 from pipeline.positions import Choice, Native, SelfExtend
@@ -39,7 +40,8 @@ class LibraryEncoder:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        kind = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+        if dtype == "auto":  # on a processor not every operation of every family is faster in bfloat16
+            dtype = "float32" if torch.device(device).type == "cpu" else faster_dtype(device)
         try:
             with _no_progress_bar():
                 self._model: Any = SentenceTransformer(
@@ -47,7 +49,7 @@ class LibraryEncoder:
                     device=device,
                     trust_remote_code=False,
                     local_files_only=True,
-                    model_kwargs={"dtype": kind},
+                    model_kwargs={"dtype": getattr(torch, dtype)},
                 )
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise ModelError(
