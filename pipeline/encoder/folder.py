@@ -25,6 +25,7 @@ _LEGACY_POOLINGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+WIDTH_KEYS = ("hidden_size", "d_model", "dim", "n_embd")
 _PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")
 # These count positions from padding_idx + 1, so two of the table's rows are never used.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
@@ -79,7 +80,7 @@ def read_folder(path: Path) -> EncoderFolder:
     prompts = {name: text for name, text in (sentence.get("prompts") or {}).items() if text}
     if sentence.get("default_prompt_name") in prompts:
         prompts["default"] = prompts[sentence["default_prompt_name"]]
-    width = int(config.get("hidden_size") or config.get("d_model") or config.get("dim") or 0)
+    width = next((int(config[key]) for key in WIDTH_KEYS if config.get(key)), 0)
     outputs = [_json(folder / "config.json").get("out_features") for folder in folders.values()]
     return EncoderFolder(
         path=path,

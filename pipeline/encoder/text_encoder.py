@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.encoder.bert import PackedBert, runs_here
-from pipeline.encoder.folder import EncoderFolder
+from pipeline.encoder.folder import WIDTH_KEYS, EncoderFolder
 from pipeline.encoder.library import LibraryEncoder
 from pipeline.encoder.side_by_side import side_by_side
 from pipeline.encoder.tokens import TextTokenizer
@@ -62,6 +62,7 @@ class TextEncoder:
         self._batch_tokens, self._threads = batch_tokens, threads
         self._lock = threading.Lock()
         self._loaded: PackedBert | LibraryEncoder | None = None
+        self._on_processor = True
         self._tokens: TextTokenizer | None = None
 
     @property
@@ -161,7 +162,7 @@ class TextEncoder:
     def width(self) -> int:
         """Width of token vectors; a head may change it to ``folder.dim``."""
         config = self.folder.config
-        return int(config.get("hidden_size") or config.get("d_model") or config["dim"])
+        return next(int(config[key]) for key in WIDTH_KEYS if config.get(key))
 
     def _forward(
         self, sequences: Sequence[Ids], prompt: Sequence[int], temperature: float = 1.0
@@ -182,7 +183,8 @@ class TextEncoder:
             self._batch_tokens or _CPU_BATCH_TOKENS,
             padded=isinstance(model, LibraryEncoder),
         )
-        return side_by_side(run, plan)
+        # On a GPU one batch fills the device; several at once would only hold more memory.
+        return side_by_side(run, plan) if self._on_processor else map(run, plan)
 
     def _model(self) -> PackedBert | LibraryEncoder:
         with self._lock:
@@ -200,6 +202,7 @@ class TextEncoder:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if self._batch_tokens is None and torch.device(device).type == "cuda":
             self._batch_tokens = _GPU_BATCH_TOKENS
+        self._on_processor = torch.device(device).type == "cpu"
         kind = PackedBert if runs_here(self.folder, self.choice) else LibraryEncoder
         return kind(self.folder, self._dtype, device, self.choice)
 

@@ -40,7 +40,7 @@ def rope_of(config: Mapping[str, Any], trained_tokens: int) -> Rope:
     parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if "full_attention" in parameters:
         parameters = parameters["full_attention"]
-    theta = parameters.get("rope_theta") or config.get("rope_theta")
+    theta = parameters.get("rope_theta") or config.get("rope_theta") or config.get("rotary_emb_base")
     if theta is None:
         theta = _DEFAULT_THETA.get(str(config.get("model_type")))
     if theta is None:
@@ -53,6 +53,7 @@ def rope_of(config: Mapping[str, Any], trained_tokens: int) -> Rope:
             f"This model's own positions are already stretched ({parameters['rope_type']!r}).",
             remedy="Leave positions at native.",
         )
-    width = int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    width = int(config.get("head_dim") or (config.get("hidden_size") or config.get("n_embd") or 0) // heads)
     dim = int(width * float(parameters.get("partial_rotary_factor") or 1.0))
     return Rope(dim, float(theta), int(parameters.get("original_max_position_embeddings") or trained_tokens))

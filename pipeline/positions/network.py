@@ -55,7 +55,8 @@ def extend(network: Any, method: Method, rope: Rope, window_tokens: int, *, deco
     if isinstance(method, SelfExtend):
         from pipeline.positions.self_extend import register
 
-        network.set_attn_implementation(register(method, rope))
+        near = any(owner.rotary_emb.near_as_stock for owner in owners)
+        network.set_attn_implementation(register(method, rope, near_as_stock=near))
     network.config.max_position_embeddings = window_tokens
 
 
@@ -115,6 +116,11 @@ class Rotary(torch.nn.Module):  # type: ignore[misc]
         self._near = stock if hasattr(stock, f"{NEAR}_inv_freq") else None
         self._by_length = isinstance(method, DynamicNtk | LongRope) and fixed_tokens is None
         self._angles = lru_cache(maxsize=64)(self._made)
+
+    @property
+    def near_as_stock(self) -> bool:
+        """Whether layers that look at near tokens only keep their own rotation."""
+        return self._near is not None
 
     def _made(self, tokens: int) -> tuple[torch.Tensor, float]:
         rotation = self._method.rotation(self._rope, tokens)  # type: ignore[union-attr]

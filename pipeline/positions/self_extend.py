@@ -23,18 +23,21 @@ _QUERY_BLOCK = 256  # rows of attention weights held at a time
 AttentionFunction = Callable[..., tuple[torch.Tensor, None]]
 
 
-def register(method: SelfExtend, rope: Rope) -> str:
-    """Make the method known to transformers; the name is what to set as attention implementation."""
+def register(method: SelfExtend, rope: Rope, *, near_as_stock: bool) -> str:
+    """Make the method known to transformers; the name is what to set as attention implementation.
+
+    ``near_as_stock`` says that layers which look at near tokens only have their own rotation still.
+    """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import eager_mask
 
-    name = f"{str(method).replace(':', '_')}_{rope.dim}_{rope.theta:g}"
-    AttentionInterface.register(name, attention(method, rope))
+    name = f"{str(method).replace(':', '_')}_{rope.dim}_{rope.theta:g}_{near_as_stock:d}"
+    AttentionInterface.register(name, attention(method, rope, near_as_stock=near_as_stock))
     AttentionMaskInterface.register(name, eager_mask)
     return name
 
 
-def attention(method: SelfExtend, rope: Rope) -> AttentionFunction:
+def attention(method: SelfExtend, rope: Rope, *, near_as_stock: bool = False) -> AttentionFunction:
     """The attention function of this method for heads that turn as ``rope`` says."""
     frequencies = torch.from_numpy(rope.frequencies()).float()
     shift = method.neighbours - method.neighbours // method.group
@@ -48,7 +51,7 @@ def attention(method: SelfExtend, rope: Rope) -> AttentionFunction:
         scaling: float | None = None,
         **others: Any,  # noqa: ANN401 - what other implementations take
     ) -> tuple[torch.Tensor, None]:
-        if others.get("sliding_window") and getattr(module, "sliding_window", None):
+        if near_as_stock and getattr(module, "sliding_window", None):
             return _stock(module, query, key, value, attention_mask, scaling, others)
         if value.shape[1] != query.shape[1]:
             groups = query.shape[1] // value.shape[1]

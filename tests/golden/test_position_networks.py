@@ -106,6 +106,15 @@ def test_self_extend_in_groups_of_one_is_the_stock_model(model_type: str) -> Non
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+def test_self_extend_in_layers_that_look_at_near_tokens_only() -> None:
+    """Gemma 2 has one rotation for all layers, every second of which sees 16 tokens, and a soft cap."""
+    more = {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 16, "attn_implementation": "eager"}
+    ours, theirs = (network("gemma2", **more) for _ in range(2))
+    extend(ours, SelfExtend(1, 16), rope_of(ours.config.to_dict(), TRAINED), TRAINED)
+    for a, b in zip(states(ours, [60, 20]), states(theirs, [60, 20]), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
 def pairwise_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rope: Rope, causal: bool):
     """SelfExtend by definition: each pair of tokens has its own distance."""
     group, near = 3, 10
