@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from api.commands.frame import FAILED, Run, command
+from api.commands.frame import DONE, FAILED, Run, command
 
 
 def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
     command(app, "serve")(serve)
+    command(app, "ready")(ready)
 
 
 def serve(
@@ -48,6 +49,40 @@ def serve(
         run.note(f"Listening on {_address(listener)}; stop with Ctrl-C.", "bold")
         server.run(sockets=[listener])
         return None if server.started else FAILED
+
+
+def ready(
+    run: Run,
+    url: Annotated[
+        str | None, typer.Option(help="Where the service is; else this machine at server.port.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for its answer.")] = 4.0,
+) -> int:
+    """Whether a running service can serve: the health check of containers. Needs no key.
+
+    Example: longleaf ready --url http://127.0.0.1:8000
+    """
+    import json
+    import urllib.error
+    import urllib.request
+
+    place = url or f"http://127.0.0.1:{run.settings.server.port}"
+    try:
+        # S310: the address is the operator's own
+        with urllib.request.urlopen(f"{place}/readyz", timeout=timeout) as answer:  # noqa: S310
+            said = json.load(answer)
+    except urllib.error.HTTPError as error:
+        said = {"status": "unavailable", "parts": {}}
+        if error.headers.get_content_type() == "application/json":
+            said = json.load(error)
+    except (OSError, ValueError) as error:
+        said = {"status": "unreachable", "parts": {"server": f"{type(error).__name__} at {place}"}}
+    if run.json:
+        run.emit(said)
+    else:
+        parts = ", ".join(f"{part}: {state}" for part, state in said["parts"].items())
+        run.out.print(f"{said['status']} ({parts})" if parts else said["status"], soft_wrap=True)
+    return DONE if said["status"] == "ok" else FAILED
 
 
 def _listen(host: str, port: int) -> socket.socket:
