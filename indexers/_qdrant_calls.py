@@ -19,7 +19,6 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-_OVERLOADED = frozenset({429, 502, 503, 504})
 _DOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _GRPC_STATUS = {
     grpc.StatusCode.NOT_FOUND: 404,
@@ -84,16 +83,16 @@ class Calls:
 
     def _refusal(self, what: str, status: int, text: str) -> LongleafError:
         told = f"The Qdrant server at {self.url} refused {what} ({status}): {text[:500]}"
-        if status in _OVERLOADED:
-            return self._down(what, f"status {status}")
         if "No space left" in text or status == 507:
             return DiskFullError(told, remedy="Free space on the server's disk and try again.")
+        if status == 409 or "already exists" in text:
+            return ExistsOnServerError(told)
+        if status == 429 or status >= 500:
+            return self._down(what, f"status {status}: {text}" if text else f"status {status}")
         if status in (401, 403):
             return IndexingError(told, remedy="Set indexer.api_key to a key that may write there.")
         if status == 404:
             return MissingOnServerError(told)
-        if status == 409 or "already exists" in text:
-            return ExistsOnServerError(told)
         return IndexingError(told, remedy="See the server's log; its version should be near the client's.")
 
 

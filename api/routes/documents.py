@@ -163,9 +163,10 @@ async def list_documents(
 
     def work(_: Cancelled) -> DocumentPage:
         ledger = running.longleaf.ledger
-        found = ledger.documents(shelf.tenant, shelf.collection, after=after, limit=limit + 1)
-        page = found[:limit]
-        return DocumentPage(page, page[-1].id if len(found) > limit else None)
+        page = ledger.documents(shelf.tenant, shelf.collection, after=after, limit=limit)
+        last = page[-1].id if len(page) == limit else None
+        more = last and ledger.documents(shelf.tenant, shelf.collection, after=last, limit=1)
+        return DocumentPage(page, last if more else None)
 
     return await running.searching.run(request.receive, work)
 

@@ -34,6 +34,9 @@ def test_pages_follow_the_cursor(library: TestClient) -> None:
         if (cursor := page["next"]) is None:
             break
     assert seen == ["frost", "lease", "whale"]
+    whole = library.get(BOOKS, params={"limit": 3}).json()
+    assert ([document["id"] for document in whole["documents"]], whole["next"]) == (seen, None)
+    assert library.get(BOOKS, params={"limit": 1000}).json() == whole
 
 
 def test_the_same_again_changes_nothing_and_a_change_replaces(library: TestClient) -> None:
