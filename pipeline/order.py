@@ -44,7 +44,9 @@ def arrange(
             f"The context budget is {budget_tokens} tokens.", remedy="Give a budget of 0 or more."
         )
     best_first = sorted(hits, key=lambda hit: -hit.score)
-    distinct, dropped = _without_duplicates(best_first)
+    empty = [f"{_name(hit)}: there is no text in it" for hit in best_first if not hit.text.strip()]
+    distinct, dropped = _without_duplicates([hit for hit in best_first if hit.text.strip()])
+    dropped += empty
     kept: list[Hit] = []
     used = 0
     for hit in distinct:

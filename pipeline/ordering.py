@@ -71,7 +71,7 @@ def ordered(
     WorkCancelledError within one step of ``cancelled()`` being true.
     """
     check(order)
-    used, placement, degraded = _decide(order, model, advice)
+    used, placement, known, degraded = _decide(order, model, advice)
     built = build(question, hits, model, budget_tokens=budget_tokens, max_tokens=max_tokens, order=placement)
     if built is None or not built.context.passages:
         return Ordered(built, None, tuple(degraded))
@@ -84,6 +84,8 @@ def ordered(
         try:
             reranker = advice.reranker(attention, model)
             ranked = reranker.rerank(question, built.context.passages, cancelled)
+            if known is None:
+                degraded.append(f"{model.name} is not calibrated: {attention} is used as published")
             readings = int(ranked[0].scores.get(f"{attention}.rounds", 1))
             passages = placed_by(ranked, [hit.score for hit in ranked], placement)
             built = _rearranged(built, question, passages, model, max_tokens)
@@ -108,10 +110,11 @@ def ordered(
 
 def _decide(
     order: Order, model: LanguageModel, advice: Advice | None
-) -> tuple[Order, ReadingOrder, list[str]]:
-    """What the order comes to for this model, where the best passage goes, and what went wrong."""
+) -> tuple[Order, ReadingOrder, Calibration | None, list[str]]:
+    """What the order comes to for this model, where the best passage goes, what is known of the model, and
+    what went wrong."""
     if order not in ("auto", *get_args(AttentionOrder)):
-        return order, order, []  # type: ignore[return-value]
+        return order, order, None, []  # type: ignore[return-value]
     degraded: list[str] = []
     known: Calibration | None = None
     if advice is not None:
@@ -121,13 +124,11 @@ def _decide(
             degraded.append(f"the calibration of the language model is not used: {error}")
     placement: ReadingOrder = known.placement if known else SAFE
     if order == "auto":
-        return known.auto if known else SAFE, placement, degraded
+        return (known.auto if known else SAFE), placement, known, degraded
     if advice is None:
         degraded.append(f"the order {order} needs a language model whose attention can be seen")
-        return placement, placement, degraded
-    if known is None:
-        degraded.append(f"{model.name} is not calibrated: {order} is used as published")
-    return order, placement, degraded
+        return placement, placement, known, degraded
+    return order, placement, known, degraded
 
 
 def _rearranged(
