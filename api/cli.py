@@ -8,7 +8,19 @@ from collections.abc import Sequence
 
 import typer
 
-from api.commands import answering, evaluating, ingesting, jobs, keeping, keys, kv, library, moving, serving
+from api.commands import (
+    answering,
+    calibrating,
+    evaluating,
+    ingesting,
+    jobs,
+    keeping,
+    keys,
+    kv,
+    library,
+    moving,
+    serving,
+)
 from api.commands.frame import USAGE, report_error
 
 _EXIT_CODES = "Exit codes: 0 done; 1 failed, or done in part; 2 the command line or a setting is wrong."
@@ -29,7 +41,19 @@ def build_app() -> typer.Typer:
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for family in (ingesting, jobs, answering, library, keeping, moving, keys, kv, serving, evaluating):
+    for family in (
+        ingesting,
+        jobs,
+        answering,
+        library,
+        keeping,
+        moving,
+        keys,
+        kv,
+        serving,
+        evaluating,
+        calibrating,
+    ):
         family.register(app)
     return app
 

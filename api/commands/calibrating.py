@@ -1,0 +1,149 @@
+"""``longleaf calibrate``: what the configured models need to be measured for, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.commands.evaluating import progress as bar
+from api.commands.frame import Run, command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.lm.calibration import Calibration
+
+
+def register(app: typer.Typer) -> None:
+    """Add the family to the command tree."""
+    family = typer.Typer(help="Measure the configured models, once for each.", no_args_is_help=True)
+    command(family, "lm")(calibrate_lm)
+    app.add_typer(family, name="calibrate")
+
+
+def calibrate_lm(
+    run: Run,
+    *,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines with question, answer and passage; made-up ones if not given."),
+    ] = None,
+    questions: Annotated[int, typer.Option(min=8, help="Questions to measure with.")] = 64,
+    passages: Annotated[int, typer.Option(min=3, help="Passages of each prompt.")] = 10,
+    seed: Annotated[int, typer.Option(help="Which questions and distractors are drawn.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Write the curve by position as a PNG there.")] = None,
+) -> None:
+    """Find which attention of the language model points to answers, and where in a prompt it reads best.
+
+    The result is kept under the data folder with the weights' digest and used by every answer from then on.
+
+    Example: longleaf calibrate lm --pairs questions.jsonl --questions 32 --plot bias.png
+    """
+    from pipeline.errors import ModelError
+    from pipeline.lm import calibration as stored
+    from pipeline.lm.calibrating import calibrate
+    from pipeline.lm.model import LocalModel
+    from pipeline.lm.pairs import made_up, read_pairs, trials
+
+    given = read_pairs(pairs) if pairs else made_up(max(4 * questions, 8 * passages), seed)
+    model = run.longleaf.language_model
+    if not isinstance(model, LocalModel):
+        raise ModelError(
+            f"{model.name} is not in this process, so its attention cannot be seen.",
+            remedy="Calibrate a model that runs here: set language_model.spec to its folder or hub id.",
+        )
+    asked = trials(given, lambda q, p: _scores(run, q, p), count=questions, passages=passages, seed=seed)
+    with bar(run) as show:
+        found = calibrate(
+            model,
+            asked,
+            pairs=f"{len(given)} pairs of {pairs.name}" if pairs else "made-up passages",
+            progress=lambda done, total: show("calibrating", done, total),
+        )
+    path = stored.write(found, run.settings.data / "calibrations")
+    if run.json:
+        run.emit(found)
+    else:
+        for line in table(found):
+            run.out.print(line, soft_wrap=True, markup=False)
+    if plot is not None:
+        draw(found, plot)
+        run.note(f"The curve is in {plot}.")
+    run.note(f"Stored as {path}.")
+
+
+def table(found: Calibration) -> list[str]:
+    """What was found, for people."""
+    lines = [
+        f"{found.model} ({found.revision[:16]}), {found.trials} questions with {found.passages} passages",
+        "",
+        "gold passage at   log-probability   greedy answer right",
+        *(f"{at.position + 1:>15}   {at.logprob:>15.2f}   {at.accuracy:>19.2f}" for at in found.positions),
+        "",
+        "R@1 of the gold passage",
+        *(f"{value:>6.2f}  {name}" for name, value in found.recall.items()),
+        "",
+        "log-probability by order",
+        *(f"{value:>6.2f}  {name}" for name, value in found.logprobs.items()),
+        "",
+    ]
+    for order, (low, mean, high) in found.gains.items():
+        lines.append(f"{order} instead of {found.placement}: {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+    for order in ("attention_sorting", "found_in_the_middle"):
+        fused = found.fused(order)  # type: ignore[arg-type]
+        who = (
+            f"heads {fused.signal.heads}" if fused.signal.heads else f"layers {fused.signal.layers or 'all'}"
+        )
+        lines.append(f"{order}: {fused.signal.tokens} tokens, {who}, weight {fused.weight}")
+    return [*lines, "", f"auto: {found.auto}; the best passage goes by {found.placement}"]
+
+
+def draw(found: Calibration, path: Path) -> None:
+    """The position-bias curve as a PNG. Raises MissingDependencyError without matplotlib, StorageError."""
+    from pipeline.errors import MissingDependencyError, StorageError
+
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "A plot needs the package 'matplotlib', which is not installed.",
+            remedy="Install it with: pip install 'longleaf[eval]', or leave --plot out.",
+        ) from error
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left = figure.subplots()
+    places = [at.position + 1 for at in found.positions]
+    left.plot(places, [at.logprob for at in found.positions], marker="o", color="tab:blue")
+    left.set_xlabel(f"place of the passage with the answer, of {found.passages}")
+    left.set_ylabel("log-probability of the answer, a token", color="tab:blue")
+    right = left.twinx()
+    right.plot(places, [at.accuracy for at in found.positions], marker="s", color="tab:orange")
+    right.set_ylabel("greedy answers that are right", color="tab:orange")
+    right.set_ylim(0, 1)
+    left.set_title(f"{found.model}, n = {found.trials}")
+    try:
+        figure.savefig(path, format="png", dpi=120)
+    except OSError as error:
+        raise StorageError(
+            f"The plot cannot be written to {path}: {error}", remedy="Choose another path."
+        ) from error
+
+
+def _scores(run: Run, questions: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:
+    """The configured embedder's scores: each passage's best chunk."""
+    import numpy as np
+
+    from pipeline.chunk import chunk
+    from pipeline.types import Document
+
+    embedder = run.longleaf.embedder
+    asked = embedder.embed_queries(list(questions)).vectors
+    documents = [chunk(Document("", text), embedder.encode(text), run.settings.chunking) for text in passages]
+    best = [(asked @ each.passages.T).max(1) for each in embedder.embed_documents(documents)]
+    return np.stack(best, 1).astype(np.float32)
