@@ -12,21 +12,19 @@ import os
 import shutil
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import qdrant_edge as qdrant
 
+from indexers._edge_models import DENSE, SPARSE, filter_of, payload_of, request_of, vectors_of, words_of
 from indexers._edge_worker import translated
 from indexers._projection import FACTS, PAYLOAD, range_fields, record
 from pipeline.errors import DiskFullError, IndexDamagedError
 
-DENSE, SPARSE = "dense", "words"
 _MAX_OPEN = 48
 _MAX_RANGE_INDEXES = 32
-_EXACT_LIMIT = 1000  # beyond this many matches a graph walk costs more than a scan
-_ALL = qdrant.IdfParams(corpus=qdrant.Filter(must=[]))
 
 Reply = tuple[dict[str, Any], list[bytes]]
 
@@ -40,14 +38,16 @@ class Shards:
         self._open: OrderedDict[str, qdrant.EdgeShard] = OrderedDict()
         self._range_fields: dict[str, set[str]] = {}
 
-    def create(self, path: str, dim: int | None, lexical: bool, exact_below_points: int) -> Reply:
+    def create(
+        self, path: str, dim: int | None, lexical: bool, exact_below_points: int, quantized: bool
+    ) -> Reply:
         """Make an empty shard in place of whatever an interrupted attempt left there."""
         _check_space(path, 1 << 20, 0)
         self.release(path)
         shutil.rmtree(path, ignore_errors=True)
         Path(path).mkdir(parents=True)
         threshold_kb = max(1, exact_below_points * (dim or 0) * 4 // 1024) if dim else 1000
-        dense = {DENSE: qdrant.EdgeVectorParams(size=dim, distance=qdrant.Distance.Dot)} if dim else {}
+        dense = {DENSE: _dense(dim, quantized=quantized)} if dim else {}
         sparse = {SPARSE: qdrant.EdgeSparseVectorParams(modifier=qdrant.Modifier.Idf)} if lexical else {}
         shard = qdrant.EdgeShard.create(
             path,
@@ -79,7 +79,7 @@ class Shards:
         shard = self._shard(path)
         records = [record(payload) for payload in json.loads(bytes(payloads))]
         self._index_ranges(path, shard, records)
-        vectors = _vectors(len(records), dim, lexical, arrays)
+        vectors = vectors_of(len(records), dim, lexical, arrays)
         points = [
             qdrant.Point(key, vector, stored)
             for key, vector, stored in zip(json.loads(bytes(ids)), vectors, records, strict=True)
@@ -89,7 +89,7 @@ class Shards:
 
     def delete(self, path: str, where: Mapping[str, Any]) -> Reply:
         """Remove what matches."""
-        self._shard(path).update(qdrant.UpdateOperation.delete_points_by_filter(_filter(where)))
+        self._shard(path).update(qdrant.UpdateOperation.delete_points_by_filter(filter_of(where)))
         return {}, []
 
     def search(
@@ -98,35 +98,37 @@ class Shards:
         """One JSON list of ``[id, score, payload]`` a search. A dense search has one buffer, a sparse
         one two: indices and weights."""
         buffers = iter(queries)
-        requests = [_request(search, buffers, ef) for search in searches]
+        requests = [request_of(search, buffers, ef) for search in searches]
         found = self._shard(path).query_batch(qdrant.QueryBatchRequest(requests))
-        texts = (",".join(f'["{hit.id}",{hit.score!r},{_payload(hit)}]' for hit in hits) for hits in found)
+        texts = (",".join(f'["{hit.id}",{hit.score!r},{payload_of(hit)}]' for hit in hits) for hits in found)
         return {}, [f"[{','.join(f'[{text}]' for text in texts)}]".encode()]
 
     def count(self, path: str, where: Mapping[str, Any]) -> Reply:
         """Exact number of matching points."""
-        return {"count": self._shard(path).count(qdrant.CountRequest(exact=True, filter=_filter(where)))}, []
+        return {
+            "count": self._shard(path).count(qdrant.CountRequest(exact=True, filter=filter_of(where)))
+        }, []
 
     def scroll(self, path: str, where: Mapping[str, Any], start: str | None, limit: int) -> Reply:
         """A page of ``[id, payload]`` in id order from ``start`` on, and where the next page starts."""
         request = qdrant.ScrollRequest(
-            offset=start, limit=limit, filter=_filter(where), with_payload=[PAYLOAD], with_vector=False
+            offset=start, limit=limit, filter=filter_of(where), with_payload=[PAYLOAD], with_vector=False
         )
         records, following = self._shard(path).scroll(request)
-        text = ",".join(f'["{r.id}",{_payload(r)}]' for r in records)
+        text = ",".join(f'["{r.id}",{payload_of(r)}]' for r in records)
         return {"next": None if following is None else str(following)}, [f"[{text}]".encode()]
 
     def read(self, path: str, where: Mapping[str, Any], start: str | None, limit: int) -> Reply:
         """A page of whole points: ``[id, payload]`` as JSON, then dense floats, lengths, indices, weights
         as :meth:`upsert` takes them, and where the next page starts."""
         request = qdrant.ScrollRequest(
-            offset=start, limit=limit, filter=_filter(where), with_payload=[PAYLOAD], with_vector=True
+            offset=start, limit=limit, filter=filter_of(where), with_payload=[PAYLOAD], with_vector=True
         )
         records, following = self._shard(path).scroll(request)
-        text = ",".join(f'["{r.id}",{_payload(r)}]' for r in records)
+        text = ",".join(f'["{r.id}",{payload_of(r)}]' for r in records)
         vectors: list[Any] = [r.vector for r in records]  # by name, as there is more than one
         dense = array("f", (x for v in vectors for x in v.get(DENSE, ())))
-        words = [sorted(_words(v.get(SPARSE))) for v in vectors]
+        words = [sorted(words_of(v.get(SPARSE))) for v in vectors]
         lengths = array("i", map(len, words))
         indices = array("I", (index for entries in words for index, _ in entries))
         weights = array("f", (weight for entries in words for _, weight in entries))
@@ -208,79 +210,6 @@ def _optimizers(indexing_threshold_kb: int) -> qdrant.EdgeOptimizersConfig:
     )
 
 
-def _vectors(
-    count: int,
-    dim: int | None,
-    lexical: bool,
-    arrays: Sequence[memoryview],
-) -> Iterator[dict[str, Any]]:
-    dense = arrays[0].cast("f") if dim else None
-    lengths, indices, weights = (
-        (arrays[-3].cast("i"), arrays[-2].cast("I"), arrays[-1].cast("f")) if lexical else (None, None, None)
-    )
-    end = 0
-    for i in range(count):
-        vector: dict[str, Any] = {}
-        if dense is not None and dim:
-            vector[DENSE] = _floats(dense[i * dim : (i + 1) * dim])
-        if lengths is not None and indices is not None and weights is not None:
-            start, end = end, end + lengths[i]
-            vector[SPARSE] = qdrant.SparseVector(indices[start:end].tolist(), _floats(weights[start:end]))
-        yield vector
-
-
-def _floats(view: memoryview[Any]) -> list[float]:
-    floats: list[Any] = view.cast("B").cast("f").tolist()
-    return floats
-
-
-def _request(search: Mapping[str, Any], buffers: Iterator[memoryview], ef: int) -> qdrant.QueryRequest:
-    limit = search["limit"]
-    if search["using"] == DENSE:
-        query: Any = _floats(next(buffers))
-        exact = limit > _EXACT_LIMIT
-        params = qdrant.SearchParams(hnsw_ef=max(ef, 2 * limit), exact=exact)
-    else:
-        query = qdrant.SparseVector(next(buffers).cast("I").tolist(), _floats(next(buffers)))
-        params = qdrant.SearchParams(idf=_ALL)  # counts the points there are now, not those once indexed
-    return qdrant.QueryRequest(
-        limit=limit,
-        query=qdrant.Query.Nearest(query, search["using"]),
-        filter=_filter(search["where"]),
-        with_payload=[PAYLOAD],
-        params=params,
-    )
-
-
-def _words(vector: qdrant.SparseVector | None) -> Iterable[tuple[int, float]]:
-    return zip(vector.indices, vector.values, strict=True) if vector is not None else ()
-
-
-def _payload(found: qdrant.ScoredPoint | qdrant.Record) -> str:
-    return (found.payload or {})[PAYLOAD]  # type: ignore[no-any-return]
-
-
-def _filter(where: Mapping[str, Any]) -> qdrant.Filter:
-    return qdrant.Filter(must=[_condition(where)])
-
-
-def _condition(where: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the engine's many condition types
-    """One condition of Qdrant's REST JSON, of the kinds that the projection writes."""
-    for clause in ("must", "should", "must_not"):
-        if clause in where:
-            clauses: dict[str, Any] = {clause: [_condition(part) for part in where[clause]]}
-            return qdrant.Filter(**clauses)
-    if "has_id" in where:
-        return qdrant.HasIdCondition(set(where["has_id"]))
-    if "is_empty" in where:
-        return qdrant.IsEmptyCondition(where["is_empty"]["key"])
-    if "range" in where:
-        return qdrant.FieldCondition(where["key"], range=qdrant.RangeFloat(**where["range"]))
-    match = where["match"]
-    chosen = qdrant.MatchAny(match["any"]) if "any" in match else qdrant.MatchValue(match["value"])
-    return qdrant.FieldCondition(where["key"], match=chosen)
-
-
 def _check_space(path: str, needed_bytes: int, reserve_bytes: int) -> None:
     """Refuse a write before it starts: the engine writes through memory maps, where a full disk kills."""
     place = Path(path)
@@ -302,3 +231,16 @@ def _sync(folder: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _dense(dim: int, *, quantized: bool) -> qdrant.EdgeVectorParams:
+    """How vectors are kept. Quantised, a byte a dimension stays in memory, once optimised, and proposes
+    what the vectors on disk then score."""
+    if not quantized:
+        return qdrant.EdgeVectorParams(size=dim, distance=qdrant.Distance.Dot)
+    bytes_ = qdrant.ScalarQuantizationConfig(
+        type=qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned
+    )
+    return qdrant.EdgeVectorParams(
+        size=dim, distance=qdrant.Distance.Dot, memory=qdrant.Memory.Cold, quantization_config=bytes_
+    )

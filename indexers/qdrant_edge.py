@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,6 +47,8 @@ class Config(BaseModel):
     """Up to so many vectors an index is scanned exactly; beyond that a graph is built."""
     ef: int = Field(default=256, ge=16, le=4096)
     """Candidates that a graph search keeps: more is slower and finds more."""
+    quantization: Literal["none", "int8"] = "none"
+    """`int8` keeps one byte a dimension in memory and rescores with the vectors on disk; for new indexes."""
     reserve_bytes: int = Field(default=64 << 20, ge=0)
     """Bytes of the disk that are left free."""
 
@@ -88,6 +90,7 @@ class QdrantEdgeIndexer:
                     dim=schema.dim,
                     lexical=schema.lexical,
                     exact_below_points=threshold,
+                    quantized=self._config.quantization == "int8",
                 )
                 self._record(_folders.Manifest(name, schema))
                 self._checked.add(name)

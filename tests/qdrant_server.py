@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import jsonschema_rs
 import qdrant_edge as edge
 
-from indexers._edge_shards import _condition
+from indexers._edge_models import condition
 
 DOCUMENT = json.loads((Path(__file__).parent / "data" / "qdrant_openapi.json").read_text())
 
@@ -225,7 +225,7 @@ class Collections:
 
 
 def _filter(where: Any) -> edge.Filter | None:
-    return edge.Filter(must=[_condition(_given(part)) for part in where["must"]]) if where else None
+    return edge.Filter(must=[condition(_given(part)) for part in where["must"]]) if where else None
 
 
 def _given(value: Any) -> Any:

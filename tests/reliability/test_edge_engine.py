@@ -408,3 +408,19 @@ def test_an_optimisation_that_fails_leaves_the_old_shard(
     check_points(again, 900)
     assert shards(again) == ["shard"]
     again.close()
+
+
+def test_quantised_vectors_propose_and_stored_ones_score(tmp_path: Path) -> None:
+    indexer = QdrantEdgeIndexer(Config(path=tmp_path, exact_below_points=300, quantization="int8"))
+    indexer.create(NAME, SCHEMA)
+    indexer.upsert(NAME, [point(i) for i in range(2000)])
+    indexer.optimize(NAME)
+    vectors = np.stack([point(i).dense for i in range(2000)])
+    shares = []
+    for i in range(0, 2000, 50):
+        scores = vectors @ vectors[i]
+        found = indexer.search(NAME, [IndexSearch(10, dense=vectors[i])])[0]
+        assert [m.score for m in found] == pytest.approx([scores[m.payload["i"]] for m in found], abs=1e-5)
+        shares.append(len({m.payload["i"] for m in found} & set(np.argsort(-scores)[:10].tolist())) / 10)
+    assert np.mean(shares) >= 0.95
+    indexer.close()
