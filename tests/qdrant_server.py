@@ -147,6 +147,7 @@ class Collections:
                 "params": params,
                 "hnsw_config": hnsw,
                 "optimizer_config": {**optimizer, "flush_interval_sec": 5},
+                "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
                 "metadata": body.get("metadata"),
             },
         }
@@ -231,7 +232,10 @@ def _filter(where: Any) -> edge.Filter | None:
 def _given(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _given(inner) for key, inner in value.items() if inner is not None}
-    return [_given(inner) for inner in value] if isinstance(value, list) else value
+    # A filter without conditions loses its empty list on the way over gRPC.
+    if isinstance(value, list):
+        return [{"must": []} if inner == {} else _given(inner) for inner in value]
+    return value
 
 
 def _vectors(vectors: dict[str, Any]) -> dict[str, Any]:
@@ -252,7 +256,7 @@ def _request(search: Any) -> edge.QueryRequest:
     given, params = search["query"]["nearest"], _given(search["params"])
     query = edge.SparseVector(given["indices"], given["values"]) if isinstance(given, dict) else given
     idf = edge.IdfParams(corpus=edge.Filter(must=[])) if "idf" in params else None
-    assert params.get("idf") in (None, {"corpus": {"must": []}})
+    assert not any(params.get("idf", {}).get("corpus", {}).values()), params
     return edge.QueryRequest(
         limit=search["limit"],
         query=edge.Query.Nearest(query, search["using"]),
