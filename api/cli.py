@@ -19,6 +19,7 @@ from api.commands import (
     kv,
     library,
     moving,
+    safekeeping,
     serving,
 )
 from api.commands.frame import USAGE, report_error
@@ -48,6 +49,7 @@ def build_app() -> typer.Typer:
         library,
         keeping,
         moving,
+        safekeeping,
         keys,
         kv,
         serving,

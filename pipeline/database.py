@@ -60,7 +60,7 @@ class Database:
                 with self._engine.connect() as connection:
                     self._check_settings(connection)
                 with self._turn() as connection:
-                    migrations.bring_forward(connection, self.where, migrate=migrate)
+                    self.found_version = migrations.bring_forward(connection, self.where, migrate=migrate)
         except LongleafError:
             self._engine.dispose()
             raise

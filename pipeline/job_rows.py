@@ -15,10 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from pipeline import writers
+from pipeline import lifecycle, writers
 from pipeline.database import insert
 from pipeline.job_tables import job_documents, job_events, job_turns, jobs
 from pipeline.jobs import JobConfig, JobStage, JobState
+from pipeline.records import VersionKey
 
 _MESSAGE_CHARS = 2_000
 
@@ -203,16 +204,27 @@ def cancel(connection: Connection, job_id: str) -> list[tuple[str, int]]:
     return files
 
 
+def names(connection: Connection, tenant: str, collection: str) -> set[str]:
+    """Ids of the documents of a collection that jobs know."""
+    inside = (job_documents.c.tenant == tenant, job_documents.c.collection == collection)
+    return set(connection.execute(sa.select(job_documents.c.document_id).where(*inside)).scalars())
+
+
 def forget(
     connection: Connection, tenant: str, collection: str, document_id: str | None = None
 ) -> list[tuple[str, int]]:
     """Erase the rows of a document, or of all of a collection; returns whose files are to go.
 
-    A job that is left without documents stays, and says only that there was one.
+    What was still on its way gets a tombstone. A job that is left without documents stays, and says only
+    that there was one.
     """
     named = [job_documents.c.tenant == tenant, job_documents.c.collection == collection]
     if document_id is not None:
         named.append(job_documents.c.document_id == document_id)
+    waiting_ones = sa.or_(job_documents.c.finished.is_(None), job_documents.c.stage == "quarantined")
+    unborn = sa.select(job_documents.c.document_id).where(*named, waiting_ones)
+    for name in connection.execute(unborn.distinct()).scalars().all():
+        lifecycle.bury_unborn(connection, VersionKey(tenant, collection, name, 0))
     rows = connection.execute(
         sa.delete(job_documents).where(*named).returning(job_documents.c.job_id, job_documents.c.position)
     ).all()

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from pipeline import job_rows, lifecycle, writers
 from pipeline.arrivals import Arrivals
 from pipeline.database import Database
-from pipeline.errors import InvalidRequestError, NotFoundError
+from pipeline.errors import InvalidRequestError, NotFoundError, StorageError
 from pipeline.ledger_collections import LIVE, CollectionLedger, utc
 from pipeline.lifecycle import VERSION_FIELDS, inside
 from pipeline.originals import DocumentCache, Originals, disk_errors
@@ -36,6 +36,7 @@ from pipeline.types import Document
 from pipeline.writers import Ownership
 
 MAX_PAGE = 1000
+RESTORING = "restoring"  # the folder in which a backup is prepared
 CACHE_BYTES = 64 * 1024 * 1024
 
 _SLICE = 500  # names in one IN (...)
@@ -48,13 +49,23 @@ class Ledger(CollectionLedger):
     :mod:`pipeline.writers` says."""
 
     def __init__(
-        self, root: Path, *, url: str | None = None, migrate: bool = True, cache_bytes: int = CACHE_BYTES
+        self,
+        root: Path,
+        *,
+        url: str | None = None,
+        migrate: bool = True,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         """Open or make the ledger: a file under ``root``, or the PostgreSQL database at ``url``.
 
         Raises DataVersionError for newer data (and older, unless ``migrate``), DiskFullError or
-        StorageError for an unusable disk, UnavailableError for a database that does not answer.
+        StorageError for an unusable disk, UnavailableError for a database that does not answer;
+        StorageError too where a restore was interrupted.
         """
+        if (root / RESTORING).exists():
+            raise StorageError(
+                f"A restore into {root} was interrupted.", remedy="Run the same `longleaf restore` again."
+            )
         self.root = root
         self.path = root / "ledger.sqlite"
         with disk_errors(root):
@@ -224,20 +235,27 @@ class Ledger(CollectionLedger):
         with self.database.write() as connection:
             hidden = lifecycle.hide(connection, tenant, collection, name, self.ownership.id)
             forgotten = job_rows.forget(connection, tenant, collection, name)
+            graves = lifecycle.graves(connection, tenant, collection, [name])
         if not hidden and not forgotten:
             self.collection(tenant, collection)
             raise no_document(collection, name)
-        if hidden:
-            self.originals.deleted(hidden[0])
+        self.originals.deleted(graves)
         self._remove_arrivals(forgotten)
         return hidden
 
     def drop_collection(self, tenant: str, name: str) -> None:
         """Hide a collection from readers at once, and have no job bring anything of it back. Its name is
         free after :meth:`forget_collection`."""
-        super().drop_collection(tenant, name)
-        with self.database.write() as connection:
-            forgotten = job_rows.forget(connection, tenant, name)
+        forgotten: list[tuple[str, int]] = []
+        graves: dict[str, int] = {}
+
+        def jobs_too(connection: Connection) -> None:
+            ids = lifecycle.names(connection, tenant, name) | job_rows.names(connection, tenant, name)
+            forgotten.extend(job_rows.forget(connection, tenant, name))
+            graves.update(lifecycle.graves(connection, tenant, name, ids))
+
+        self._drop(tenant, name, jobs_too)
+        self.originals.deleted(graves)
         self._remove_arrivals(forgotten)
 
     def _remove_arrivals(self, files: Sequence[tuple[str, int]]) -> None:

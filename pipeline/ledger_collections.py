@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -107,8 +107,8 @@ class CollectionLedger:
             rows = connection.execute(query.order_by(collections.c.tenant, collections.c.name)).all()
         return [_collection(row) for row in rows]
 
-    def drop_collection(self, tenant: str, name: str) -> None:
-        """Hide a collection from readers at once. Its name is free after :meth:`forget_collection`."""
+    def _drop(self, tenant: str, name: str, also: Callable[[Connection], None]) -> None:
+        """Hide a collection from readers; what ``also`` does happens in the same transaction."""
         self.collection(tenant, name)
         with self.database.write() as connection:
             connection.execute(
@@ -118,6 +118,7 @@ class CollectionLedger:
             retired = {"state": "retired", "writer": self.ownership.id}
             connection.execute(sa.update(versions).where(*inside(versions, tenant, name)).values(retired))
             _bury_all(connection, tenant, name)
+            also(connection)
 
     def dropped_collections(self) -> list[tuple[str, str]]:
         """Tenant and name of collections that are hidden and not yet forgotten."""
@@ -210,6 +211,5 @@ def _collection(row: Any) -> CollectionRecord:  # noqa: ANN401 - a row of `colle
 
 
 def _bury_all(connection: Connection, tenant: str, name: str) -> None:
-    ids = sa.select(documents.c.id).where(*inside(documents, tenant, name))
-    for document_id in connection.execute(ids).scalars().all():
+    for document_id in lifecycle.names(connection, tenant, name):
         lifecycle.bury(connection, VersionKey(tenant, name, document_id, 0))

@@ -8,6 +8,7 @@ caches of texts or in an index, can never be taken for something else.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import fields
 
 import sqlalchemy as sa
@@ -90,10 +91,41 @@ def hide(
 
 def bury(connection: Connection, named: VersionKey) -> None:
     """Leave a tombstone: no number that the document has used is given out again."""
-    highest = connection.execute(sa.select(documents.c.highest).where(*_is_document(named))).scalar_one()
-    row = {"folder": folder_of(named), "version": highest}
+    highest = sa.select(documents.c.highest).where(*_is_document(named))
+    _lay(connection, named, connection.execute(highest).scalar_one())
+
+
+def bury_unborn(connection: Connection, named: VersionKey) -> None:
+    """Leave a tombstone for what was deleted before it had a version: it takes a number of its own, so that
+    a backup of when it was on its way is known to be older."""
+    counted = sa.update(documents).where(*_is_document(named)).values(highest=documents.c.highest + 1)
+    number = connection.execute(counted.returning(documents.c.highest)).scalar_one_or_none()
+    if number is None:
+        known = sa.select(tombstones.c.version).where(tombstones.c.folder == folder_of(named))
+        number = (connection.execute(known).scalar_one_or_none() or 0) + 1
+    _lay(connection, named, number)
+
+
+def names(connection: Connection, tenant: str, collection: str) -> set[str]:
+    """Ids of all documents of a collection, hidden ones too."""
+    inner = sa.select(documents.c.id).where(*inside(documents, tenant, collection))
+    return set(connection.execute(inner).scalars())
+
+
+def graves(connection: Connection, tenant: str, collection: str, ids: Iterable[str]) -> dict[str, int]:
+    """The tombstones of these documents, by the name of their folder."""
+    folders = [folder_of(VersionKey(tenant, collection, name, 0)) for name in ids]
+    found: dict[str, int] = {}
+    for i in range(0, len(folders), 500):
+        laid = sa.select(tombstones).where(tombstones.c.folder.in_(folders[i : i + 500]))
+        found.update({row.folder: row.version for row in connection.execute(laid)})
+    return found
+
+
+def _lay(connection: Connection, named: VersionKey, version: int) -> None:
+    row = {"folder": folder_of(named), "version": version}
     laid = insert(connection, tombstones).values(row)
-    connection.execute(laid.on_conflict_do_update(index_elements=["folder"], set_={"version": highest}))
+    connection.execute(laid.on_conflict_do_update(index_elements=["folder"], set_={"version": version}))
 
 
 def give_up(connection: Connection, key: VersionKey, writer: str) -> bool:

@@ -16,8 +16,9 @@ assert job_tables.jobs.metadata is tables  # every table is known once this modu
 SCHEMA_VERSION = 2
 
 
-def bring_forward(connection: Connection, where: str, *, migrate: bool) -> None:
-    """Make the tables, or change those of an older Longleaf, unless they are as they should be.
+def bring_forward(connection: Connection, where: str, *, migrate: bool) -> int:
+    """Make the tables, or change those of an older Longleaf, unless they are as they should be; returns
+    the version that was found.
 
     Raises DataVersionError for data of a newer Longleaf, and of an older one where ``migrate`` is false.
     """
@@ -25,7 +26,7 @@ def bring_forward(connection: Connection, where: str, *, migrate: bool) -> None:
     if found is None:
         tables.create_all(connection)
         connection.execute(data_version.insert().values(version=SCHEMA_VERSION))
-        return
+        return SCHEMA_VERSION
     if found > SCHEMA_VERSION:
         raise DataVersionError(
             f"{where} has data version {found}; this Longleaf knows up to {SCHEMA_VERSION}.",
@@ -41,6 +42,7 @@ def bring_forward(connection: Connection, where: str, *, migrate: bool) -> None:
     tables.create_all(connection)  # tables that are new
     if found < SCHEMA_VERSION:
         connection.execute(data_version.update().values(version=SCHEMA_VERSION))
+    return found
 
 
 def version_of(connection: Connection) -> int | None:

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -124,14 +124,15 @@ class Originals:
                 if path.exists():
                     _fsync(path)
 
-    def deleted(self, key: VersionKey) -> None:
-        """Note on disk that a document was deleted, so that a restored backup will not bring it back even
-        where the ledger is lost. The name of its folder is all that is noted."""
-        line = f"{key.folder.split('/')[1]} {key.version}\n".encode()
+    def deleted(self, graves: Mapping[str, int]) -> None:
+        """Note on disk which documents were deleted, by the name of their folder and their last version, so
+        that a restored backup will not bring them back even where the ledger is lost."""
+        if not graves:
+            return
         with disk_errors(self._deletions):
             new = not self._deletions.exists()
-            with self._deletions.open("ab") as file:
-                file.write(line)
+            with self._deletions.open("a", encoding="ascii") as file:
+                file.writelines(f"{name} {version}\n" for name, version in graves.items())
                 file.flush()
                 os.fsync(file.fileno())
             if new:

@@ -1,0 +1,194 @@
+"""A backup of a data directory while others read and write: the ledger's rows and every file they name.
+
+Files never change once they are named, and none is removed before the ledger says so. So they are copied
+first, at leisure; then, while no one can commit, what has come since and the rows. That is the moment the
+backup is of. Indexes and caches are not in it: they can be made again from what is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from pipeline import migrations
+from pipeline.database import Database
+from pipeline.errors import ConflictError
+from pipeline.job_tables import job_documents, jobs
+from pipeline.ledger import Ledger
+from pipeline.originals import disk_errors
+from pipeline.records import VersionKey
+from pipeline.schema import data_version, documents, tables, versions, writers
+
+MANIFEST = "backup.json"
+LEDGER = "ledger.sqlite"
+FORMAT = 1
+KEPT_BESIDE = ("keys.json", "keys.pepper")  # small files of the service, where there are any
+
+_COPIERS = 8
+_ROWS = 500
+_KEY = (versions.c.tenant, versions.c.collection, versions.c.document_id, versions.c.version)
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """What is in a backup, and for how long nobody could write."""
+
+    path: Path
+    documents: int
+    waiting: int
+    files: int
+    bytes: int
+    seconds: float
+    locked_seconds: float
+
+
+def back_up(ledger: Ledger, target: Path) -> BackupReport:
+    """Write a backup into a new or empty folder.
+
+    Raises ConflictError for a folder that has something in it, DiskFullError or StorageError. Without its
+    manifest, which is written last, a backup is not taken for one.
+    """
+    if target.exists() and any(target.iterdir()):
+        raise ConflictError(f"{target} is not empty.", remedy="Name a folder that is new or empty.")
+    began = time.monotonic()
+    copied: dict[str, str] = {}
+    with disk_errors(target):
+        target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with ledger.database.read() as connection:
+            named = list(_files(ledger, connection))
+        _copy(ledger.root, target, named, copied)
+        with ledger.database.write() as connection:
+            locked = time.monotonic()
+            now = list(_files(ledger, connection))
+            _copy(ledger.root, target, [path for path in now if path not in copied], copied)
+            _copy(ledger.root, target, KEPT_BESIDE, copied)
+            counts = _copy_rows(connection, target / LEDGER)
+            locked = time.monotonic() - locked
+        for path in set(copied) - set(now) - set(KEPT_BESIDE):  # replaced or deleted since
+            (target / path).unlink()
+            del copied[path]
+        copied[LEDGER] = _digest(target / LEDGER)
+        size = sum((target / path).stat().st_size for path in copied)
+        _finish(target, copied)
+    return BackupReport(target, *counts, len(copied), size, time.monotonic() - began, locked)
+
+
+def _files(ledger: Ledger, connection: Connection) -> Iterator[str]:
+    """Every file that a reader or a worker will ask for, relative to the root."""
+    shown = sa.select(*_KEY).where(versions.c.state.in_(("live", "shelved", "kept")))
+    for row in connection.execute(shown):
+        folder = ledger.originals.folder(VersionKey(*row)).relative_to(ledger.root).as_posix()
+        yield f"{folder}/document.json"
+        if (ledger.root / folder / "original").exists():
+            yield f"{folder}/original"
+    waiting = sa.select(job_documents.c.job_id, job_documents.c.position).where(_waiting())
+    for job_id, position in connection.execute(waiting):
+        yield ledger.arrivals.file(job_id, position).relative_to(ledger.root).as_posix()
+
+
+def _waiting() -> sa.ColumnElement[bool]:
+    return sa.or_(job_documents.c.finished.is_(None), job_documents.c.stage == "quarantined")
+
+
+def _copy(root: Path, target: Path, paths: Iterable[str], copied: dict[str, str]) -> None:
+    """Copy what is there, synced, and note its digest. What is gone was removed for a reason."""
+
+    def one(path: str) -> tuple[str, str] | None:
+        to = target / path
+        to.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileNotFoundError):
+            shutil.copyfile(root / path, to)
+            with to.open("rb+") as file:
+                os.fsync(file.fileno())
+                return path, hashlib.file_digest(file, "sha256").hexdigest()
+        return None
+
+    with ThreadPoolExecutor(_COPIERS) as pool:
+        copied.update(filter(None, pool.map(one, paths)))
+
+
+def _copy_rows(connection: Connection, path: Path) -> tuple[int, int]:
+    """Every row into a ledger file of its own; counts of live documents and of those on their way in."""
+    database = Database(path)
+    try:
+        with database.write() as copy:
+            copy_tables(connection, copy)
+            _settle(copy)
+            live = sa.select(sa.func.count()).select_from(documents).where(documents.c.live.is_not(None))
+            waiting = sa.select(sa.func.count()).select_from(job_documents).where(_waiting())
+            return copy.execute(live).scalar_one(), copy.execute(waiting).scalar_one()
+    finally:
+        database.close()
+
+
+def copy_tables(source: Connection, target: Connection) -> None:
+    """Every row of every table, but those of processes and of the data version."""
+    for table in tables.sorted_tables:
+        if table in (writers, data_version):
+            continue
+        found = source.execute(sa.select(table)).mappings()
+        while rows := [dict(row) for row in found.fetchmany(_ROWS)]:
+            target.execute(sa.insert(table), rows)
+
+
+def _settle(copy: Connection) -> None:
+    """Nobody works on anything in a backup, and nothing in it is half done."""
+    copy.execute(sa.delete(versions).where(versions.c.state.in_(("staged", "retired"))))
+    copy.execute(sa.update(versions).where(versions.c.state == "shelved").values(state="kept"))
+    copy.execute(sa.update(versions).values(writer=""))
+    mine = sa.and_(
+        versions.c.tenant == documents.c.tenant,
+        versions.c.collection == documents.c.collection,
+        versions.c.document_id == documents.c.id,
+    )
+    empty = ~sa.select(versions.c.version).where(mine).exists()
+    copy.execute(sa.delete(documents).where(documents.c.live.is_(None), empty))
+    begin_anew = {"stage": "queued", "checkpoints": {}, "writer": "", "not_before": 0.0}
+    again = sa.update(job_documents).where(job_documents.c.finished.is_(None))
+    copy.execute(again.where(job_documents.c.stage != "caching").values(begin_anew))
+    copy.execute(sa.update(job_documents).values(writer=""))
+    copy.execute(sa.update(jobs).where(jobs.c.finished.is_(None)).values(state="queued", waiting=""))
+
+
+def _finish(target: Path, copied: dict[str, str]) -> None:
+    for folder in {target, *(parent for path in copied for parent in (target / path).parents)}:
+        if folder.is_relative_to(target):
+            _sync(folder)
+    manifest = {
+        "format": FORMAT,
+        "data_version": migrations.SCHEMA_VERSION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "files": copied,
+    }
+    draft = target / f"{MANIFEST}.draft"
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(manifest, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(target / MANIFEST)
+    _sync(target)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,248 @@
+"""A backup put in the place of a data directory. What was deleted since the backup stays deleted.
+
+All of it is checked and prepared in ``restoring/`` inside the data directory before anything there is
+touched. While that folder exists the data is not opened; the same call again finishes the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
+from sqlalchemy.engine import Connection
+
+from pipeline import job_rows, lifecycle, migrations
+from pipeline.backup import FORMAT, LEDGER, MANIFEST, copy_tables
+from pipeline.database import Database, insert
+from pipeline.errors import ConflictError, DataVersionError, LongleafError, StorageError, UnavailableError
+from pipeline.job_tables import job_documents, job_events
+from pipeline.ledger import RESTORING, Ledger
+from pipeline.originals import disk_errors
+from pipeline.records import VersionKey, folder_of
+from pipeline.schema import data_version, documents, tables, tombstones, versions
+
+_KEPT = ("ingest.lock", "deletions", RESTORING)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """What was restored, and what was not because it had been deleted since the backup."""
+
+    created: str
+    documents: int
+    waiting: int
+    left_out: int
+
+
+def restore(
+    source: Path,
+    root: Path,
+    *,
+    url: str | None = None,
+    replace: bool = False,
+    deletions: Iterable[Path] = (),
+) -> RestoreReport:
+    """Make ``root`` (and the database at ``url``) what the backup ``source`` holds, less what was deleted
+    since, as ``root`` itself and the data directories or backups in ``deletions`` know it.
+
+    Indexes are empty afterwards; ``repair`` fills them. Raises StorageError for a backup that is
+    incomplete or damaged, DataVersionError for one of a newer Longleaf, ConflictError where there is
+    something and it is not to be replaced, UnavailableError while another process ingests there.
+    """
+    manifest = _checked(source)
+    occupied = root.exists() and any(path.name not in _KEPT for path in root.iterdir())
+    if not replace and (occupied or (url and _has_rows(root, url))):
+        raise ConflictError(f"There is data in {root} already.", remedy="Add --replace to replace all of it.")
+    with disk_errors(root):
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with FileLock(root / "ingest.lock", timeout=0):
+                return _restore(source, root, url, manifest, list(deletions))
+        except Timeout as error:
+            raise UnavailableError(
+                f"Another process is ingesting into {root}.", remedy="Stop it first."
+            ) from error
+
+
+def _restore(
+    source: Path, root: Path, url: str | None, manifest: dict[str, Any], deletions: list[Path]
+) -> RestoreReport:
+    staging = root / RESTORING
+    graves: dict[str, int] = {}
+    for place in [root, *deletions, *([staging] if staging.exists() else [])]:
+        _merge(graves, _graves(place))
+    if url:
+        _merge(graves, _graves_in(Database(root / LEDGER, url)))
+    if graves:  # noted first: what is about to be removed may be the only other place that knows
+        _note(root / "deletions", graves)
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(mode=0o700)
+    for path in manifest["files"]:
+        (staging / path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.copyfile(source / path, staging / path)
+    report = _respect(staging, graves, manifest["created"])
+    for path in list(root.iterdir()):
+        if path.name not in _KEPT:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if url:
+        _fill(Database(staging / LEDGER), Database(root / LEDGER, url))
+        (staging / LEDGER).unlink()
+    for path in list(staging.iterdir()):
+        path.rename(root / path.name)
+    staging.rmdir()
+    return report
+
+
+def _note(path: Path, graves: dict[str, int]) -> None:
+    draft = path.with_suffix(".draft")
+    with draft.open("w", encoding="ascii") as file:
+        file.writelines(f"{name} {version}\n" for name, version in graves.items())
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _checked(source: Path) -> dict[str, Any]:
+    """The manifest, with every file it names found to be what it says."""
+    try:
+        manifest: dict[str, Any] = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
+        form, version, files = manifest["format"], manifest["data_version"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"{source} is not a complete backup ({type(error).__name__} in {MANIFEST}).",
+            remedy="Name a folder that `longleaf backup` has finished.",
+        ) from error
+    if form > FORMAT or version > migrations.SCHEMA_VERSION:
+        raise DataVersionError(
+            f"The backup {source} has data version {version}; this Longleaf knows up to "
+            f"{migrations.SCHEMA_VERSION}.",
+            remedy="Install the newer Longleaf, and restore with it.",
+        )
+    for path, digest in files.items():
+        if not _is(source / path, digest):
+            raise StorageError(f"{source / path} is missing or damaged.", remedy="Use another backup.")
+    return manifest
+
+
+def _is(path: Path, digest: str) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == digest
+    return False
+
+
+def _has_rows(root: Path, url: str) -> bool:
+    database = Database(root / LEDGER, url)
+    with database.read() as connection:
+        found = connection.execute(sa.select(documents.c.id).limit(1)).one_or_none() is not None
+    database.close()
+    return found
+
+
+def _graves(place: Path) -> dict[str, int]:
+    """Tombstones that a data directory or backup knows of: in its ledger, where that can be read, and
+    noted beside it."""
+    graves: dict[str, int] = {}
+    if (place / LEDGER).exists():
+        with suppress(LongleafError):
+            _merge(graves, _graves_in(Database(place / LEDGER)))
+    with suppress(OSError, ValueError):
+        for line in (place / "deletions").read_text().splitlines():
+            name, version = line.split()
+            _merge(graves, {name: int(version)})
+    return graves
+
+
+def _graves_in(database: Database) -> dict[str, int]:
+    try:
+        with database.read() as connection:
+            return {row.folder: row.version for row in connection.execute(sa.select(tombstones))}
+    finally:
+        database.close()
+
+
+def _merge(graves: dict[str, int], more: dict[str, int]) -> None:
+    for name, version in more.items():
+        graves[name] = max(version, graves.get(name, 0))
+
+
+def _respect(staging: Path, graves: dict[str, int], created: str) -> RestoreReport:
+    """Take out of the prepared data what was deleted since the backup was made."""
+    ledger = Ledger(staging)
+    left_out = 0
+    try:
+        with ledger.database.write() as connection:
+            known = {row.folder: row.version for row in connection.execute(sa.select(tombstones))}
+            later = {name: version for name, version in graves.items() if version > known.get(name, 0)}
+            hit = [key for key in _named(connection) if later.get(folder_of(key), -1) >= key.version]
+            for tenant, collection, name in sorted({(k.tenant, k.collection, k.document_id) for k in hit}):
+                left_out += 1
+                ledger_files = job_rows.forget(connection, tenant, collection, name)
+                for job_id, position in ledger_files:
+                    ledger.arrivals.remove(job_id, [position])
+                _erase(ledger, connection, VersionKey(tenant, collection, name, 0))
+            for name, version in graves.items():
+                row = {"folder": name, "version": max(version, known.get(name, 0))}
+                laid = insert(connection, tombstones).values(row)
+                connection.execute(laid.on_conflict_do_update(index_elements=["folder"], set_=row))
+            live = sa.select(sa.func.count()).select_from(documents).where(documents.c.live.is_not(None))
+            waiting = sa.select(sa.func.count()).select_from(job_documents)
+            waiting = waiting.where(job_documents.c.finished.is_(None))
+            found = connection.execute(live).scalar_one(), connection.execute(waiting).scalar_one()
+    finally:
+        ledger.close()
+    return RestoreReport(created, *found, left_out)
+
+
+def _named(connection: Connection) -> list[VersionKey]:
+    """Every version in the backup, and as version 0 every document on its way in."""
+    column = versions.c
+    stored = connection.execute(
+        sa.select(column.tenant, column.collection, column.document_id, column.version)
+    )
+    waiting = job_documents.c
+    coming = connection.execute(
+        sa.select(waiting.tenant, waiting.collection, waiting.document_id, sa.literal(0)).where(
+            sa.or_(waiting.finished.is_(None), waiting.stage == "quarantined")
+        )
+    )
+    return [VersionKey(*row) for row in [*stored, *coming]]
+
+
+def _erase(ledger: Ledger, connection: Connection, named: VersionKey) -> None:
+    """A document, whatever its versions, with its files and what is counted of it."""
+    lifecycle.hide(connection, named.tenant, named.collection, named.document_id, "")
+    mine = (
+        versions.c.tenant == named.tenant,
+        versions.c.collection == named.collection,
+        versions.c.document_id == named.document_id,
+    )
+    for number in connection.execute(sa.select(versions.c.version).where(*mine)).scalars().all():
+        key = VersionKey(named.tenant, named.collection, named.document_id, number)
+        ledger.originals.remove([key])
+        lifecycle.erase(connection, key)
+
+
+def _fill(source: Database, target: Database) -> None:
+    """Put the rows of a ledger file in the place of those of a PostgreSQL database."""
+    try:
+        with source.read() as rows, target.write() as connection:
+            for table in reversed(tables.sorted_tables):
+                if table is not data_version:
+                    connection.execute(sa.delete(table))
+            copy_tables(rows, connection)
+            for table in (job_documents, job_events):
+                last = sa.select(sa.func.coalesce(sa.func.max(table.c.seq), 0) + 1).scalar_subquery()
+                sequence = sa.func.pg_get_serial_sequence(table.name, "seq")
+                connection.execute(sa.select(sa.func.setval(sequence, last, False)))
+    finally:
+        source.close()
+        target.close()

@@ -1,0 +1,72 @@
+"""``longleaf backup``, ``restore`` and ``migrate``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.cli import main
+
+SMALL = ["--set", "embedder.name=hashing", "--set", "indexer.name=exact", "--set", "language_model.spec=none"]
+GOLDEN = Path(__file__).parents[1] / "data" / "version_1"
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: str | Path, data: str = "data") -> tuple[int, Any]:
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, arguments), "--data", str(tmp_path / data), "--json", *SMALL])
+        return int(stopped.value.code or 0), json.loads(capsys.readouterr().out)
+
+    return call
+
+
+def test_a_backup_is_restored_and_searched(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "otter.txt").write_text("The otter lives by the river.")
+    run("ingest", tmp_path / "otter.txt")
+    code, told = run("backup", tmp_path / "backup")
+    assert (code, told["documents"]) == (0, 1)
+    assert run("backup", tmp_path / "backup")[1]["error"]["code"] == "conflict"
+    code, told = run("restore", tmp_path / "backup")
+    assert (code, told["error"]["code"]) == (1, "conflict")
+    code, told = run("restore", tmp_path / "backup", "--replace")
+    assert (code, told["documents"], told["left_out"]) == (0, 1, 0)
+    assert run("search", "otter")[1]["hits"]
+    assert run("verify")[1]["clean"]
+    code, told = run("restore", tmp_path / "backup", "--no-index", data="other")
+    assert code == 0
+    assert run("verify", data="other")[1]["clean"] is False
+
+
+def test_old_data_goes_forward_when_it_is_told(run: Any, tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "data")
+    code, told = run("collections", "list", "--set", "ledger.migrate=false")
+    assert (code, told["error"]["code"]) == (1, "data_version")
+    assert "longleaf migrate" in told["error"]["remedy"]
+    assert run("migrate") == (0, {"from": 1, "to": 2})
+    assert run("migrate") == (0, {"from": 2, "to": 2})
+    code, told = run("collections", "list", "--set", "ledger.migrate=false")
+    assert [c["documents"] for c in told["collections"]] == [3, 1]
+
+
+def test_newer_data_is_refused(run: Any, tmp_path: Path) -> None:
+    run("collections", "list")
+    with sqlite3.connect(tmp_path / "data" / "ledger.sqlite") as connection:
+        connection.execute("UPDATE data_version SET version = 999")
+    connection.close()
+    for command in ("collections list", "migrate"):
+        code, told = run(*command.split())
+        assert (code, told["error"]["code"]) == (1, "data_version")
+        assert "newer Longleaf" in told["error"]["remedy"]
+
+
+def test_a_password_of_the_database_is_never_shown(run: Any) -> None:
+    url = "ledger.url=postgresql://someone:secret-word@/x?host=/nowhere"
+    for command in ("doctor --settings", "collections list"):
+        _, told = run(*command.split(), "--set", url)
+        assert "secret-word" not in json.dumps(told)
