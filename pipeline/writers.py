@@ -27,10 +27,10 @@ _FOREVER = 1e18
 class Ownership:
     """The right of one process to write into one ledger. Thread-safe."""
 
-    def __init__(self, root: Path, database: Database, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(self, root: Path, database: Database, lease_seconds: float | None = None) -> None:
         self._root = root
         self._database = database
-        self._lease_seconds = lease_seconds
+        self._lease_seconds = LEASE_SECONDS if lease_seconds is None else lease_seconds
         self._lock = FileLock(root / "ingest.lock", timeout=0, thread_local=False)
         self._taking = threading.Lock()
         self._ended = threading.Event()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import audit_hook
 import pytest
 from postgres import Cluster, cluster
+from tallies import lines
 
 audit_hook.listen()
 
@@ -22,3 +23,9 @@ audit_hook.listen()
 def postgres() -> Iterator[Cluster]:
     """A PostgreSQL server for all tests of the session."""
     yield from cluster()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line a promise that was tried."""
+    for line in lines():
+        terminalreporter.write_line(line)

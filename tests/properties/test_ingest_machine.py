@@ -11,6 +11,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tallies import tally
 from workplace import text, workplace
 
 from pipeline.errors import NotFoundError, UnavailableError
@@ -155,6 +156,7 @@ class Ingestion(RuleBasedStateMachine):
         if hasattr(self, "stack"):
             self.stack.close()
             shutil.rmtree(self.root)
+            tally("2 (ingestion equals a dictionary)")
 
     def source(self, name, content, year):
         return text(name, content, metadata={} if year is None else {"year": year})

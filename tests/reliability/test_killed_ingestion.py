@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from killed_child import CONTENT
+from tallies import tally
 from workplace import text, workplace
 
 from pipeline.layers import LAYERS, index_name
@@ -76,6 +77,7 @@ def check(root: Path, indexer: str, acknowledged: list[str]) -> None:
         assert place.texts() == AFTER_SECOND
         assert place.points()["documents"] == len(AFTER_SECOND)
         assert place.findable("heron") == ["a", "d"]
+    tally("1 (acknowledged is durable)")
 
 
 @pytest.mark.parametrize("indexer", ["exact", "qdrant_edge"])

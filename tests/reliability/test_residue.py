@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
+from tallies import tally
 from workplace import files_below, workplace
 
 from pipeline.ingest import Source
+from pipeline.job_queue import JobQueue
+from pipeline.jobs import JobConfig
+from pipeline.worker import Worker
 
 CANARIES = 100 if os.environ.get("LONGLEAF_RELIABILITY") == "full" else 4
 
@@ -46,6 +51,42 @@ def test_nothing_is_left(tmp_path, indexer, way):
         if way == "drop":
             place.ingestor.drop("default", "default")
         left_open = holding(root, b"canary")
+    tally("8 (deletion leaves nothing)", leaked=bool(left_open or holding(root, b"canary")))
     assert (left_open, holding(root, b"canary")) == ([], [])
     if way != "drop":
         assert holding(root, b"keeper"), "the others are still there"
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "quarantined", "waiting", "cancelled", "replaced", "kept"])
+def test_nothing_of_a_job_is_left(tmp_path, end):
+    """However a job ended, deleting its documents leaves no word of them in rows, events or files."""
+    root = tmp_path / "data"
+    with workplace(root) as place:
+        queue = JobQueue(place.ledger, JobConfig(max_attempts=1, backoff_seconds=0.01))
+        worker = Worker(place.ledger, queue, lambda *_: place.ingestor)
+        canaries = [canary(tmp_path, i) for i in range(CANARIES)]
+        if end == "failed":
+            canaries = [replace(each, data=b"%PDF canary") for each in canaries]
+        if end == "quarantined":
+            place.embedder.embed_documents = broken
+        if end in ("replaced", "kept"):
+            place.ingest(*canaries)
+            canaries = [replace(each, title=f"{each.name} again") for each in canaries]
+        policy = "new_version" if end == "kept" else "replace"
+        keeper = Source("kept", text="The keeper.")
+        job, _ = queue.submit([keeper, *canaries], idempotency_key="canary-key", on_conflict=policy)
+        if end == "cancelled":
+            queue.cancel(job.id)
+        elif end != "waiting":
+            worker.drain()
+        assert holding(root, b"canary"), "the search for canaries finds none where there are some"
+        for source in canaries:
+            place.ingestor.delete("default", "default", source.name)
+        left_open = holding(root, b"canary")
+    left = [*left_open, *holding(root, b"canary")]
+    tally("8 (deletion leaves nothing)", leaked=bool(left))
+    assert left == []
+
+
+def broken(*_):
+    raise RuntimeError("out of order")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 
 import pytest
 from test_jobs import office
@@ -167,30 +166,3 @@ def test_an_interrupted_restore_is_seen_and_finished(tmp_path, monkeypatch):
     restore(tmp_path / "backup", tmp_path / "data", replace=True)
     with opened(tmp_path / "data") as place:
         assert place.texts() == {"a": "Otter."}
-
-
-def test_a_backup_under_writes_is_of_one_moment(tmp_path):
-    """Two documents are always replaced together; every backup has both of one generation."""
-    with workplace(tmp_path / "data") as place:
-        place.ingest(text("x", "Generation 0."), text("y", "Generation 0."))
-        stop = threading.Event()
-
-        def write():
-            generation = 0
-            while not stop.is_set():
-                generation += 1
-                place.ingest(text("x", f"Generation {generation}."), text("y", f"Generation {generation}."))
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        try:
-            for i in range(3):
-                back_up(place.ledger, tmp_path / f"backup{i}")
-        finally:
-            stop.set()
-            writer.join()
-    for i in range(3):
-        restore(tmp_path / f"backup{i}", tmp_path / f"restored{i}")
-        with opened(tmp_path / f"restored{i}") as place:
-            texts = place.texts()
-            assert texts["x"] == texts["y"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from tallies import tally
 from workplace import text, workplace
 
 from pipeline import migrations, writers
@@ -48,6 +49,7 @@ def test_data_of_every_version_opens(tmp_path, version):
         assert (changed.status, changed.version) == ("replaced", 3)
         with place.ledger.database.read() as connection:
             assert migrations.version_of(connection) == migrations.SCHEMA_VERSION
+    tally("20 (data of every version opens)")
 
 
 def test_older_data_is_left_alone_when_told_so(tmp_path):
