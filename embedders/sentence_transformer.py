@@ -41,6 +41,8 @@ class Config(BaseModel):
     """Number format; `auto` takes bfloat16 where it is faster."""
     device: str = "auto"
     """Where the model runs: `cpu`, `cuda`, `cuda:1` ...; `auto` takes a GPU if there is one."""
+    compile: bool = False
+    """Compile the network with torch at first use, for families that run through transformers."""
     batch_tokens: int | None = Field(default=None, ge=16)
     """Most tokens in flight; null chooses by device."""
     threads: int | None = Field(default=None, ge=1)
@@ -80,6 +82,7 @@ class SentenceTransformerEmbedder:
             dim=config.dim,
             dtype=config.dtype,
             device=config.device,
+            compiled=config.compile,
             batch_tokens=config.batch_tokens,
             threads=config.threads,
         )

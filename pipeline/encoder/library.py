@@ -36,7 +36,9 @@ def _no_progress_bar() -> Iterator[None]:
 class LibraryEncoder:
     """Token ids to vectors of the transformer module, on batches padded to their longest sequence."""
 
-    def __init__(self, folder: EncoderFolder, dtype: str, device: str, choice: Choice) -> None:
+    def __init__(
+        self, folder: EncoderFolder, dtype: str, device: str, choice: Choice, *, compiled: bool = False
+    ) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
 
@@ -61,6 +63,9 @@ class LibraryEncoder:
         self._positions = choice.method
         if not isinstance(choice.method, Native):
             self._stretch(folder, choice)
+        if compiled:  # the library calls forward itself, so compiling the module would do nothing
+            network = self._network
+            network.forward = torch.compile(network.forward, dynamic=True)
 
     def _stretch(self, folder: EncoderFolder, choice: Choice) -> None:
         from pipeline.positions.declared import rope_of

@@ -46,6 +46,7 @@ class TextEncoder:
         dim: int | None = None,
         dtype: str = "auto",
         device: str = "auto",
+        compiled: bool = False,
         batch_tokens: int | None = None,
         threads: int | None = None,
     ) -> None:
@@ -58,6 +59,12 @@ class TextEncoder:
         self.dim = dim or folder.dim
         self.choice = _choose(folder, positions, window_tokens)
         self.window_tokens = self.choice.window_tokens
+        self._compiled = compiled
+        if compiled and runs_here(folder, self.choice):
+            raise ConfigurationError(
+                f"Models of family {folder.model_type!r} run in packed batches here, which are not compiled.",
+                remedy="Leave compile off.",
+            )
         self._dtype, self._device = dtype, device
         self._batch_tokens, self._threads = batch_tokens, threads
         self._lock = threading.Lock()
@@ -203,8 +210,9 @@ class TextEncoder:
         if self._batch_tokens is None and torch.device(device).type == "cuda":
             self._batch_tokens = _GPU_BATCH_TOKENS
         self._on_processor = torch.device(device).type == "cpu"
-        kind = PackedBert if runs_here(self.folder, self.choice) else LibraryEncoder
-        return kind(self.folder, self._dtype, device, self.choice)
+        if runs_here(self.folder, self.choice):
+            return PackedBert(self.folder, self._dtype, device, self.choice)
+        return LibraryEncoder(self.folder, self._dtype, device, self.choice, compiled=self._compiled)
 
 
 def _choose(folder: EncoderFolder, positions: str, window_tokens: int | None) -> Choice:

@@ -170,6 +170,22 @@ def test_windows_that_a_method_cannot_reach_are_refused(make_model: Make) -> Non
             late(path, **options)
 
 
+def test_compiling_is_for_models_of_the_library(make_model: Make) -> None:
+    with pytest.raises(ConfigurationError, match="packed batches"):
+        own(make_model("bert"), compile=True)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_vectors(make_model: Make) -> None:
+    """Takes minutes on two busy cores."""
+    import torch._dynamo.utils as dynamo
+
+    path = make_model("nomic_bert", positions=128)
+    compiled = own(path, compile=True).embed_queries(TEXTS).vectors
+    assert dynamo.counters["stats"]["unique_graphs"] >= 1
+    np.testing.assert_allclose(compiled, own(path).embed_queries(TEXTS).vectors, atol=1e-5)
+
+
 def test_a_model_without_positions_to_stretch_is_refused(tmp_path: Path) -> None:
     config = {"model_type": "t5", "d_model": 32, "n_positions": 512}
     write_json(tmp_path / "config.json", config)
