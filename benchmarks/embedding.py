@@ -15,10 +15,11 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.embedding_scores import Cut, Index, cut
@@ -38,28 +39,31 @@ LANGUAGES = ("en", "de", "es", "ru", "ar", "zh", "hi", "el", "th", "tr", "vi", "
 
 @dataclass(frozen=True)
 class Row:
-    """An embedder, and in how many pieces a query is searched."""
+    """An embedder: the model's options, the weight of late vectors, directions taken away (None: not even
+    centred), in how many pieces a query is searched, and how documents are cut."""
 
     options: dict[str, Any] = field(default_factory=dict)
+    late: float = 0.5
     directions: int | None = None
     parts: int = 16
     chunking: ChunkConfig = DEFAULT_CHUNKING
 
 
 ROWS: dict[str, Row] = {
-    "naive": Row(OWN),
-    "late": Row(LATE),
+    "naive": Row(late=0),
+    "late": Row(late=1),
     "blend": Row(),
+    "blend 0.25": Row(late=0.25),
+    "blend 0.75": Row(late=0.75),
     "query whole": Row(parts=1),
-    "sentences": Row(chunking=ChunkConfig(unit_min_tokens=4)),
-    "sentences, naive": Row(OWN, chunking=ChunkConfig(unit_min_tokens=4)),
-    "temperature 0.8": Row({"late_temperature": 0.8}),
-    "temperature 0.6": Row({"late_temperature": 0.6}),
-    "blend 0.25": Row({"passage_late": 0.25, "unit_late": 0.25}),
-    "blend 0.75": Row({"passage_late": 0.75, "unit_late": 0.75}),
     "centred": Row(directions=0),
     "centred, 4 out": Row(directions=4),
     "centred, 16 out": Row(directions=16),
+    "naive, centred, 16 out": Row(late=0, directions=16),
+    "sentences": Row(chunking=ChunkConfig(unit_min_tokens=4)),
+    "sentences, naive": Row(late=0, chunking=ChunkConfig(unit_min_tokens=4)),
+    "temperature 0.8": Row({"late_temperature": 0.8}),
+    "temperature 0.6": Row({"late_temperature": 0.6}),
     "pi 2": Row({"positions": "pi:2"}),
     "pi 4": Row({"positions": "pi:4"}),
     "grouped 2": Row({"positions": "grouped:2"}),
@@ -71,18 +75,62 @@ ROWS: dict[str, Row] = {
 }
 
 
-def build(row: Row, given: argparse.Namespace) -> Embedder:
-    """The row's embedder. Raises what its options are refused with."""
-    options = dict(row.options)
-    if options.pop("rotary", False):
-        options["model"] = str(given.rotary)
-    dtype = "float32" if given.device == "cpu" else "auto"
-    inner = late_chunking.build(
-        late_chunking.Config(device=given.device, dtype=dtype, threads=given.threads, **options)
-    )
-    if row.directions is None:
-        return inner
-    return centred.CentredEmbedder(inner, row.directions)
+class Passes:
+    """The late and the own pass of every model setting, made once for all rows that mix them."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self._given = given
+        self._embedders: dict[str, late_chunking.LateChunkingEmbedder] = {}
+        self._made: dict[tuple[str, ChunkConfig], Index] = {}
+
+    def embedder(self, row: Row, weights: dict[str, float]) -> late_chunking.LateChunkingEmbedder:
+        """The row's model with these weights. Raises what its options are refused with."""
+        options = {**row.options, **weights}
+        name = json.dumps(options, sort_keys=True)
+        if name not in self._embedders:
+            if options.pop("rotary", False):
+                options["model"] = str(self._given.rotary)
+            device, threads = self._given.device, self._given.threads
+            config = late_chunking.Config(device=device, dtype=self._given.dtype, threads=threads, **options)
+            self._embedders[name] = late_chunking.build(config)
+        return self._embedders[name]
+
+    def forget(self) -> None:
+        """Another task's documents come."""
+        self._made = {}
+
+    def index(self, row: Row, made: Cut) -> Index:
+        """The row's vectors of a cut: ``w * late + (1 - w) * own`` as the embedder mixes them, centred as
+        the embedder of that name does, from all of the task's units."""
+        parts = []
+        for weights, share in ((LATE, row.late), (OWN, 1 - row.late)):
+            if share > 0:
+                embedder = self.embedder(row, weights)
+                key = (str(embedder.fingerprint), row.chunking)
+                if key not in self._made:
+                    self._made[key] = Index(made, embedder)
+                parts.append((np.float32(share), self._made[key]))
+        found = [
+            replace(
+                vectors[0],
+                passages=_mixed([w for w, _ in parts], [v.passages for v in vectors]),
+                units=_mixed([w for w, _ in parts], [v.units for v in vectors]),
+            )
+            for vectors in zip(*(index.found for _, index in parts), strict=True)
+        ]
+        if row.directions is None:
+            return Index(made, parts[0][1].embedder, found)
+        shared = centred.common(np.concatenate([f.units for f in found]), row.directions)
+        found = [
+            replace(f, passages=shared.apply(f.passages, "x"), units=shared.apply(f.units, "x"))
+            for f in found
+        ]
+        return Index(made, parts[0][1].embedder, found, lambda vectors: shared.apply(vectors, "x"))
+
+
+def _mixed(weights: Sequence[np.float32], parts: Sequence[Any]) -> Any:
+    mixed = np.sum([w * part for w, part in zip(weights, parts, strict=True)], axis=0)
+    return (mixed / np.linalg.norm(mixed, axis=1, keepdims=True)).astype(np.float32)
 
 
 def tasks(given: argparse.Namespace, embedder: Embedder) -> Iterator[Task]:
@@ -130,16 +178,17 @@ def run(given: argparse.Namespace) -> None:
         "arguments": {key: str(value) for key, value in vars(given).items()},
         "rows": {name: {} for name in given.rows},
     }
-    embedders = {name: build(ROWS[name], given) for name in given.rows}
-    first = next(iter(embedders.values()))
+    passes = Passes(given)
+    first = passes.embedder(ROWS[given.rows[0]], OWN)
     cuts: dict[ChunkConfig, Cut] = {}
     indexes: dict[str, Index] = {}
     for task in tasks(given, first):
         began = time.perf_counter()
         words = not task.name.startswith(("passkey", "needle", "qmsum turns"))
         if any(made.task.documents != task.documents for made in cuts.values()):
-            cuts, indexes = {}, {}  # else these are neighbours that share documents
-        for name, embedder in embedders.items():
+            cuts, indexes = {}, {}
+            passes.forget()  # else these are neighbours that share documents
+        for name in given.rows:
             chunking = ROWS[name].chunking
             if chunking not in cuts:
                 cuts[chunking] = cut(task, first, words=words, chunking=chunking)
@@ -149,7 +198,7 @@ def run(given: argparse.Namespace) -> None:
             began = time.perf_counter()
             try:
                 if name not in indexes:
-                    indexes[name] = Index(made, embedder)
+                    indexes[name] = passes.index(ROWS[name], made)
             except LongleafError as error:
                 report["rows"][name][task.name] = {"error": str(error)}
                 continue
@@ -196,6 +245,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=400)
     parser.add_argument("--haystack", default="paul_graham_essays")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--rotary", type=Path, help="folder of a rotary embedder, for the rows that need one")
     given = parser.parse_args()

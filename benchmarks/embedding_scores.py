@@ -7,7 +7,7 @@ exact index over the same vectors ranks the same. ``dense`` leaves words out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from pipeline.preparing import lexical, typical_lengths
 from pipeline.read.text import from_text
 from pipeline.retrieve import query_parts
 from pipeline.seams import Embedder
-from pipeline.types import ChunkedDocument, SparseVector
+from pipeline.types import ChunkedDocument, DocumentEmbeddings, SparseVector
 
 Array = NDArray[np.float32]
 
@@ -79,11 +79,21 @@ def cut(task: Task, embedder: Embedder, *, words: bool, chunking: ChunkConfig | 
 
 
 class Index:
-    """All vectors of a cut, in rows by document."""
+    """All vectors of a cut, in rows by document; ``found`` are they where they have been made already.
 
-    def __init__(self, made: Cut, embedder: Embedder) -> None:
+    ``transform`` is applied to the vectors of queries.
+    """
+
+    def __init__(
+        self,
+        made: Cut,
+        embedder: Embedder,
+        found: Sequence[DocumentEmbeddings] | None = None,
+        transform: Callable[[Array], Array] | None = None,
+    ) -> None:
         self.cut, self.embedder = made, embedder
-        found = embedder.embed_documents(made.documents)
+        self.found = found = embedder.embed_documents(made.documents) if found is None else found
+        self._transform = transform or (lambda vectors: vectors)
         self.windowing = found[0].windowing
         self.names = list(made.task.documents)
         self.units = np.concatenate([f.units for f in found])
@@ -100,7 +110,8 @@ class Index:
         texts = {t for q in questions for t in (q.text, *query_parts(q.text, parts))} - self._asked.keys()
         listed = sorted(texts)
         if listed:
-            self._asked |= dict(zip(listed, self.embedder.embed_queries(listed).vectors, strict=True))
+            vectors = self._transform(self.embedder.embed_queries(listed).vectors)
+            self._asked |= dict(zip(listed, vectors, strict=True))
 
     def document_vectors(self) -> Array:
         """One vector a document: the mean of its units' weighted by tokens, as one long pass would give."""

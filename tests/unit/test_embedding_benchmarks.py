@@ -15,7 +15,7 @@ from api.settings import load_settings
 from benchmarks import embedding, rotary_minilm
 from benchmarks.embedding_scores import Index, cut
 from benchmarks.embedding_sets import Question, Task, hidden
-from embedders import hashing
+from embedders import centred, hashing, late_chunking
 from pipeline.chunk import ChunkConfig
 from pipeline.encoder.bert import PackedBert
 from pipeline.encoder.folder import read_folder
@@ -97,6 +97,30 @@ def test_hidden_sentences_are_found_and_told(tmp_path: Path) -> None:
     weights = Fusion(dense=1, unit=1, passage=0)
     assert np.mean([index.measure(q, weights)["acc@1"] for q in passkey.questions]) > 0.8
     assert set(index.one_vector(passkey.questions[0], index.document_vectors())) == {"acc@1"}
+
+
+def test_rows_share_passes_and_equal_the_embedders(tmp_path: Path) -> None:
+    from tiny_models import write_model
+
+    model = {"model": str(write_model(tmp_path / "model", positions=64))}
+    passes = embedding.Passes(Namespace(device="cpu", dtype="float32", threads=1, rotary=None))
+    config = late_chunking.Config(
+        passage_late=0.3, unit_late=0.3, dtype="float32", window_tokens=64, overlap_tokens=31, **model
+    )
+    ours = late_chunking.build(config)
+    options = {**model, "window_tokens": 64, "overlap_tokens": 31}
+    made = cut(Task("t", texts(30), []), ours, words=False, chunking=SIZES)
+    mixed = passes.index(embedding.Row(options, late=0.3, chunking=SIZES), made)
+    product = Index(made, ours)
+    np.testing.assert_allclose(mixed.units, product.units, atol=1e-5)
+    np.testing.assert_allclose(mixed.passages, product.passages, atol=1e-5)
+    without = passes.index(embedding.Row(options, late=0.3, directions=2, chunking=SIZES), made)
+    wrapped = centred.CentredEmbedder(ours, 2)
+    expected = Index(made, wrapped)
+    np.testing.assert_allclose(without.units, expected.units, atol=1e-4)
+    question = Question("Which tenant pays? A duck swims.", {})
+    for a, b in zip(without.rank(question, Fusion()), expected.rank(question, Fusion()), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_the_table_has_a_line_a_measure(tmp_path: Path) -> None:
