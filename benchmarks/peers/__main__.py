@@ -214,10 +214,7 @@ def main() -> None:
                 given.out.mkdir(parents=True, exist_ok=True)
                 (given.out / f"{name}.{system}.json").write_text(json.dumps(found))
         title = f"{name}: {len(data.documents)} documents, {len(data.questions)} questions"
-        print(
-            f"{title}, {next(iter(results.values()))['tokens']:,} tokens\n\n{compared(data, results)}\n",
-            flush=True,
-        )
+        print(f"{title}, {next(iter(results.values()))['tokens']:,} tokens\n\n{compared(data, results)}\n", flush=True)
 
 
 def _apart(given: argparse.Namespace, name: str, system: str) -> Any:
