@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= longleaf-data
+SETS ?= evaluation-sets
 EXAMPLES := examples/investment_adviser_rule.pdf examples/winter_sports_in_switzerland.epub examples/trustee_handbook.docx
 
-.PHONY: help install demo test lint reliability bench clean
+.PHONY: help install demo test lint reliability bench eval nightly clean
 
 help:  ## what the targets do
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -45,6 +46,12 @@ bench: install  ## speed, memory and retrieval quality, as ratios in one run
 	$(BIN)/python -m benchmarks.ingestion
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.needles
+
+eval: install  ## quality on the sets in $(SETS) in about ten minutes, written into docs/results.md
+	$(BIN)/python -m benchmarks.results $(SETS) --size ten-minutes --work $(DATA)
+
+nightly: install  ## the same at full size
+	$(BIN)/python -m benchmarks.results $(SETS) --size nightly --work $(DATA)
 
 clean:  ## remove the environment and the demo's data
 	rm -rf .venv $(DATA)

@@ -6,13 +6,16 @@ python -m benchmarks.fusion DATA --vectors VECTORS                         (seco
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.signals import Array, Set, Signals
+from benchmarks.signals import Array, Choices, Set, Signals
+from pipeline.evaluation.dataset import load_set
 
 FAIR_MATCH = 1 / 3
 
@@ -26,8 +29,6 @@ class Fusion:
     unit: float = 0.5
     passage: float = 0.5
     rrf_k: int = 60
-    document_dense: float | None = None
-    passage_lexical: float = 1.0
 
 
 def fused(signals: Signals, fusion: Fusion, docs: Array) -> Array:
@@ -50,11 +51,10 @@ def fused(signals: Signals, fusion: Fusion, docs: Array) -> Array:
     if fusion.method == "rrf":
         fusion = Fusion(dense=0.5, unit=0.5, passage=fusion.passage)
     d, u, p = fusion.dense, fusion.unit, fusion.passage
-    dd = d if fusion.document_dense is None else fusion.document_dense
     own = d * (u * parts["unit"] + (1 - u) * parts["passage"]) + (1 - d) * parts["lexical"]
     whole = (
-        dd * (u * parts["document_unit"] + (1 - u) * parts["document_passage"])
-        + (1 - dd) * parts["document_lexical"]
+        d * (u * parts["document_unit"] + (1 - u) * parts["document_passage"])
+        + (1 - d) * parts["document_lexical"]
     )
     scores: Array = p * own + (1 - p) * whole[:, docs]
     return scores if signals.allowed is None else np.where(signals.allowed, scores, -np.inf)
@@ -144,3 +144,74 @@ def _trim(data: Set, unit: int, p: int, cut: Mapping[str, Array], left: int) -> 
             used += int(tokens[a])
         else:
             return int(starts[a]), int(ends[b]), used
+
+
+def grid() -> list[Fusion]:
+    """What is tried: shares of convex and weighted sums, and the methods without shares."""
+    shares = [
+        Fusion(method=method, dense=d, unit=u, passage=p)
+        for method in ("convex", "weighted_rrf", "distribution")
+        for d in (0.0, 0.4, 0.5, 0.6, 0.7, 1.0)
+        for u in (0.25, 0.5, 0.75, 1.0)
+        for p in (0.5, 0.75, 1.0)
+    ]
+    return [*shares, Fusion(method="rrf")]
+
+
+def objective(found: Mapping[str, Array]) -> float:
+    """Mean of what the set has: nDCG@10 by document, span recall within 1,000 tokens."""
+    means = [float(np.nanmean(values)) for values in found.values() if not np.isnan(values).all()]
+    return sum(means) / len(means)
+
+
+def leave_one_out(
+    table: Mapping[str, Mapping[Fusion, float]],
+) -> list[tuple[str, Fusion, float, Fusion, float]]:
+    """For each set: the fusion that is best on average over the others, its value here, and the best here."""
+    rows = []
+    for left_out, values in table.items():
+        others = [table[name] for name in table if name != left_out]
+        chosen = max(values, key=lambda f: sum(other[f] for other in others))
+        best = max(values, key=lambda f: values[f])
+        rows.append((left_out, chosen, values[chosen], best, values[best]))
+    return rows
+
+
+def main() -> None:
+    """Evaluate the grid on every set that has vectors, and choose."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--vectors", type=Path, required=True)
+    parser.add_argument("--documents", type=int, help="as the vectors were made")
+    parser.add_argument("--questions", type=int, default=300)
+    given = parser.parse_args()
+    table: dict[str, dict[Fusion, float]] = {}
+    for path in sorted(given.vectors.glob("*.npz")):
+        found = load_set(given.data / path.stem).sample(given.documents, None)
+        data = Set(found, path)
+        data.sample(given.questions)
+        choices = Choices()
+        signals, cut = data.signals(choices), data.passages(choices.passage_tokens)
+        table[path.stem] = {
+            each: objective(evaluate(data, signals, fused(signals, each, cut["doc"]), cut)) for each in grid()
+        }
+        default = table[path.stem][Fusion()]
+        print(f"{path.stem}: {len(data.questions)} questions, the default {default:.4f}", flush=True)
+    print("\n| set left out | chosen on the others | here | best here | default |\n|---|---|---|---|---|")
+    for name, chosen, value, best, most in leave_one_out(table):
+        default = table[name][Fusion()]
+        print(f"| {name} | {told(chosen)} | {value:.4f} | {most:.4f} ({told(best)}) | {default:.4f} |")
+    ranked = sorted(grid(), key=lambda f: -sum(values[f] for values in table.values()))
+    print(
+        "\n"
+        + "\n".join(f"{sum(v[f] for v in table.values()) / len(table):.4f} {told(f)}" for f in ranked[:10])
+    )
+
+
+def told(fusion: Fusion) -> str:
+    """A fusion in words."""
+    return f"{fusion.method} d={fusion.dense} u={fusion.unit} p={fusion.passage}"
+
+
+if __name__ == "__main__":
+    main()

@@ -29,7 +29,7 @@ BLOCK = 64  # questions at a time
 class Choices:
     """What the signals are made from."""
 
-    passage_tokens: int = 256
+    passage_tokens: int = 128
     late: float = 0.5
     unit_candidates: int = 300
     passage_candidates: int = 200

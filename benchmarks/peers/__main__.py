@@ -214,7 +214,10 @@ def main() -> None:
                 given.out.mkdir(parents=True, exist_ok=True)
                 (given.out / f"{name}.{system}.json").write_text(json.dumps(found))
         title = f"{name}: {len(data.documents)} documents, {len(data.questions)} questions"
-        print(f"{title}, {next(iter(results.values()))['tokens']:,} tokens\n\n{compared(data, results)}\n", flush=True)
+        print(
+            f"{title}, {next(iter(results.values()))['tokens']:,} tokens\n\n{compared(data, results)}\n",
+            flush=True,
+        )
 
 
 def _apart(given: argparse.Namespace, name: str, system: str) -> Any:
@@ -225,7 +228,7 @@ def _apart(given: argparse.Namespace, name: str, system: str) -> Any:
     for option in ("documents", "questions"):
         if getattr(given, option):
             command += [f"--{option}", str(getattr(given, option))]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TOKENIZERS_PARALLELISM": "true"}
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "TOKENIZERS_PARALLELISM": "true"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         print(f"{system} failed on {name}:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
