@@ -26,6 +26,7 @@ from api.plain import plain
 from api.sections import PACKAGES, PluginChoice
 from pipeline import plugins
 from pipeline.evaluation.ablate import Ablated, ablated
+from pipeline.evaluation.answers import Likelihood
 from pipeline.evaluation.report import Report, SetReport, summary
 from pipeline.evaluation.runner import Ingested, Plan, Progress, ask, ingest
 
@@ -64,6 +65,7 @@ def evaluate_set(
             COLLECTION,
             plan,
             answerer=longleaf.answerer if plan.answers else None,
+            likelihood=_likelihood(longleaf) if plan.answers else None,
             progress=progress,
         )
     size = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
@@ -73,6 +75,14 @@ def evaluate_set(
         "peak_memory_bytes": float(_peak_bytes()),
     }
     return summary(given.name, ingested, asked, cost, seed=seed)
+
+
+def _likelihood(longleaf: Longleaf) -> Likelihood | None:
+    """None where no language model writes."""
+    settings = longleaf.settings
+    if settings.language_model.spec == "none" or settings.answer.mode == "extractive":
+        return None
+    return Likelihood(longleaf.language_model, settings.answer)
 
 
 def ablation(

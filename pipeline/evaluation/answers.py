@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, get_args, runtime_checkable
 
-from pipeline import measure
+from pipeline import measure, prompt
+from pipeline.answer import AnswerConfig
 from pipeline.errors import InvalidRequestError
 from pipeline.evaluation.dataset import Question
+from pipeline.order import ReadingOrder
+from pipeline.seams import LanguageModel, Message
 from pipeline.types import Answer, Query
+
+_MOST_REFERENCES = 3
+_PLAIN: Mapping[str, ReadingOrder] = {order: order for order in get_args(ReadingOrder)}
 
 
 class Answers(Protocol):
@@ -19,8 +27,49 @@ class Answers(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsProbabilities(Protocol):
+    """A language model that says how likely it finds an answer; one in this process does."""
+
+    def logprob(self, messages: Sequence[Message], continuation: str) -> list[float]:
+        """Natural logarithm of each token's probability."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely the language model finds the reference answers, given the passages it would read."""
+
+    model: LanguageModel
+    config: AnswerConfig
+
+    def of(self, question: Question, answer: Answer) -> float | None:
+        """Mean logarithm of the probability of a token (at most 0) of the likeliest of three references.
+
+        It moves long before exact match does. None where there is nothing to score, or no room.
+        """
+        best = sorted(answer.context.passages, key=lambda hit: -hit.score)[: self.config.prompt_passages]
+        built = prompt.build(
+            question.question,
+            best,
+            self.model,
+            budget_tokens=self.config.prompt_tokens,
+            max_tokens=self.config.max_tokens,
+            order=_PLAIN.get(self.config.order, "reverse"),  # orders by attention need passages read first
+        )
+        if built is None or not isinstance(self.model, TellsProbabilities):
+            return None
+        references = [reference for reference in question.answers if reference.strip()][:_MOST_REFERENCES]
+        found = [self.model.logprob(built.messages, reference) for reference in references]
+        return max((sum(each) / len(each) for each in found), default=None)
+
+
 def answer_values(
-    question: Question, query: Query, answerer: Answers, seconds: dict[str, float]
+    question: Question,
+    query: Query,
+    answerer: Answers,
+    seconds: dict[str, float],
+    likelihood: Likelihood | None = None,
 ) -> dict[str, float]:
     """Ask one question and measure the answer; ``seconds`` gets its times by stage.
 
@@ -46,6 +95,9 @@ def answer_values(
         values["exact_match"] = measure.exact_match(text, question.answers)
         values["token_f1"] = measure.token_f1(text, question.answers)
         values["holds_reference"] = measure.contains(text, question.answers)
+    scored = likelihood.of(question, answer) if likelihood is not None and answer is not None else None
+    if scored is not None:
+        values["reference_logprob"] = scored
     statements = answer.statements if answer is not None else ()
     if statements:
         values["supported"] = sum(s.supported for s in statements) / len(statements)

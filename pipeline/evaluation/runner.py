@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pipeline import measure
 from pipeline.errors import InvalidRequestError
-from pipeline.evaluation.answers import Answers, answer_values
+from pipeline.evaluation.answers import Answers, Likelihood, answer_values
 from pipeline.evaluation.dataset import EvaluationSet, Question
 from pipeline.ingest import Source
 from pipeline.results import IngestResult
@@ -129,6 +129,7 @@ def ask(
     plan: Plan,
     *,
     answerer: Answers | None = None,
+    likelihood: Likelihood | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> list[Asked]:
     """Every question, in order. Questions that the set does not judge are asked only if answers are wanted.
@@ -148,7 +149,7 @@ def ask(
         if question.judged:
             rankings[question.id], values = _search(question, query, searcher, plan, seconds)
         if answerer is not None and plan.answers:
-            values |= answer_values(question, query, answerer, seconds)
+            values |= answer_values(question, query, answerer, seconds, likelihood)
         found.append(Asked(question.id, values, seconds, groups(question, lengths)))
         progress("asking", number, len(asked))
     ranked = measure.rankings(

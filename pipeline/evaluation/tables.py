@@ -13,6 +13,7 @@ _ANSWERS = (
     "exact_match",
     "token_f1",
     "holds_reference",
+    "reference_logprob",
     "citation_precision",
     "citation_recall",
     "abstained",
