@@ -1,0 +1,79 @@
+"""What drafting is predicted to be worth, against simulation and against costs that are known."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from pipeline.lm.gains import Acceptance, best_length, expected_tokens
+from pipeline.lm.step_costs import StepCosts, measure
+
+
+def true_cost(context: int, new: int) -> float:
+    return 0.05 + 4e-6 * context + (new > 1) * (0.004 + 0.003 * (new - 1) + 2e-6 * context * (new - 1))
+
+
+@pytest.mark.parametrize(("acceptance", "drafted"), [(0.0, 3), (0.5, 1), (0.8, 4), (0.95, 16), (1.0, 5)])
+def test_expected_tokens_are_what_simulation_gives(acceptance, drafted):
+    chance = random.Random(1)
+
+    def one() -> int:
+        taken = 0
+        while taken < drafted and chance.random() < acceptance:
+            taken += 1
+        return taken + 1
+
+    mean = sum(one() for _ in range(20_000)) / 20_000
+    assert expected_tokens(acceptance, drafted) == pytest.approx(mean, rel=0.02)
+
+
+def test_the_longest_draft_pays_when_checking_is_free_and_none_when_it_costs_as_much():
+    free = best_length(0.9, range(9), 1.0, lambda g: 1.0)
+    assert (free.draft_tokens, free.gain) == (8, pytest.approx(expected_tokens(0.9, 8)))
+    dear = best_length(0.9, range(9), 1.0, lambda g: 1.0 + g)
+    assert (dear.draft_tokens, dear.gain) == (0, 1.0)
+    some = best_length(0.7, range(17), 1.0, lambda g: 1.0 + 0.15 * g)
+    every = [expected_tokens(0.7, g) / (1 + 0.15 * g) for g in range(17)]
+    assert some.gain == pytest.approx(max(every))
+    assert 0 < some.draft_tokens == every.index(max(every)) < 16
+
+
+def test_costs_are_found_between_and_beyond_what_was_measured():
+    costs = measure(true_cost, [512, 4096])
+    for context in (100, 2000, 4096, 32_000):
+        for new in (1, 3, 5, 9):
+            assert costs.seconds(context, new) == pytest.approx(true_cost(context, new), rel=0.02)
+
+
+def test_costs_follow_a_machine_that_slows_down():
+    costs = measure(true_cost, [512, 4096])
+    for _ in range(30):
+        costs.learn(2000, 1, 2 * true_cost(2000, 1))
+    assert costs.seconds(2000, 1) == pytest.approx(2 * true_cost(2000, 1), rel=0.05)
+    # Passes of a kind that was not seen since are expected to have slowed down too.
+    assert costs.seconds(2000, 5) == pytest.approx(2 * true_cost(2000, 5), rel=0.05)
+    costs.learn(2000, 1, 500.0)  # the machine slept once
+    assert costs.seconds(2000, 1) < 3 * true_cost(2000, 1)
+
+
+def test_noise_never_makes_a_longer_context_cheaper():
+    chance = random.Random(2)
+    for _ in range(50):
+        noisy = {(n, m): true_cost(n, m) * chance.uniform(0.6, 1.7) for n in (10, 80) for m in (1, 2, 4, 8)}
+        costs = StepCosts(noisy)
+        assert 0 < costs.seconds(100, 1) <= costs.seconds(100_000, 1)
+        assert costs.seconds(100_000, 4) <= costs.seconds(100_000, 8)
+
+
+def test_a_request_learns_faster_than_all_of_them_and_tells_the_others():
+    known = Acceptance({"model": 0.8})
+    trial = known.trial()
+    assert trial.rate("model") == pytest.approx(0.8)
+    for _ in range(4):
+        trial.observe("model", 4, 0)
+    assert trial.rate("model") < 0.25
+    for _ in range(200):
+        known.observe("model", 4, 2)
+    assert known.rate("model") == pytest.approx(2 / 3, abs=0.02)  # of 3 tried in each round
+    assert known.trial().rate("never seen") == 0.5
