@@ -22,6 +22,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from pipeline.errors import ModelError
+from pipeline.lm.few_rows import attend_few
 from pipeline.lm.packing import Segments, attend_packed
 
 NAME = "longleaf"
@@ -30,7 +31,7 @@ NAME = "longleaf"
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3"})
 """``model_type`` of the families whose equality with the stock attention is tested."""
 
-_FEW_ROWS = 16
+_FEW_ROWS = 17  # the longest draft and the token before it
 _BLOCK_ELEMENTS = 2**22
 """Most attention weights held at once where they are computed one by one (16 MiB in float32)."""
 
@@ -130,10 +131,11 @@ def attend(call: Attending) -> torch.Tensor:
     if groups > 1:
         if query.device.type == "cpu" or (mask is None and query.dtype != torch.float32):
             shared = {"enable_gqa": True}
-        elif not causal and length <= _FEW_ROWS and (mask is None or mask.shape[1] == 1):
+        elif mask is not None and length <= _FEW_ROWS and mask.shape[1] == 1:
+            return attend_few(query, key, value, mask, call.scaling)
+        elif mask is None and length == 1:
             # Other fused kernels of GPUs take no shared keys; queries that share a key become rows of it.
-            query = query.reshape(query.shape[0], key.shape[1], groups * length, -1)
-            mask = None if mask is None else mask.repeat(1, 1, groups, 1)
+            query = query.reshape(query.shape[0], key.shape[1], groups, -1)
         else:
             key, value = (states.repeat_interleave(groups, 1) for states in (key, value))
     out = torch.nn.functional.scaled_dot_product_attention(

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.errors import ConfigurationError, ModelMemoryError, PromptTooLongError
-from pipeline.lm.reading import PREFILL_TOKENS
 from pipeline.lm.request import Generation
 from pipeline.lm.writing import Token
 
@@ -117,8 +116,8 @@ class Drafting:
             return None
         reader = self._drafter.reader
         known = reader.known_tokens(request.tenant, prompt)
-        parts = -(-(len(prompt) - known) // PREFILL_TOKENS)
-        start_seconds = parts * reader.costs.seconds(len(prompt) // 2, PREFILL_TOKENS)
+        parts = -(-(len(prompt) - known) // reader.part_tokens)
+        start_seconds = parts * reader.costs.seconds(len(prompt) // 2, min(len(prompt), reader.part_tokens))
 
         def make(chooser: Chooser, cancelled: Callable[[], bool]) -> ModelDrafter | None:
             from pipeline.lm.drafters import ModelDrafter

@@ -73,6 +73,21 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]
         self._buffers: tuple[torch.Tensor, ...] = ()
 
     @property
+    def buffers(self) -> tuple[torch.Tensor, ...]:
+        """Keys and values (B, H, capacity, D), filled or not; empty before the first tokens."""
+        return self._buffers
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Tokens that the buffers hold; 0 before the first ones."""
+        return self._buffers[0].shape[-2] if self._buffers else 0
+
+    def extend_to(self, length_tokens: int) -> None:
+        """Count states as filled that were written into the buffers directly."""
+        keys, values = self._buffers
+        self.keys, self.values = keys[..., :length_tokens, :], values[..., :length_tokens, :]
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of both buffers."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self._buffers)

@@ -7,6 +7,7 @@ torch and transformers are imported when a model is loaded.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -274,11 +275,13 @@ class LocalModel:
         rounds = self._drafting.rounds(
             request, Target(sequence, logits), Chooser(request.sampling), list(draft_prompt), most_tokens
         )
+        began = time.perf_counter()
         with self.engine.writer():
             while writer.finish is None and not request.cancelled():
                 yield from writer.write(rounds.next(writer.left_tokens, request.cancelled))
         rounds.close()
-        told = {**usage, **rounds.usage()}
+        seconds = round(time.perf_counter() - began, 4)
+        told = {**usage, "decode_seconds": seconds, **rounds.usage()}
         yield replace(writer.end("cancelled"), usage=told, degraded=rounds.degraded)
 
     def _step(

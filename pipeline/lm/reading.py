@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = 256
 """Prompt tokens of one step: cancellation is noticed, and other requests come along, this often."""
-POLITE_PREFILL_TOKENS = 64
-"""The same while others are writing: they wait no longer than this takes to read."""
+GPU_PREFILL_TOKENS = 2048
+"""The same on a GPU, which reads so many in the time that a processor takes for a few."""
 
 
 class PromptReader:
@@ -64,18 +64,26 @@ class PromptReader:
     def read(
         self, sequence: Sequence, ids: Several[int], cancelled: Callable[[], bool]
     ) -> torch.Tensor | None:
-        """Read ``ids`` in parts. Logits (1, V) after the last, or None once ``cancelled()``."""
+        """Read ``ids`` in parts, smaller ones while others are writing, who then wait a shorter time.
+
+        Logits (1, V) after the last, or None once ``cancelled()``.
+        """
         logits = None
         at = 0
         while at < len(ids):
             if cancelled():
                 return None
-            part = PREFILL_TOKENS
+            part = self.part_tokens
             if self.engine.writing:
-                part = min(part, POLITE_PREFILL_TOKENS)
+                part = max(part // 4, 1)
             logits = sequence.read(ids[at : at + part])
             at += part
         return logits
+
+    @property
+    def part_tokens(self) -> int:
+        """Most prompt tokens of one step."""
+        return PREFILL_TOKENS if self.engine.network.device.type == "cpu" else GPU_PREFILL_TOKENS
 
     def keep(self, tenant: str | None, sequence: Sequence) -> None:
         """Keep what a sequence has read for later requests of this tenant, if there is one; it must not be

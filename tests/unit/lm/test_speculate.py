@@ -105,11 +105,12 @@ def test_greedy_answers_to_a_thousand_prompts(paired, family):
     print(f"{family}: 1000 prompts, {drafted} drafted, {accepted / drafted:.2f} accepted")
 
 
-def test_sampled_answers_have_the_distribution_of_plain_ones(paired):
-    """The first two tokens of 1,000 answers each way, by a two-sample chi-square test."""
+@pytest.mark.parametrize("answers", [120, pytest.param(2000, marks=pytest.mark.slow)])
+def test_sampled_answers_have_the_distribution_of_plain_ones(paired, answers):
+    """By a two-sample chi-square test over the first two or three characters."""
     model, counts = paired("llama"), {}
     for at, kind in enumerate((Speculation("plain"), Speculation("speculative", "model", draft_tokens=2))):
-        for seed in range(500):
+        for seed in range(answers):
             sampling = Sampling(max_tokens=3, temperature=0.5, top_k=4, seed=seed + 10_000 * at)
             deltas = draft(model, 1, kind, sampling)
             pair = counts.setdefault(said(deltas)[0][:3], [0, 0])
@@ -118,7 +119,7 @@ def test_sampled_answers_have_the_distribution_of_plain_ones(paired):
     rare = [sum(pair[at] for pair in counts.values() if sum(pair) < 20) for at in (0, 1)]
     table = [pair for pair in [*common, rare] if sum(pair)]
     statistic = sum((a - b) ** 2 / (a + b) for a, b in table)
-    assert len(table) >= 4
+    assert len(table) >= 3
     assert statistic < (len(table) - 1) + 4 * (2 * (len(table) - 1)) ** 0.5
 
 
@@ -215,7 +216,8 @@ def test_every_token_says_where_it_comes_from(paired):
     model = paired("llama")
     marks = "".join(d.marks for d in draft(model, 3, ALWAYS[1]))
     usage = draft(model, 3, ALWAYS[1])[-1].usage
-    assert set(marks) == {"d", "c"}
+    assert set(marks[:-1]) == {"d", "c"}
+    assert marks[-1] in "dcp"  # there is nothing to draft where one token is left
     assert usage["decoding"] == "speculative"
     assert usage["draft_rounds"] <= marks.count("c") <= usage["draft_rounds"] + 2
     assert usage["acceptance"] == round(usage["accepted_tokens"] / usage["drafted_tokens"], 4)
@@ -279,7 +281,7 @@ def test_guidance_draws_the_answer_towards_the_drafter(paired):
 def test_mixture_and_model_agree_on_the_guided_answer(paired):
     """The draft's origin changes nothing: looked-up tokens are guided by the same drafter."""
     model = paired("llama")
-    for seed in range(5):
+    for seed in range(2):
         answers = {
             said(draft(model, seed, Speculation("auto", drafter, draft_tokens=length, eta=6.0)))
             for drafter in ("model", "mixture")

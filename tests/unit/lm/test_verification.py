@@ -125,9 +125,8 @@ def test_greedy_tokens_are_those_of_choosing_one_by_one():
     generator = torch.Generator().manual_seed(6)
     logits = torch.randn(6, V, generator=generator)
     sampling = Sampling(repetition_penalty=1.7)
-    plain, one_by_one = Chooser(sampling), []
-    for row in logits:
-        one_by_one.append(plain.choose(row))
+    plain = Chooser(sampling)
+    one_by_one = [plain.choose(row) for row in logits]
     tokens = verify(Chooser(sampling), logits, Draft(tuple(one_by_one[:5]), (None,) * 5))
     assert [token.id for token in tokens] == one_by_one
     assert "".join(token.mark for token in tokens) == "dddddc"

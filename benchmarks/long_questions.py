@@ -1,0 +1,147 @@
+"""Questions with a long context for the model and the best passages of it for a drafter, from sets in the
+uniform layout: NaturalQuestions (gold among other passages), HotpotQA (ten paragraphs), QMSum (meetings)."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rank_bm25 import BM25Okapi
+
+from benchmarks.retrieval import rows
+from pipeline.seams import Message
+
+_ASK = "Answer the question from the passages, in as few words as possible."
+_SUMMARISE = "Answer the question about the meeting in one or two sentences."
+
+
+@dataclass(frozen=True, slots=True)
+class LongQuestion:
+    """One question. ``passages`` are the whole context in order; ``best`` those for the drafter, best first;
+    ``wrong`` others that do not answer."""
+
+    task: str
+    question: str
+    answers: tuple[str, ...]
+    passages: tuple[str, ...]
+    best: tuple[str, ...]
+    wrong: tuple[str, ...]
+
+    def messages(self, passages: Sequence[str]) -> list[Message]:
+        """The question after these passages."""
+        shown = "\n\n".join(f"[passage {n}]\n{text}\n[/passage]" for n, text in enumerate(passages, 1))
+        system = _SUMMARISE if self.task == "qmsum" else _ASK
+        return [Message("system", system), Message("user", f"{shown}\n\nQuestion: {self.question}")]
+
+
+def questions(
+    data: Path,
+    task: str,
+    count: int,
+    tokens: Callable[[str], int],
+    budget_tokens: int,
+    draft_passages: int = 3,
+) -> Iterator[LongQuestion]:
+    """So many questions of a task with at most ``budget_tokens`` of passages each, the same ones always."""
+    made = {"nq": _natural_questions, "hotpot": _hotpot, "qmsum": _qmsum}[task](data, budget_tokens, tokens)
+    for number, (question, answers, passages, others) in enumerate(made):
+        if number == count:
+            return
+        order = _ranked(question, passages)
+        best = tuple(passages[at] for at in order[:draft_passages])
+        yield LongQuestion(task, question, answers, tuple(passages), best, tuple(others[:draft_passages]))
+
+
+Raw = tuple[str, tuple[str, ...], list[str], list[str]]
+
+
+def _natural_questions(data: Path, budget: int, tokens: Callable[[str], int]) -> Iterator[Raw]:
+    folder = data / "nq_open_oracle"
+    corpus = {row["id"]: row["text"] for row in rows(folder, "corpus")}
+    gold = {row["query_id"]: row["doc_id"] for row in rows(folder, "qrels")}
+    ids = sorted(corpus)
+    for query in rows(folder, "queries"):
+        chance = random.Random(query["id"])
+        passages, used = [corpus[gold[query["id"]]]], tokens(corpus[gold[query["id"]]])
+        while used < budget:
+            text = corpus[chance.choice(ids)]
+            used += tokens(text) + 12  # markers
+            passages.append(text)
+        passages.pop()
+        chance.shuffle(passages)
+        others = [corpus[chance.choice(ids)] for _ in range(5)]
+        yield query["text"], tuple(query["answers"]), passages, others
+
+
+def _hotpot(data: Path, budget: int, tokens: Callable[[str], int]) -> Iterator[Raw]:
+    folder = data / "hotpotqa_100"
+    corpus = {row["id"]: f"{row['title']}: {row['text']}" for row in rows(folder, "corpus")}
+    ids = sorted(corpus)
+    for query in rows(folder, "queries"):
+        chance = random.Random(query["id"])
+        passages = [corpus[i] for i in query["context_docs"]]
+        used = sum(tokens(text) + 12 for text in passages)
+        while used < budget:
+            passages.append(corpus[chance.choice(ids)])
+            used += tokens(passages[-1]) + 12
+        passages.pop()
+        chance.shuffle(passages)
+        others = [corpus[chance.choice(ids)] for _ in range(5)]
+        yield query["text"], tuple(query["answers"]), passages, others
+
+
+def _qmsum(data: Path, budget: int, tokens: Callable[[str], int]) -> Iterator[Raw]:
+    """The part of the meeting around the turns that answer, as parts of about 200 words."""
+    folder = data / "qmsum"
+    corpus = {row["id"]: row["text"] for row in rows(folder, "corpus")}
+    spans = {row["query_id"]: (row["doc_id"], row.get("spans")) for row in rows(folder, "qrels")}
+    meetings = sorted(corpus)
+    for query in rows(folder, "queries")[::7]:
+        document, answering = spans[query["id"]]
+        if not answering:
+            continue
+        parts = _parts(corpus[document])
+        middle = sum(answering[0]) // 2
+        centre = next((n for n, (start, text) in enumerate(parts) if start + len(text) > middle), 0)
+        first = last = centre
+        used = tokens(parts[centre][1])
+        while used < budget and (first > 0 or last < len(parts) - 1):
+            at = (
+                first - 1
+                if first > 0 and (centre - first <= last - centre or last == len(parts) - 1)
+                else last + 1
+            )
+            used += tokens(parts[at][1]) + 12
+            if used < budget:
+                first, last = min(first, at), max(last, at)
+        other = _parts(corpus[meetings[(meetings.index(document) + 1) % len(meetings)]])
+        passages = [text for _, text in parts[first : last + 1]]
+        yield query["question"], (query["text"],), passages, [text for _, text in other[:5]]
+
+
+def _parts(text: str, most_chars: int = 1000) -> list[tuple[int, str]]:
+    """Lines put together up to a size, with where each part begins."""
+    parts: list[tuple[int, str]] = []
+    at = 0
+    for line in text.splitlines(keepends=True):
+        for start in range(0, len(line), most_chars):
+            piece = line[start : start + most_chars]
+            if parts and len(parts[-1][1]) + len(piece) <= most_chars:
+                parts[-1] = (parts[-1][0], parts[-1][1] + piece)
+            else:
+                parts.append((at + start, piece))
+        at += len(line)
+    return parts
+
+
+def _ranked(question: str, passages: Sequence[str]) -> list[int]:
+    """Places of the passages, best first by BM25."""
+    scores = BM25Okapi([_words(text) for text in passages]).get_scores(_words(question))
+    return sorted(range(len(passages)), key=lambda at: -scores[at])
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
