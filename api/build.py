@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.ledger import Ledger
     from pipeline.lexical import Analyser, LexicalConfig
     from pipeline.lm.contexts import Contexts
+    from pipeline.lm.model import LocalModel
     from pipeline.records import VersionKey
     from pipeline.rerank import Reranked, Searching
     from pipeline.retrieve import Retriever
@@ -208,16 +209,25 @@ class Longleaf:
             )
         from pipeline.lm.model import load
 
-        return load(
+        def loaded(spec: str, **options: Any) -> LocalModel:  # noqa: ANN401 - of load
+            return load(
+                spec,
+                cache=self.settings.models.cache,
+                allow_download=self.settings.models.allow_download,
+                dtype=chosen.dtype,
+                device=chosen.device,
+                threads=chosen.threads,
+                prefix_bytes=chosen.prefix_bytes,
+                progress=self.announce,
+                **options,
+            )
+
+        return loaded(
             chosen.spec,
-            cache=self.settings.models.cache,
-            allow_download=self.settings.models.allow_download,
-            dtype=chosen.dtype,
-            device=chosen.device,
-            threads=chosen.threads,
             window_tokens=chosen.window_tokens,
             positions=chosen.positions,
-            progress=self.announce,
+            speculation=self.settings.speculation,
+            drafter=None if chosen.drafter is None else loaded(chosen.drafter),
         )
 
     @property
@@ -291,6 +301,7 @@ class Longleaf:
             documents=self.ledger,
             advice=self.advice,
             cached=None if none else self.cached_reading,
+            speculation=self.settings.speculation,
         )
 
     def _plugin(self, section: str) -> Any:  # noqa: ANN401 - the seam decides the type

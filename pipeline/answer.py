@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from pipeline import cues, ground
 from pipeline import evidence as evidences
@@ -29,6 +29,7 @@ from pipeline.events import Contextualised, Done, Event, Retrieved
 from pipeline.evidence import Evidence, Ranking, Reader
 from pipeline.lexical import Analyser, LexicalConfig
 from pipeline.lm.context_options import NO_OPTIONS
+from pipeline.lm.request import PLAIN, Speculation
 from pipeline.order import arrange
 from pipeline.ordering import Advice, ordered
 from pipeline.progress import Progress
@@ -36,10 +37,12 @@ from pipeline.recheck import Documents, recheck
 from pipeline.seams import Embedder, LanguageModel, Sampling
 from pipeline.similarity import calibrate
 from pipeline.types import Answer, Hit, Query, Retrieval, Statement
+from pipeline.wide import long_prompt
 
 __all__ = ["AnswerConfig", "AnswerOptions", "Answerer", "Mode", "Retriever"]
 
 BESIDE_MARGINS = 2
+T = TypeVar("T", AnswerConfig, Speculation)
 NOT_FOUND = "The documents do not contain an answer to this question."
 
 
@@ -65,11 +68,13 @@ class Answerer:
         documents: Documents | None = None,
         advice: Advice | None = None,
         cached: CachedReading | None = None,
+        speculation: Speculation = PLAIN,
     ) -> None:
         """A callable model is called by the first answer that needs it. ``lexical`` gives the language
         whose stems make words alike. ``documents`` gives citations their own page and checks each quote
         against the stored text. ``advice`` knows the language model's calibration and rerankers. ``cached``
-        reads passages from cached contexts where settings or a request want that."""
+        reads passages from cached contexts where settings or a request want that. ``speculation`` is how
+        answers are drafted unless a request says otherwise."""
         self._retriever = retriever
         self._embedder = embedder
         self._language_model = language_model
@@ -81,6 +86,7 @@ class Answerer:
         self._documents = documents
         self._advice = advice
         self._cached = cached
+        self._speculation = speculation
 
     @cached_property
     def _reader(self) -> Reader:
@@ -112,9 +118,9 @@ class Answerer:
         """
         if not query.text.strip():
             raise InvalidRequestError("The question is empty.", remedy="Ask something.")
-        config = _with(self._config, options)
-        run = Progress(query, cancelled, options.context or NO_OPTIONS)
-        run.context.check()
+        config, speculation = _with(self._config, options), _with(self._speculation, options)
+        speculation.check()
+        run = Progress(query, cancelled, options.context or NO_OPTIONS, speculation)
         with run.timed("retrieve"):
             retrieval = self._retriever.search(query)
         run.degraded += retrieval.degraded
@@ -165,7 +171,8 @@ class Answerer:
             return
         sentences = None
         if self._cached is not None:
-            sentences = self._cached.sentences(run, config, evidences.passages_by_evidence(read, best))
+            hits = evidences.passages_by_evidence(read, best)
+            sentences = self._cached.sentences(run, config, hits, run.speculation)
         if sentences is None:
             sentences = self._sequential(run, config, read, best, model)
         if sentences is None:
@@ -200,11 +207,22 @@ class Answerer:
             run.degraded.append(f"{what} for {model.name} ({model.window_tokens} tokens)")
             return None
         run.dropped += [f"not in the prompt: {reason}" for reason in built.context.dropped]
-        run.usage |= {"prompt_tokens": built.tokens, "completion_tokens": 0}
+        long = built
+        if config.long_tokens:
+            long = long_prompt(run, config, model, built, self._documents)
+        run.usage |= {"prompt_tokens": long.tokens, "completion_tokens": 0}
         sampling = Sampling(config.max_tokens, stop=STOP)
         reuse = self._cached is None or self._cached.reuses(run.context)
         return composed(
-            written(model, built, run, sampling, config.context_strength, reuse=reuse),
+            written(
+                model,
+                long,
+                run,
+                sampling,
+                config.context_strength,
+                reuse=reuse,
+                draft=built,
+            ),
             max_sentences=config.max_sentences,
             cancelled=run.cancelled,
             heard=run.listener(),
@@ -263,9 +281,9 @@ def _repeats(statement: Statement, earlier: Sequence[Statement]) -> bool:
     )
 
 
-def _with(config: AnswerConfig, options: AnswerOptions) -> AnswerConfig:
-    names = {field.name for field in fields(config)} & {field.name for field in fields(options)}
-    given = {name: getattr(options, name) for name in names}
+def _with(config: T, options: AnswerOptions) -> T:
+    """The configuration with what the request says instead."""
+    given = {field.name: getattr(options, field.name, None) for field in fields(config)}
     return replace(config, **{key: value for key, value in given.items() if value is not None})
 
 

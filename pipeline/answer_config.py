@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from pipeline.compose import MOST_STRENGTH
 from pipeline.errors import ConfigurationError
 from pipeline.lm.context_options import ContextOptions
+from pipeline.lm.request import Decoding, DrafterName
 from pipeline.ordering import Order, check
 
 Mode = Literal["auto", "extractive", "composed"]
@@ -43,6 +44,9 @@ class AnswerConfig:
     at them, `attention_sorting` or `found_in_the_middle`."""
     compress_tokens: int | None = None
     """Passages in the prompt are shortened to their best sentences within these tokens; null leaves them."""
+    long_tokens: int = 0
+    """Tokens that the language model reads around the passages, whole documents where they fit, while only a
+    drafter reads the passages alone; 0 lets it read just the passages."""
     context_strength: float = 0.0
     """Context-aware decoding: how far the model is drawn to what the passages say; 0 is off."""
 
@@ -66,6 +70,8 @@ class AnswerConfig:
             raise ConfigurationError(
                 f"answer.compress_tokens is {self.compress_tokens}.", remedy="Set 1 or more, or leave it out."
             )
+        if self.long_tokens < 0:
+            raise ConfigurationError(f"answer.long_tokens is {self.long_tokens}.", remedy="Set 0 or more.")
         if not 0 <= self.context_strength <= MOST_STRENGTH:
             raise ConfigurationError(
                 f"answer.context_strength is {self.context_strength}.",
@@ -87,6 +93,11 @@ class AnswerOptions:
     compress_tokens: int | None = None
     context_strength: float | None = None
     context: ContextOptions | None = None
+    long_tokens: int | None = None
+    decoding: Decoding | None = None
+    drafter: DrafterName | None = None
+    draft_tokens: int | None = None
+    eta: float | None = None
 
 
 DEFAULTS = AnswerConfig()

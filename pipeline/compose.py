@@ -30,19 +30,41 @@ def written(
     strength: float,
     *,
     reuse: bool = True,
+    draft: Prompt | None = None,
 ) -> Iterator[TextDelta]:
-    """What the model writes after reading the prompt, drawn to the passages by ``strength``. ``reuse`` lets
-    it begin with what it has read before."""
-    if not strength and (reuse or not isinstance(model, GeneratingModel)):
-        return model.stream(prompt.messages, sampling, run.cancelled)
+    """What the model writes after reading the prompt, drawn to the passages by ``strength``, or drafted as
+    the request says by a drafter that reads ``draft``. ``reuse`` lets it begin with what it has read before.
+    What the model cannot do is said in ``degraded``.
+    """
+    speculation = run.speculation
+    demanded = speculation.decoding == "speculative" or (speculation.eta and speculation.decoding != "plain")
     if not isinstance(model, GeneratingModel):
-        run.degraded.append(f"{model.name} cannot decode context-aware: it gives no logits")
+        if strength:
+            run.degraded.append(f"{model.name} cannot decode context-aware: it gives no logits")
+        if demanded:
+            run.degraded.append(f"{model.name} cannot verify drafts: decoded plainly, without guidance")
         return model.stream(prompt.messages, sampling, run.cancelled)
+    if not strength:
+        drafted = draft.messages if draft is not None else ()
+        return model.generate(
+            Generation(
+                prompt.messages,
+                sampling,
+                speculation,
+                drafted,
+                run.query.tenant,
+                run.cancelled,
+                reuse=reuse,
+            )
+        )
+    if demanded:
+        run.degraded.append("nothing was drafted: the answer was decoded context-aware")
     bare = place(run.query.text, ()).messages
     return model.generate(
         Generation(
             prompt.messages,
             sampling,
+            tenant=run.query.tenant,
             cancelled=run.cancelled,
             context_strength=strength,
             bare_messages=bare,

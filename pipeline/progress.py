@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.errors import WorkCancelledError
 from pipeline.events import Cited, Event, TokenDelta
 from pipeline.lm.context_options import NO_OPTIONS, ContextOptions
+from pipeline.lm.request import PLAIN, Speculation
 from pipeline.seams import TextDelta
 from pipeline.types import Answer, Citation, Context, Ordering, Query, Statement
 
@@ -22,6 +23,7 @@ class Progress:
     query: Query
     cancelled: Callable[[], bool]
     context: ContextOptions = NO_OPTIONS
+    speculation: Speculation = PLAIN
     timings: dict[str, float] = field(default_factory=dict)
     usage: dict[str, int] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
@@ -30,6 +32,8 @@ class Progress:
     text: list[str] = field(default_factory=list)
     attention: dict[str, float] = field(default_factory=dict)
     ordering: Ordering | None = None
+    decoding: dict[str, int | float | str] = field(default_factory=dict)
+    trace: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -46,11 +50,19 @@ class Progress:
         """Counts tokens and times generation (less the grounding of finished sentences) from now on."""
         began = time.perf_counter()
 
+        written: list[tuple[str, str]] = []
+
         def heard(delta: TextDelta) -> None:
             seconds = time.perf_counter() - began
             self.timings.setdefault("first_token", seconds)
             self.timings["generate"] = seconds - self.timings.get("ground", 0.0)
             self.usage["completion_tokens"] += delta.tokens
+            self.decoding |= delta.usage
+            self.degraded += delta.degraded
+            if delta.marks.strip("p") or written:
+                # From the first drafted token on; what came before was decoded plainly.
+                written.append((delta.text, delta.marks))
+                self.trace["written"] = written
 
         return heard
 
@@ -87,6 +99,8 @@ class Progress:
             usage=dict(self.usage),
             degraded=tuple(dict.fromkeys(self.degraded)),
             ordering=self.ordering,
+            decoding=dict(self.decoding),
+            trace=dict(self.trace),
         )
 
     def _observed(self, context: Context) -> Context:

@@ -312,7 +312,11 @@ class Statement:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The result of asking. ``found`` is False when the documents do not contain an answer;
-    ``text`` then says so and ``statements`` is empty."""
+    ``text`` then says so and ``statements`` is empty.
+
+    ``decoding`` says how the language model's tokens were decoded, ``trace`` shows what it read and wrote
+    where that is not the context and the text.
+    """
 
     text: str
     found: bool
@@ -323,3 +327,5 @@ class Answer:
     usage: Mapping[str, int] = field(default_factory=dict)
     degraded: tuple[str, ...] = ()
     ordering: Ordering | None = None
+    decoding: Mapping[str, int | float | str] = field(default_factory=dict)
+    trace: Mapping[str, Any] = field(default_factory=dict)

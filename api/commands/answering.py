@@ -53,6 +53,24 @@ def ask(
     attended: Annotated[
         int | None, typer.Option(min=1, max=256, help="Most cached passages attended of those found.")
     ] = None,
+    long_tokens: Annotated[
+        int | None,
+        typer.Option(min=0, help="Tokens the model reads around the passages; a drafter reads those alone."),
+    ] = None,
+    decoding: Annotated[
+        Literal["auto", "plain", "speculative"] | None,
+        typer.Option(help="Draft never, always, or while it is predicted to pay (auto)."),
+    ] = None,
+    drafter: Annotated[
+        Literal["lookup", "model", "mixture"] | None, typer.Option(help="Where drafts come from.")
+    ] = None,
+    draft_tokens: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Tokens of a draft; adapted by default.")
+    ] = None,
+    eta: Annotated[
+        float | None,
+        typer.Option(min=0, help="How strongly the drafter draws the model; above 0 is not lossless."),
+    ] = None,
 ) -> None:
     """Answer a question from the documents, every statement with its source.
 
@@ -79,6 +97,11 @@ def ask(
         compress_tokens=compress,
         context_strength=context_strength,
         context=ContextOptions(context, attended=attended),
+        long_tokens=long_tokens,
+        decoding=decoding,
+        drafter=drafter,
+        draft_tokens=draft_tokens,
+        eta=eta,
     )
     answerer = run.longleaf.benches.of("default", collection).answerer
     if run.json:

@@ -19,6 +19,7 @@ from pipeline import events
 from pipeline.answer import AnswerOptions, Mode
 from pipeline.compose import MOST_STRENGTH
 from pipeline.lm.context_options import MOST_ATTENDED, ContextMode, ContextOptions
+from pipeline.lm.request import MOST_DRAFT_TOKENS, Decoding, DrafterName
 from pipeline.ordering import Order
 from pipeline.types import Answer
 
@@ -50,6 +51,24 @@ class AnswerRequest(SearchRequest):
     )
     attended: int | None = Field(
         default=None, ge=1, le=MOST_ATTENDED, description="Most cached passages attended of those found."
+    )
+    long_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        description="Tokens that the model reads around the passages; a drafter reads the passages alone.",
+    )
+    decoding: Decoding | None = Field(
+        default=None, description="Whether to draft: always, never, or while it is predicted to pay (auto)."
+    )
+    drafter: DrafterName | None = Field(default=None, description="Where drafts come from.")
+    draft_tokens: int | None = Field(
+        default=None, ge=1, le=MOST_DRAFT_TOKENS, description="Tokens of a draft; null adapts them."
+    )
+    eta: float | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="How strongly the drafter draws the model's distribution; above 0 is not lossless.",
     )
     stream: bool = Field(default=False, description="Answer as server-sent events.")
 
@@ -89,6 +108,11 @@ async def answer(
         compress_tokens=body.compress_tokens,
         context_strength=body.context_strength,
         context=ContextOptions(body.context, body.context_temperature, body.context_scale, body.attended),
+        long_tokens=body.long_tokens,
+        decoding=body.decoding,
+        drafter=body.drafter,
+        draft_tokens=body.draft_tokens,
+        eta=body.eta,
     )
     asked = Question(running, shelf, body.asks(shelf), options)
     if not (body.stream or MEDIA_TYPE in request.headers.get("accept", "")):
@@ -108,5 +132,5 @@ def named(event: events.Event) -> Iterator[Event]:
         case events.Cited():
             yield "citation", event
         case events.Done(answer):
-            yield "usage", {"tokens": answer.usage, "timings": answer.timings}
+            yield "usage", {"tokens": answer.usage, "timings": answer.timings, "decoding": answer.decoding}
             yield "done", answer

@@ -20,22 +20,23 @@ MOST_DRAFT_TOKENS = 16
 class Speculation:
     """Whether and how an answer is drafted before the model verifies it (RAPID, Chen et al. 2025).
 
-    ``decoding``: ``plain`` never drafts; ``speculative`` always does; ``auto`` does while the measured costs
-    predict a gain. ``drafter``: ``lookup`` copies from what was retrieved and written, ``model`` lets a
-    language model write that has read only the retrieved passages, ``mixture`` copies where it can and lets
-    the model write elsewhere. ``draft_tokens`` fixes the length of a draft; None adapts it.
-
     With ``eta`` 0 the answer is distributed exactly as in plain decoding. Above 0 the model's distribution is
     drawn towards the drafter's (equation in :func:`pipeline.lm.verification.guided`): **not lossless**, and
-    the drafter then runs at every token, whatever it costs. ``alpha`` leaves out of that pull all tokens that
-    the drafter gives less than this share of its likeliest token's probability.
+    the drafter then runs at every token, whatever it costs.
     """
 
-    decoding: Decoding = "plain"
+    decoding: Decoding = "auto"
+    """`plain` never drafts, `speculative` always does, `auto` does while measured costs predict a gain."""
     drafter: DrafterName = "mixture"
+    """`lookup` copies from what was retrieved and written, `model` lets a language model write that has read
+    only the retrieved passages, `mixture` copies where it can and lets the model write elsewhere."""
     draft_tokens: int | None = None
+    """Tokens of a draft, at most 16; null adapts the length to what is accepted."""
     eta: float = 0.0
+    """How strongly the drafter's distribution draws the model's towards it: 0 is lossless, more is not."""
     alpha: float = 0.1
+    """Tokens that the drafter gives less than this share of its likeliest token's probability are not
+    drawn."""
 
     def check(self) -> None:
         """Raise InvalidRequestError for a value that makes no sense, naming it."""
@@ -61,7 +62,7 @@ class Speculation:
             )
 
 
-PLAIN = Speculation()
+PLAIN = Speculation("plain")
 
 
 @dataclass(frozen=True, slots=True)
