@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--n", type=int, default=2, help="questions of a cell or task")
     parser.add_argument("--tokens", type=int, default=32, help="most tokens of an answer")
+    parser.add_argument("--tasks", nargs="+", default=["nq", "hotpot", "qmsum"], help="(quality)")
     parser.add_argument("--contexts", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--lengths", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=1e9, help="nothing new is begun after this long")

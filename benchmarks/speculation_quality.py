@@ -50,7 +50,7 @@ def found(said: str, answers: tuple[str, ...]) -> float:
     )
 
 
-def measured(model: LocalModel, question: LongQuestion, *, generate: bool) -> dict[str, Any]:
+def measured(model: LocalModel, question: LongQuestion, most_tokens: int) -> dict[str, Any]:
     """All numbers of one question."""
     reference = question.answers[0]
     long, short, wrong = (question.messages(p) for p in (question.passages, question.best, question.wrong))
@@ -66,9 +66,7 @@ def measured(model: LocalModel, question: LongQuestion, *, generate: bool) -> di
             )
             row[f"logprob {name} {eta:g}"] = float(shifted.log_softmax(-1).gather(-1, answer).mean())
     row["logprob drafter alone"] = float(drafter_logprob(model, short, reference))
-    if not generate:
-        return row
-    sampling = Sampling(max_tokens=TASKS[question.task])
+    sampling = Sampling(max_tokens=min(TASKS[question.task], most_tokens))
     for name, messages in (("right", short), ("wrong", wrong)):
         for eta in ETAS if name == "right" else (0.0, 10.0):
             kind = Speculation("speculative", "model", draft_tokens=4, eta=eta)
@@ -125,7 +123,7 @@ def quality(given: argparse.Namespace) -> None:
     heading(
         f"{model.describe()}, {context} tokens of context, 3 passages for the drafter, n={given.n} a task"
     )
-    made = [questions(given.data, task, given.n, model.count_tokens, context) for task in TASKS]
+    made = [questions(given.data, task, given.n, model.count_tokens, context) for task in given.tasks]
     waiting = iter([q for row in itertools.zip_longest(*made) for q in row if q is not None])
     results: list[dict[str, Any]] = []
     ended, guard = time.monotonic() + given.seconds, threading.Lock()
@@ -136,7 +134,7 @@ def quality(given: argparse.Namespace) -> None:
                 question = next(waiting, None)
             if question is None:
                 return
-            row = measured(model, question, generate=True)
+            row = measured(model, question, given.tokens)
             with guard:
                 results.append(row)
                 if len(results) % 8 == 0:
