@@ -70,7 +70,7 @@ def _natural_questions(data: Path, budget: int, tokens: Callable[[str], int]) ->
             text = corpus[chance.choice(ids)]
             used += tokens(text) + 12  # markers
             passages.append(text)
-        passages.pop()
+        del passages[max(1, len(passages) - 1) :]
         chance.shuffle(passages)
         others = [corpus[chance.choice(ids)] for _ in range(5)]
         yield query["text"], tuple(query["answers"]), passages, others
@@ -87,7 +87,7 @@ def _hotpot(data: Path, budget: int, tokens: Callable[[str], int]) -> Iterator[R
         while used < budget:
             passages.append(corpus[chance.choice(ids)])
             used += tokens(passages[-1]) + 12
-        passages.pop()
+        del passages[max(1, len(passages) - 1) :]
         chance.shuffle(passages)
         others = [corpus[chance.choice(ids)] for _ in range(5)]
         yield query["text"], tuple(query["answers"]), passages, others

@@ -64,7 +64,9 @@ def table(given: argparse.Namespace) -> None:
     """Gain over plain decoding, cell by cell; plain runs come before and after each speculative one."""
     longest = max(given.contexts) + given.tokens + 200
     positions = f"yarn:{-(-longest // 8192)}" if longest > 8192 else "native"
-    model = load(DEFAULT_MODEL, device=given.device, positions=positions, prefix_bytes=8 * 2**30)
+    model = load(
+        given.model, device=given.device, dtype="float32", positions=positions, prefix_bytes=8 * 2**30
+    )
     heading(f"{model.describe()}, positions {positions}, {given.tokens} tokens, n={given.n} questions a cell")
     results: list[dict[str, Any]] = []
     ended = time.monotonic() + given.seconds
@@ -119,6 +121,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--n", type=int, default=2, help="questions of a cell or task")
     parser.add_argument("--tokens", type=int, default=32, help="most tokens of an answer")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tasks", nargs="+", default=["nq", "hotpot", "qmsum"], help="(quality)")
     parser.add_argument("--contexts", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--lengths", type=int, nargs="+", default=[1, 2, 4, 8])

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.long_questions import LongQuestion, questions
 from benchmarks.report import heading, interval
-from benchmarks.speculation import DEFAULT_MODEL, save
+from benchmarks.speculation import save
 from pipeline.lm.model import LocalModel, load
 from pipeline.lm.request import Generation, Speculation
 from pipeline.lm.verification import guided
@@ -117,7 +117,10 @@ def report(results: list[dict[str, Any]]) -> None:
 def quality(given: argparse.Namespace) -> None:
     """Questions of the three tasks in turn, until all are done or the time is up."""
     model = load(
-        DEFAULT_MODEL, device=given.device, prefix_bytes=(8 if given.device == "cuda" else 1) * 2**30
+        given.model,
+        device=given.device,
+        dtype="float32",
+        prefix_bytes=(8 if given.device == "cuda" else 1) * 2**30,
     )
     context = given.contexts[0]
     heading(
