@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9, help="nothing new is begun after this long")
     parser.add_argument("--threads", type=int, default=1, help="questions answered at once (quality)")
     parser.add_argument("--agreement", type=Path, help="results of quality, for shape")
+    parser.add_argument("--usual-only", action="store_true", help="no CUDA graphs (shape)")
     parser.add_argument("--layers", type=int, default=32, help="layers of the target (shape)")
     given = parser.parse_args()
     if given.part == "table":

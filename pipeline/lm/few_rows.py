@@ -42,7 +42,12 @@ def _in_parts(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     if whole:
         cut = (whole // _PART_TOKENS, _PART_TOKENS)
         parts = weights[..., :whole].unflatten(-1, cut).transpose(2, 3)  # (B, H, parts, R, part)
-        out = out + _float_product(parts, value[:, :, :whole].unflatten(2, cut)).sum(2)
+        values = value[:, :, :whole].unflatten(2, cut)
+        if values.is_contiguous():
+            out = out + _float_product(parts, values).sum(2)
+        else:  # head by head, or all values would be copied to be one batch
+            heads = [_float_product(parts[:, h], values[:, h]).sum(1) for h in range(value.shape[1])]
+            out = out + torch.stack(heads, 1)
     return out.to(value.dtype)
 
 

@@ -61,6 +61,10 @@ def test_attention_in_parts_is_attention(tokens, floats):
     )
     given = torch.zeros(mask.shape).masked_fill(~mask, -1e30) if floats else mask
     torch.testing.assert_close(attend_few(query, key, value, given, 0.3), expected, atol=1e-5, rtol=1e-5)
+    longer = torch.randn(2, 1, 2, tokens + 90, 8, generator=generator)
+    longer[..., :tokens, :] = torch.stack([key, value])
+    views = longer[0, :, :, :tokens], longer[1, :, :, :tokens]
+    torch.testing.assert_close(attend_few(query, *views, given, 0.3), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.gpu
