@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from pipeline.lm.contexts import Contexts
     from pipeline.lm.model import LocalModel
     from pipeline.records import VersionKey
-<<<<<<< HEAD
     from pipeline.rerank import Reranked, Searching
-=======
->>>>>>> e38545f (Settings of speculation documented)
     from pipeline.retrieve import Retriever
     from pipeline.seams import Embedder, Indexer, LanguageModel, Reranker
     from pipeline.worker import Worker
