@@ -7,6 +7,7 @@ comes before there is a request, its line and headers, only the protocol sees.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any, ClassVar
 
 import h11
@@ -54,6 +55,10 @@ class LimitedProtocol(H11Protocol):  # type: ignore[misc]
         """Take the connection if there is room for it."""
         # So much is read at a time: before the gate has answered a head, no more than this of a body.
         transport.max_size = RECEIVE_BYTES  # type: ignore[attr-defined]
+        # An answer's head and body go out in two pieces. The second would wait for the client to confirm the
+        # first, 40 ms as a rule; asyncio knows of sockets made with IPPROTO_TCP only, and others make none.
+        if connection := transport.get_extra_info("socket"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._lingering = LingeringTransport(transport, self._unread)
         super().connection_made(self._lingering)
         if len(self.connections) > self.limits.max_connections:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from scribe import Scribe
 from small_library import DOCUMENTS, small_settings
 
 from api.build import Longleaf, open_longleaf
+from api.listening import LimitedProtocol
 from api.sections import LanguageModelSettings, ServerSettings
 
 ANSWER = "/v1/collections/books/answer"
@@ -54,6 +56,23 @@ def test_a_stream_arrives_while_it_is_made(longleaf: Longleaf, url: str) -> None
     assert heard[0] == "event: retrieval"
     assert json.loads(heard[1].removeprefix("data: "))["hits"]
     assert beats == ": still here"
+
+
+def test_the_pieces_of_an_answer_do_not_wait_for_each_other(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays: list[int] = []
+    take = LimitedProtocol.connection_made
+
+    def seen(self: Any, transport: Any) -> None:
+        take(self, transport)
+        connection = transport.get_extra_info("socket")
+        delays.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(LimitedProtocol, "connection_made", seen)
+    httpx.get(f"{url}/livez").raise_for_status()
+    assert delays
+    assert all(delays), "TCP_NODELAY is set"
 
 
 def test_leaving_a_stream_stops_its_generation(longleaf: Longleaf, url: str) -> None:
