@@ -20,7 +20,7 @@ from api.keys import KeyRing
 from api.metrics import Metrics
 from api.observing import Observer
 from api.quotas import Quotas
-from api.routes import answer, collections, content, documents, health, jobs, metrics, search
+from api.routes import answer, calibrations, collections, content, documents, health, jobs, metrics, search
 from api.sections import Settings
 from api.security import Gate, refuse_open_door
 from api.service import Service
@@ -74,6 +74,7 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         separate_input_output_schemas=False,
+        redirect_slashes=False,  # a redirect would repeat whatever name the Host header has
     )
     described = app.openapi
 
@@ -88,7 +89,19 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
     key = Depends(HTTPBearer(auto_error=False, description="A key made by `longleaf keys create`."))
     app.include_router(health.router)
     app.include_router(metrics.router, dependencies=[key])
-    for routes in (collections, content, documents, jobs, search, answer, chat, embeddings, rerank, models):
+    for routes in (
+        calibrations,
+        collections,
+        content,
+        documents,
+        jobs,
+        search,
+        answer,
+        chat,
+        embeddings,
+        rerank,
+        models,
+    ):
         app.include_router(routes.router, dependencies=[key])
     app.add_middleware(Incidents)
     app.add_middleware(Gate, settings=settings.server, keys=keys, quotas=quotas)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.callers import Asking
 from api.compat.documented import cohere_documented
 from api.compat.embeddings import embedder_of
-from api.compat.texts import best_similarity
+from api.compat.texts import best_similarity, encoded, reranked
 from api.routes.strict import StrictRoute
 from api.service import Running
 from pipeline.errors import InvalidRequestError, LimitExceededError
@@ -78,7 +78,8 @@ async def rerank(
     running: Running,
     asking: Asking,
 ) -> RerankResponse:
-    """The score is the cosine of the query with the text or its nearest sentence, negative ones as 0."""
+    """The score is the configured reranker's, as 1 / (1 + e^-x), where there is one and no model is named;
+    else the cosine of the query with the text or its nearest part, negative ones as 0."""
     limits = running.settings.server
     if not body.query.strip():
         raise InvalidRequestError("The query is empty.", remedy="Ask a question.")
@@ -97,12 +98,18 @@ async def rerank(
         embedder = embedder_of(running, asking, name)
         if not len(embedder.encode(body.query)):
             raise InvalidRequestError("The query has no words.", remedy="Ask a question in words.")
-        scores = best_similarity(body.query, texts, embedder, limits).clip(0, 1)
+        encoded(texts, embedder, limits)  # refuses what is too much
+        by_reranker = body.model is None and running.settings.reranker.name != "identity"
+        scores = (
+            reranked(body.query, texts, running.longleaf.reranker)
+            if by_reranker
+            else best_similarity(body.query, texts, embedder, limits).clip(0, 1)
+        )
         best = sorted(range(len(texts)), key=lambda i: (-scores[i], i))[: body.top_n]
         given = [{"text": d} if isinstance(d, str) else d.model_dump() for d in body.documents]
         return RerankResponse(
             id=uuid4().hex,
-            model=name,
+            model=running.settings.reranker.name if by_reranker else name,
             results=[
                 RerankResult(
                     index=i,

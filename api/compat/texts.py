@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from api.sections import ServerSettings
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import InvalidRequestError, LimitExceededError
-from pipeline.seams import Embedder
-from pipeline.types import Chunk, ChunkedDocument, Document, Encoding
+from pipeline.seams import Embedder, Reranker
+from pipeline.types import Chunk, ChunkedDocument, Document, Encoding, Hit
 
 Vectors = NDArray[np.float32]
 _SEPARATOR = "\n\n"
@@ -66,6 +66,15 @@ def best_similarity(query: str, texts: Sequence[str], embedder: Embedder, limits
     return np.array(
         [max((one.passages @ asked).max(), (one.units @ asked).max()) for one in made], np.float32
     )
+
+
+def reranked(query: str, texts: Sequence[str], reranker: Reranker) -> Vectors:
+    """Scores of a reranker, float32 ``(texts,)`` in 0 to 1 by the logistic function, in the texts' order."""
+    hits = [Hit(str(i), str(i), 0, "", text, 0, len(text), 0.0) for i, text in enumerate(texts)]
+    scores = np.zeros(len(texts), np.float64)
+    for hit in reranker.rerank(query, hits):
+        scores[int(hit.document_id)] = hit.score
+    return (1 / (1 + np.exp(-scores))).astype(np.float32)
 
 
 def _document(texts: Sequence[str], encoding: Encoding) -> ChunkedDocument:

@@ -6,6 +6,8 @@ import pytest
 from small_library import LEASE, WHALE
 from starlette.testclient import TestClient
 
+from api.sections import Settings
+
 BOOKS = "/v1/collections/books/documents"
 LONG = "\n\n".join(
     f"Section {i}. The miller of place {i} keeps the sluice in repair. 🐋 é" for i in range(300)
@@ -145,3 +147,18 @@ def test_repair_rebuilds_each_collection_with_its_own_settings(client: TestClien
         ("usual", 0, {}),
     ]
     assert client.get("/v1/collections/mine").json()["points"] == before
+
+
+def test_calibrations_are_listed(client: TestClient, settings: Settings) -> None:
+    before = client.get("/v1/calibrations").json()["calibrations"]
+    folder = settings.data / "calibrations"
+    folder.mkdir()
+    (folder / "0123456789abcdef.json").write_text(
+        '{"model": "m", "revision": "r", "heads": [[1, 2]], "format": 1}'
+    )
+    made, *shipped = client.get("/v1/calibrations").json()["calibrations"]
+    assert shipped == before
+    assert (made["id"], made["origin"], made["model"]) == ("0123456789abcdef", "made here", "m")
+    assert made["measured"]["heads"] == [[1, 2]]
+    (folder / "damaged.json").write_text("{")
+    assert client.get("/v1/calibrations").status_code == 503

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from api.compat.texts import _document, best_similarity, embedded, encoded, together
+from api.compat.texts import _document, best_similarity, embedded, encoded, reranked, together
 from api.sections import ServerSettings
 from embedders import hashing, late_chunking
+from pipeline.types import Hit
 
 TEXTS = [
     "Berlin is the capital of Germany.",
@@ -52,3 +56,17 @@ def test_late_chunking_gives_a_pronoun_its_meaning() -> None:
     query = embedder.embed_queries(["Berlin"]).vectors[0]
     assert vectors[1] @ query > alone[1] @ query + 0.05
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+
+
+def test_scores_of_a_reranker_come_back_in_the_order_of_the_texts() -> None:
+    class Longest:
+        """Likes long passages."""
+
+        def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
+            scored = [replace(hit, score=float(len(hit.text)) - 10) for hit in hits]
+            return sorted(scored, key=lambda hit: -hit.score)
+
+    scores = reranked("which", ["short", "a good deal longer", "middle one"], Longest())
+    assert scores.argsort().tolist() == [0, 2, 1]
+    assert scores[2] == pytest.approx(0.5)
+    assert ((scores > 0) & (scores < 1)).all()
