@@ -115,7 +115,7 @@ class Ingestor:
         self.recover()
         existing = self._existing(tenant, collection)
         spool = self._ledger.spool()
-        stages = Stages(self._embedder, self._chunking, self._limits, spool, journal)
+        stages = Stages(self._embedder, self._chunking, self._limits, spool, journal, cancelled)
         preparation = Preparation(
             self._ledger,
             stages,

@@ -7,7 +7,7 @@ import json
 import stat
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,13 @@ def identify(source: Source, sha256: str) -> str:
     return f"{plain[: MAX_DOCUMENT_ID_CHARS - 13].strip()}-{mark}"
 
 
-def arrive(claimed: Claim, spool: Path, limits: Limits, original: Path | None = None) -> Arrival:
+def arrive(
+    claimed: Claim,
+    spool: Path,
+    limits: Limits,
+    original: Path | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Arrival:
     """Copy a claimed source to ``spool`` and parse the copy, or parse ``original``, which is one.
 
     Raises a ReadError for what cannot become a document, ReadError also for a file that changed
@@ -126,7 +132,12 @@ def arrive(claimed: Claim, spool: Path, limits: Limits, original: Path | None = 
         if original is None:
             _copy(source, claimed, copy)
         document = read(
-            copy, name=source.name, media_type=source.media_type, password=source.password, limits=limits
+            copy,
+            name=source.name,
+            media_type=source.media_type,
+            password=source.password,
+            limits=limits,
+            cancelled=cancelled,
         )
     except BaseException:
         if original is None:

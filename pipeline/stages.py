@@ -78,6 +78,7 @@ class Stages:
     limits: Limits
     spool: Path
     journal: Journal | None = None
+    cancelled: Callable[[], bool] | None = None
 
     def claim(self, source: Source) -> Claim:
         """Check and hash a source."""
@@ -86,12 +87,12 @@ class Stages:
     def read(self, claimed: Claim) -> Arrival:
         """Parse a source."""
         if self.journal is None:
-            return arrive(claimed, self.spool, self.limits)
+            return arrive(claimed, self.spool, self.limits, cancelled=self.cancelled)
         original = self.journal.original(claimed)
         document = self.journal.document(claimed)
         if document is not None:
             return Arrival(claimed, document, original)
-        arrival = arrive(claimed, self.spool, self.limits, original)
+        arrival = arrive(claimed, self.spool, self.limits, original, self.cancelled)
         self.journal.keep_document(claimed, arrival.document)
         return arrival
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import EmptyDocumentError, LimitExceededError, NotFoundError, ReadError
@@ -27,8 +28,10 @@ def read(
     media_type: str | None = None,
     password: str | None = None,
     limits: Limits | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Document:
     """Read one file. ``name`` (for a path: its file name) helps to tell the format and is its last title.
+    Parsing is ended soon after ``cancelled`` says so, with WorkCancelledError.
 
     Raises a ReadError saying what is wrong with the file and what to do: UnsupportedFormatError,
     EmptyDocumentError, NoTextError, PasswordRequiredError, DamagedFileError, ReaderLimitError; and
@@ -42,7 +45,7 @@ def read(
     name = name or "The file"
     hints = Hints(name=name, media_type=media_type or "", password=password)
     reader = f"{__name__}.{detect(data, name, hints.media_type)}"
-    document = _sandbox().run(reader, data, hints, limits)
+    document = _sandbox().run(reader, data, hints, limits, cancelled)
     if not document.text.strip():
         raise EmptyDocumentError(
             f"{name} holds no text.", remedy="If it shows images of text, run OCR on it first."

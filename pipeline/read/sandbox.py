@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +28,7 @@ from pipeline.errors import (
     MissingDependencyError,
     ReaderLimitError,
     UnavailableError,
+    WorkCancelledError,
 )
 from pipeline.read import jail, wire
 from pipeline.read.builder import Hints
@@ -40,6 +42,7 @@ _BYTES_PER_CHAR = 12
 """The most JSON spends on one code point, blocks and pages included, in a document worth having."""
 
 _PIECE_BYTES = 1024 * 1024
+_LOOK_SECONDS = 0.25  # between two looks whether the document is still wanted
 _DAMAGED_REMEDY = "Open it in the program that made it, save it again, and retry with the new file."
 _SINGLE_THREADED = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
@@ -53,15 +56,23 @@ class Sandbox:
         self._pid = os.getpid()
         atexit.register(self.close)
 
-    def run(self, reader: str, data: bytes, hints: Hints, limits: Limits) -> Document:
+    def run(
+        self,
+        reader: str,
+        data: bytes,
+        hints: Hints,
+        limits: Limits,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Document:
         """Parse ``data`` with the function ``read`` of the module named ``reader`` within ``limits``.
 
-        Raises the reader's own ReadError, ReaderLimitError where a limit was reached, and
-        DamagedFileError where the parser failed or crashed.
+        Raises the reader's own ReadError, ReaderLimitError where a limit was reached,
+        DamagedFileError where the parser failed or crashed, and WorkCancelledError, with the process ended,
+        soon after ``cancelled`` says so.
         """
         process = self._take()
         try:
-            outcome, status, peak_bytes = process.work(reader, data, hints, limits)
+            outcome, status, peak_bytes = process.work(reader, data, hints, limits, cancelled or _never)
         except BaseException:
             process.kill()
             raise
@@ -109,8 +120,11 @@ class _Reader:
         """Whether the process can take a job."""
         return self._process.poll() is None
 
-    def work(self, reader: str, data: bytes, hints: Hints, limits: Limits) -> tuple[bytes, int, int]:
-        """The fork's outcome, exit status and peak memory in bytes. Raises UnavailableError."""
+    def work(
+        self, reader: str, data: bytes, hints: Hints, limits: Limits, cancelled: Callable[[], bool]
+    ) -> tuple[bytes, int, int]:
+        """The fork's outcome, exit status and peak memory in bytes. Raises UnavailableError and
+        WorkCancelledError."""
         deadline = time.monotonic() + limits.wall_seconds + _GRACE_SECONDS
         ours, theirs = socket.socketpair()
         with ours:
@@ -124,7 +138,7 @@ class _Reader:
             try:
                 with theirs:
                     socket.send_fds(self._control, [job], [theirs.fileno()])
-                outcome = _exchange(ours, data, hints, limits, deadline)
+                outcome = _exchange(ours, data, hints, limits, deadline, cancelled)
                 self._control.settimeout(max(deadline - time.monotonic(), 0.1))
                 verdict = self._control.recv(jail.VERDICT.size, socket.MSG_WAITALL)
             except TimeoutError:
@@ -149,7 +163,18 @@ class _Reader:
         self._process.wait()
 
 
-def _exchange(channel: socket.socket, data: bytes, hints: Hints, limits: Limits, deadline: float) -> bytes:
+def _never() -> bool:
+    return False
+
+
+def _exchange(  # noqa: PLR0917 - one call
+    channel: socket.socket,
+    data: bytes,
+    hints: Hints,
+    limits: Limits,
+    deadline: float,
+    cancelled: Callable[[], bool],
+) -> bytes:
     """Send the job and collect the outcome, up to the size of the largest document allowed."""
     header = {"name": hints.name, "media_type": hints.media_type, "password": hints.password}
     channel.settimeout(max(deadline - time.monotonic(), 0.1))
@@ -159,15 +184,28 @@ def _exchange(channel: socket.socket, data: bytes, hints: Hints, limits: Limits,
         channel.shutdown(socket.SHUT_WR)
     outcome = bytearray()
     with contextlib.suppress(ConnectionResetError):
-        while piece := channel.recv(_PIECE_BYTES):
+        while piece := _piece(channel, hints, deadline, cancelled):
             outcome += piece
             if len(outcome) > limits.output_chars * _BYTES_PER_CHAR + MIB:
                 raise ReaderLimitError(
                     f"{hints.name}: reading it produced over {len(outcome):,} bytes.",
                     remedy="Split the file, or raise the reading limit output_chars.",
                 )
-            channel.settimeout(max(deadline - time.monotonic(), 0.1))
     return bytes(outcome)
+
+
+def _piece(channel: socket.socket, hints: Hints, deadline: float, cancelled: Callable[[], bool]) -> bytes:
+    """More of the outcome, empty at its end. Raises TimeoutError at the deadline."""
+    while True:
+        left = max(deadline - time.monotonic(), 0.1)
+        channel.settimeout(min(left, _LOOK_SECONDS))
+        try:
+            return channel.recv(_PIECE_BYTES)
+        except TimeoutError:
+            if cancelled():
+                raise WorkCancelledError(f"Cancelled while reading {hints.name!r}.") from None
+            if left <= _LOOK_SECONDS:
+                raise
 
 
 def _judge(outcome: bytes, status: int, peak_bytes: int, name: str, limits: Limits) -> Document:

@@ -341,7 +341,7 @@ def test_other_settings_are_refused_with_the_remedy(place, what):
     )
     with pytest.raises(FingerprintMismatchError, match=f"made with the {what}") as caught:
         list(other.ingest([text("b", "Heron.")]))
-    assert "another collection" in caught.value.remedy
+    assert "longleaf reindex" in caught.value.remedy
     assert place.texts() == {"a": "Otter."}
 
 

@@ -20,6 +20,7 @@ from pipeline.errors import (
     MissingDependencyError,
     PasswordRequiredError,
     ReaderLimitError,
+    WorkCancelledError,
 )
 from pipeline.read import wire
 from pipeline.read.builder import DocumentBuilder, Hints
@@ -46,6 +47,15 @@ def test_a_document_comes_back_whole(sandbox: Sandbox) -> None:
     document = run(sandbox, "echo Größe 𝒳 مرحبا")
     assert document.text == "echo: Größe 𝒳 مرحبا"
     assert (document.title, document.metadata) == ("file.x", {"password": "é"})
+
+
+def test_cancelling_ends_a_parse_under_way(sandbox: Sandbox) -> None:
+    began = time.monotonic()
+    hints = Hints(name="file.x", password="")
+    with pytest.raises(WorkCancelledError, match=r"file\.x"):
+        sandbox.run("tests.naughty_reader", b"sleep 15", hints, TIGHT, lambda: time.monotonic() > began + 0.2)
+    assert time.monotonic() - began < 10
+    assert run(sandbox, "echo on").text == "echo: on"
 
 
 def test_no_file_sees_what_another_left_behind(sandbox: Sandbox) -> None:
