@@ -162,4 +162,7 @@ def _index(longleaf: Longleaf) -> Check:
         return Check("index", "note", f"{longleaf.settings.indexer.name}: nothing stored yet")
     indexer = longleaf.indexer
     sizes = [f"{name}: {indexer.count(name):,}" for name in indexer.names()]
+    problems = [f"{name}: {told}" for name in indexer.names() for told in indexer.problems(name)]
+    if problems:
+        return Check("index", "note", " ".join(problems), "longleaf repair")
     return Check("index", "ok", f"{longleaf.settings.indexer.name}: {'; '.join(sizes) or 'empty'} points")

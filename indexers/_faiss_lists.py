@@ -22,7 +22,8 @@ Kind = Literal["flat", "ivf_sq8", "ivf_pq"]
 Device = Literal["auto", "cpu", "gpu"]
 
 _TRAINING_PER_LIST = 39  # fewer and FAISS warns that centroids are guesses
-_MOST_TRAINING = 256
+_MOST_TRAINING = 64  # of each list; more rows and rounds cost minutes and move centroids little
+_ROUNDS = 10
 _ADD_ROWS = 65_536
 _PQ_DIMS = 8
 
@@ -68,6 +69,7 @@ def build(vectors: NDArray[np.float32], kind: Kind, path: Path, previous: Path |
         subspaces = next(m for m in range(max(1, dim // _PQ_DIMS), 0, -1) if dim % m == 0)
         coding = "SQ8" if kind == "ivf_sq8" else f"PQ{subspaces}x8"
         index = faiss.index_factory(dim, f"IVF{lists_for(rows)},{coding}", faiss.METRIC_INNER_PRODUCT)
+        index.cp.niter = _ROUNDS
         if kind == "ivf_pq":
             index.pq.cp.min_points_per_centroid = 1  # of each subspace there are 256, for few rows as well
         most = min(rows, max(_MOST_TRAINING * index.nlist, 10_000))

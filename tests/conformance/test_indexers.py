@@ -277,6 +277,21 @@ def test_fused_results_equal_the_oracle(filled: tuple[Indexer, Indexer]) -> None
         assert [mine[key] for key in ranked] == pytest.approx([expected[key] for key in ranked], rel=1e-4)
 
 
+def test_the_hundredth_field_has_ranges_too(indexer: Indexer) -> None:
+    """Engines index some fields of numbers; on all others a range works as well."""
+    many = [
+        Point(point(i).id, {f"field {n}": i * n for n in range(100)}, point(i).dense, point(i).sparse)
+        for i in range(20)
+    ]
+    indexer.upsert(NAME, many)
+    for n in (0, 31, 32, 33, 99):
+        where = Range(f"field {n}", gt=3.0 * n, lte=7.0 * n)
+        expected = sorted(p.id for p in many if 3 * n < p.payload[f"field {n}"] <= 7 * n)
+        assert [key for key, _ in indexer.points(NAME, where)] == expected
+        found = indexer.search(NAME, [IndexSearch(20, dense=dense_query(1), filter=where)])[0]
+        assert sorted(match.id for match in found) == expected
+
+
 def test_scores_follow_every_change(indexer: Indexer) -> None:
     """Document frequencies count the points there are, after deletes and replacements as well."""
     oracle = ExactIndexer(None)
