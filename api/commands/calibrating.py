@@ -34,6 +34,9 @@ def calibrate_lm(
         typer.Option(help="JSON lines with question, answer and passage; made-up ones if not given."),
     ] = None,
     questions: Annotated[int, typer.Option(min=8, help="Questions to measure with.")] = 64,
+    scored: Annotated[
+        int, typer.Option(min=8, help="Of them, questions whose reference answers are scored; slow.")
+    ] = 32,
     passages: Annotated[int, typer.Option(min=3, help="Passages of each prompt.")] = 10,
     seed: Annotated[int, typer.Option(help="Which questions and distractors are drawn.")] = 0,
     plot: Annotated[Path | None, typer.Option(help="Write the curve by position as a PNG there.")] = None,
@@ -63,6 +66,7 @@ def calibrate_lm(
             model,
             asked,
             pairs=f"{len(given)} pairs of {pairs.name}" if pairs else "made-up passages",
+            scored=scored,
             progress=lambda done, total: show("calibrating", done, total),
         )
     path = stored.write(found, run.settings.data / "calibrations")
@@ -80,7 +84,8 @@ def calibrate_lm(
 def table(found: Calibration) -> list[str]:
     """What was found, for people."""
     lines = [
-        f"{found.model} ({found.revision[:16]}), {found.trials} questions with {found.passages} passages",
+        f"{found.model} ({found.revision[:16]}), {found.trials} questions with {found.passages} passages, "
+        f"{found.scored} of them scored",
         "",
         "gold passage at   log-probability   greedy answer right",
         *(f"{at.position + 1:>15}   {at.logprob:>15.2f}   {at.accuracy:>19.2f}" for at in found.positions),
@@ -126,7 +131,7 @@ def draw(found: Calibration, path: Path) -> None:
     right.plot(places, [at.accuracy for at in found.positions], marker="s", color="tab:orange")
     right.set_ylabel("greedy answers that are right", color="tab:orange")
     right.set_ylim(0, 1)
-    left.set_title(f"{found.model}, n = {found.trials}")
+    left.set_title(f"{found.model}, n = {found.scored}")
     try:
         figure.savefig(path, format="png", dpi=120)
     except OSError as error:

@@ -16,7 +16,7 @@ from pipeline.errors import InvalidRequestError
 from pipeline.lm.attention import require
 from pipeline.lm.calibration import AtPosition, Calibration, Fused, Placement
 from pipeline.lm.head_choice import Choice, Observation, choose, recall
-from pipeline.lm.looking import look_batch, without_content
+from pipeline.lm.looking import look_both
 from pipeline.lm.signals import Floats, Signal, fused
 from pipeline.lm.watching import Likelihood, logprob_batch
 from pipeline.order import placed_by
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _PLACEMENTS: tuple[Placement, ...] = ("reverse", "score", "edges")
 _POSITIONS = 5
-_LOOKS = 2
 _FEWEST = 8
 _RESAMPLES = 2000
 
@@ -54,11 +53,14 @@ def calibrate(
     trials: Sequence[Trial],
     *,
     pairs: str,
+    scored: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Calibration:
     """Everything that is measured, on these trials (all with as many passages).
 
-    ``pairs`` says in words where the questions are from. ``progress`` is told prompts read, and in all.
+    Heads are chosen on all trials; the reference answers are scored, which takes most of the time, on the
+    first ``scored`` ones (all if None). ``pairs`` says in words where the questions are from. ``progress``
+    is told prompts read, and in all.
     Raises InvalidRequestError for too few or uneven trials and ModelError for a family without support.
     """
     require(model.network, "Calibration")
@@ -70,37 +72,33 @@ def calibrate(
         )
     [passages] = counts
     at = sorted({round(n * (passages - 1) / (_POSITIONS - 1)) for n in range(_POSITIONS)})
-    done, total = 0, len(trials) * (_LOOKS * 2 + len(at) + len(_PLACEMENTS) + 2)
+    few = trials[: max(scored or len(trials), _FEWEST)]
+    done, total = 0, len(trials) * 2 + len(few) * (len(at) + len(_PLACEMENTS) + 2)
 
     def count(finished: int) -> None:
         nonlocal done
         done += finished
         progress(done, total)
 
-    arranged = [
-        (n, (n * 7 + look * (passages // _LOOKS + 1)) % passages)
-        for look in range(_LOOKS)
-        for n in range(len(trials))
-    ]
-    seen = observe(model, [(trials[n], position, n) for n, position in arranged], count)
+    arranged = [n * 7 % passages for n in range(len(trials))]
+    seen = observe(model, [(trial, arranged[n], n) for n, trial in enumerate(trials)], count)
     choices = {"attention_sorting": choose(seen, content_free=False)}
     choices["found_in_the_middle"] = choose(seen, content_free=True)
-    orders: dict[str, list[list[Hit]]] = {f"gold at {p}": [t.at(p) for t in trials] for p in at}
+    orders: dict[str, list[list[Hit]]] = {f"gold at {p}": [t.at(p) for t in few] for p in at}
     for placement in _PLACEMENTS:
         orders[placement] = [
-            placed_by(trial.at(arranged[n][1]), [hit.score for hit in trial.at(arranged[n][1])], placement)
-            for n, trial in enumerate(trials)
+            placed_by(trial.passages, [hit.score for hit in trial.passages], placement) for trial in few
         ]
-    likely = likelihoods(model, trials, orders, count)
+    likely = likelihoods(model, few, orders, count)
     placement = max(_PLACEMENTS, key=lambda name: _mean(likely[name]))
     attended = {
         order: [
-            placed_by(trial.at(arranged[n][1]), list(_fused_scores(seen[n], choice, n)), placement)
-            for n, trial in enumerate(trials)
+            placed_by(trial.at(arranged[n]), list(_fused_scores(seen[n], choice, n)), placement)
+            for n, trial in enumerate(few)
         ]
         for order, choice in choices.items()
     }
-    likely |= likelihoods(model, trials, attended, count)
+    likely |= likelihoods(model, few, attended, count)
     gains = {order: interval(_differences(likely[order], likely[placement])) for order in choices}
     pays = [order for order in choices if gains[order][0] > 0]
     golds = [one.gold for one in seen]
@@ -124,6 +122,7 @@ def calibrate(
         gains=gains,
         pairs=pairs,
         trials=len(trials),
+        scored=len(few),
         passages=passages,
         dtype=str(model.network.dtype).removeprefix("torch."),
     )
@@ -136,13 +135,11 @@ def observe(
 ) -> list[Observation]:
     """Looks at each trial's passages with the gold one at a position; the last number is the group."""
     shown = [(trial.question, trial.at(position)) for trial, position, _ in asked]
-    looks = look_batch(model, shown, progress)
-    free = without_content(model, shown, progress)
     return [
-        Observation(
-            looks[n], free[n], position, np.array([hit.score for hit in shown[n][1]], np.float32), group
+        Observation(own, free, position, np.array([hit.score for hit in hits], np.float32), group)
+        for (own, free), (_, position, group), (_, hits) in zip(
+            look_both(model, shown, progress), asked, shown, strict=True
         )
-        for n, (_, position, group) in enumerate(asked)
     ]
 
 

@@ -30,12 +30,11 @@ def watched(chat: ChatFormat, question: str, passages: Sequence[Hit]) -> tuple[W
 
 def look(
     model: LocalModel,
-    questions: Sequence[str],
-    passages: Sequence[Hit],
+    asked: Sequence[tuple[str, Sequence[Hit]]],
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[Looks]:
-    """Looks of several questions at the same passages, which are read once."""
-    prompts = [watched(model.chat, question, passages) for question in questions]
+    """Looks of questions at passages, one after the other; what consecutive prompts share is read once."""
+    prompts = [watched(model.chat, question, passages) for question, passages in asked]
     masses = watch(model, [prompt for prompt, _ in prompts], cancelled)
     return [Looks(mass.numpy(), tokens) for mass, (_, tokens) in zip(masses, prompts, strict=True)]
 
@@ -52,10 +51,20 @@ def look_batch(
     return [Looks(mass.numpy(), tokens) for mass, (_, tokens) in zip(masses, prompts, strict=True)]
 
 
-def without_content(
+def look_both(
     model: LocalModel,
     asked: Sequence[tuple[str, Sequence[Hit]]],
     progress: Callable[[int], None] = lambda _: None,
-) -> list[Looks]:
-    """As :func:`look_batch`, with the content-free question instead of each."""
-    return look_batch(model, [(CONTENT_FREE, passages) for _, passages in asked], progress)
+) -> list[tuple[Looks, Looks]]:
+    """Looks of each question and of the content-free one at its passages. ``progress`` is told how many of
+    twice as many were finished."""
+    if model.network.device.type == "cpu":  # what both share is read once; a GPU rather reads many at once
+        found = []
+        for question, passages in asked:
+            own, free = look(model, [(question, passages), (CONTENT_FREE, passages)])
+            found.append((own, free))
+            progress(2)
+        return found
+    own_looks = look_batch(model, asked, progress)
+    free_looks = look_batch(model, [(CONTENT_FREE, passages) for _, passages in asked], progress)
+    return list(zip(own_looks, free_looks, strict=True))

@@ -48,7 +48,8 @@ def by_signal(
     questions = [question, CONTENT_FREE] if signal.content_free else [question]
     reading, done = list(range(len(passages))), 0
     while True:
-        looks = look(model, questions, [passages[n] for n in reading], cancelled)
+        shown = [passages[n] for n in reading]
+        looks = look(model, [(each, shown) for each in questions], cancelled)
         scores = _unsorted(signal.scores(*looks), reading)
         done += 1
         ranked = sorted(reading, key=lambda n: scores[n])
@@ -72,11 +73,12 @@ def by_dummies(
     """Found in the middle as published: one more reading for each passage, with a dummy in its place."""
     from pipeline.lm.looking import look
 
-    [asked] = look(model, [question], passages, cancelled)
-    dummies = []
-    for n, hit in enumerate(passages):
-        dummy = replace(hit, title="", text=DUMMY)
-        dummies += look(model, [question], [*passages[:n], dummy, *passages[n + 1 :]], cancelled)
+    count, prompts = len(passages), [(question, passages)]
+    for n in reversed(range(count)):  # so that each prompt shares all before its dummy with the last one
+        dummy = replace(passages[n], title="", text=DUMMY)
+        prompts.append((question, [*passages[:n], dummy, *passages[n + 1 :]]))
+    asked, *dummies = look(model, prompts, cancelled)
+    dummies.reverse()
     lengths = [model.count_tokens(hit.text) for hit in passages]
     scores = less_dummies(asked, dummies, lengths, model.count_tokens(DUMMY))
     own = asked.mean("last").sum((0, 1))

@@ -42,9 +42,9 @@ def watch(
 ) -> list[torch.Tensor]:
     """Attention masses, float32 (layers, H, T, spans), of each prompt's watched tokens.
 
-    What the prompts have in common at their beginning is read once, so a second question about the same
-    passages costs little more than its own tokens. Raises ModelError for a family without support,
-    PromptTooLongError, and WorkCancelledError within one step of ``cancelled()`` being true.
+    What a prompt has in common with the one before at their beginning is read once, so a second question
+    about the same passages costs little more than its own tokens. Raises ModelError for a family without
+    support, PromptTooLongError, and WorkCancelledError within one step of ``cancelled()`` being true.
     """
     require(model.network, "Watching passages")
     for prompt in prompts:
@@ -53,12 +53,11 @@ def watch(
                 f"The prompt has {len(prompt.ids):,} tokens; {model.name} reads {model.window_tokens:,}.",
                 remedy="Rank fewer or shorter passages.",
             )
-    shared = min(_common(prompts), *(prompt.tokens.start for prompt in prompts))
     sequence = Sequence(model.engine, new_cache(model.network.config, max(len(p.ids) for p in prompts)))
     chunk = _CHUNK_TOKENS.get(model.network.device.type, _GPU_CHUNK_TOKENS)
     masses = []
     for prompt in prompts:
-        sequence.roll_back(min(shared, sequence.length_tokens))
+        sequence.roll_back(min(_common(sequence.ids, prompt.ids), prompt.tokens.start))
         seen = SpanMass([prompt.spans], prompt.tokens)
         sequence.plan = Plan(observers=(seen,))
         for start in range(sequence.length_tokens, prompt.tokens.stop, chunk):
@@ -151,10 +150,7 @@ def _batches(model: LocalModel, lengths: Several[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _common(prompts: Several[Watched]) -> int:
-    """Tokens at the beginning that all prompts share."""
-    shortest = min(len(prompt.ids) for prompt in prompts)
-    first = prompts[0].ids
-    return next(
-        (n for n in range(shortest) if any(prompt.ids[n] != first[n] for prompt in prompts)), shortest
-    )
+def _common(one: Several[int], other: Several[int]) -> int:
+    """Tokens at the beginning that both share."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
