@@ -10,6 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api import contexts
 from api.benches import Bench
 from api.build import Longleaf
 from api.callers import Shelf
@@ -55,6 +56,7 @@ class Service:
             telemetry,
         )
         telemetry.metrics.watch(made.pools)
+        contexts.tell(telemetry.metrics, longleaf)
         return made
 
     @property

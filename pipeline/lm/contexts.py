@@ -46,7 +46,8 @@ __all__ = ["Asked", "Contexts", "Passage", "Reading"]
 class Reading:
     """A question read behind its passages: ``logits`` (1, V) are of the first token of the answer.
 
-    ``attended`` are indices into the passages given; ``usage`` counts tokens by where they came from.
+    ``attended`` are indices into the passages given. ``tokens`` are those of the whole prompt; ``usage``
+    counts the passages' by where their states came from.
     """
 
     behind: Continuation
@@ -124,7 +125,8 @@ class Contexts:
             if logits is None:
                 raise WorkCancelledError("The request was cancelled while its question was read.")
             behind.attention.reset_masses()
-            yield Reading(behind, logits, tuple(chosen), len(self._prefix.ids) + len(tail), _usage(held))
+            tokens = len(self._prefix.ids) + sum(one.key.tokens for one in held) + len(tail)
+            yield Reading(behind, logits, tuple(chosen), tokens, _usage(held))
 
     def stream(
         self,
@@ -270,7 +272,8 @@ class Contexts:
     def _draft_ids(self, asked: Asked, reading: Reading, room_tokens: int) -> list[int]:
         """What a drafter reads: the best attended passages that fit the window, one after the other."""
         best = sorted((asked.passages[i] for i in reading.attended), key=lambda passage: -passage.score)
-        room = self._model.window_tokens - room_tokens - reading.tokens
+        taken = sum(asked.passages[i].key.tokens for i in reading.attended)
+        room = self._model.window_tokens - room_tokens - (reading.tokens - taken)
         kept: list[Passage] = []
         for passage in best:
             if passage.key.tokens <= room:
