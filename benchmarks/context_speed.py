@@ -41,19 +41,20 @@ def run(options: argparse.Namespace) -> None:
     lengths = [int(n) for n in options.tokens.split(",") if n]
     many = [int(n) for n in options.candidates.split(",") if n]
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        contexts = _contexts(model, Path(folder), max([*lengths, *many]))
-        passages = _passages(contexts, model, max([*lengths, *many]))
+        contexts = _contexts(model, max([*lengths, 1]), Path(folder))
+        passages = _passages(max([*lengths, 1]))
         _warm_up(model, contexts, passages)
         for tokens in lengths:
             results["lengths"].append(_length(model, contexts, passages[: _count(tokens)], options))
             _save(results, options.out)
-        for tokens in many:
-            results["candidates"].append(
-                _candidates(model, contexts, passages[: _count(tokens)], results, options)
-            )
-            _save(results, options.out)
         results["store"] = contexts.store.stats()
         contexts.close()
+    contexts, passages = _contexts(model, max([*many, 1]), None), _passages(max([*many, 1]))
+    for tokens in many:
+        row = _candidates(model, contexts, passages[: _count(tokens)], results, options)
+        results["candidates"].append(row)
+        _save(results, options.out)
+    contexts.close()
     _save(results, options.out)
     print_tables(results)
 
@@ -176,8 +177,8 @@ def _disk(contexts: Contexts, asked: cached.Asked) -> dict[str, float]:
     _chill(contexts)
     before = contexts.store.stats()["disk"]
     began = time.perf_counter()
-    list(contexts.warm(asked.passages))
-    seconds = time.perf_counter() - began
+    with contexts.held(asked.passages):
+        seconds = time.perf_counter() - began
     after = contexts.store.stats()["disk"]
     return {"plain": plain, "verified": (after["read_bytes"] - before["read_bytes"]) / seconds}
 
@@ -195,23 +196,20 @@ def _extrapolated(points: Sequence[tuple[int, float]], tokens: int) -> float:
     return float(np.polyval(fit, tokens))
 
 
-def _contexts(model: lm.LocalModel, folder: Path, tokens: int) -> Contexts:
-    config = ContextsConfig(memory_bytes=2**62, disk_bytes=0)
+def _contexts(model: lm.LocalModel, tokens: int, folder: Path | None) -> Contexts:
+    """With room in memory for so many tokens of passages and, with ``folder``, on disk."""
     layers = model.network.config.num_hidden_layers
     heads = tuple((layer, head) for layer, head in ((18, 6), (17, 3), (17, 4), (18, 7)) if layer < layers)
     calibration = ContextCalibration(
         model.name, str(model.describe()["revision"]), temperature=0.6, scale=1.0, heads=heads, weight=0.5
     )
-    probe = Contexts(model, config, calibration=calibration)
-    per_token = probe.store.passage_bytes(1000) / 1000
-    on_disk = per_token * tokens <= 4e9
-    kept = ContextsConfig(
-        memory_bytes=int(1.1 * per_token * tokens) + 2**28, disk_bytes=2**62 if on_disk else 0
-    )
-    return Contexts(model, kept, folder if on_disk else None, calibration)
+    probe = Contexts(model, ContextsConfig(disk_bytes=0), calibration=calibration)
+    needed = int(1.1 * probe.store.passage_bytes(tokens)) + 2**28
+    config = ContextsConfig(memory_bytes=needed, disk_bytes=needed if folder else 0)
+    return Contexts(model, config, folder, calibration)
 
 
-def _passages(contexts: Contexts, model: lm.LocalModel, tokens: int) -> list[Passage]:
+def _passages(tokens: int) -> list[Passage]:
     """Passages of exactly ``PASSAGE_TOKENS`` random tokens: speed does not depend on what they say."""
     rng, made = random.Random(0), []
     owner = VersionKey("benchmark", "contexts", "speed", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipeline.lm.calibrating import Trial
     from pipeline.lm.calibration import Calibration
+    from pipeline.lm.context_options import ContextCalibration
+    from pipeline.lm.model import LocalModel
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +44,9 @@ def calibrate_lm(
     passages: Annotated[int, typer.Option(min=3, help="Passages of each prompt.")] = 10,
     seed: Annotated[int, typer.Option(help="Which questions and distractors are drawn.")] = 0,
     plot: Annotated[Path | None, typer.Option(help="Write the curve by position as a PNG there.")] = None,
+    contexts: Annotated[
+        bool, typer.Option(help="Measure cached contexts too: temperature, scale, passages attended.")
+    ] = True,
 ) -> None:
     """Find which attention of the language model points to answers, and where in a prompt it reads best.
 
@@ -70,10 +77,11 @@ def calibrate_lm(
             progress=lambda done, total: show("calibrating", done, total),
         )
     path = stored.write(found, run.settings.data / "calibrations")
+    cached = _contexts(run, model, asked, found) if contexts else None
     if run.json:
-        run.emit(found)
+        run.emit({**asdict(found), "contexts": cached})
     else:
-        for line in table(found):
+        for line in [*table(found), *(context_lines(cached) if cached else [])]:
             run.out.print(line, soft_wrap=True, markup=False)
     if plot is not None:
         draw(found, plot)
@@ -106,6 +114,37 @@ def table(found: Calibration) -> list[str]:
         )
         lines.append(f"{order}: {fused.signal.tokens} tokens, {who}, weight {fused.weight}")
     return [*lines, "", f"auto: {found.auto}; the best passage goes by {found.placement}"]
+
+
+def context_lines(found: ContextCalibration) -> list[str]:
+    """What was found of cached contexts, for people."""
+    mean, low, high = found.loss_nats or (0.0, 0.0, 0.0)
+    return [
+        "",
+        f"cached contexts: temperature {found.temperature}, scale {found.scale}, "
+        f"attending {found.attended or 'all passages'}",
+        f"instead of sequential reading: {-mean:+.2f} [{-high:+.2f}, {-low:+.2f}] nats a token, "
+        f"{found.questions} questions",
+    ]
+
+
+def _contexts(run: Run, model: LocalModel, asked: Sequence[Trial], found: Calibration) -> ContextCalibration:
+    """Measure cached contexts with the heads that were found, and store what comes out."""
+    from pipeline.lm import context_calibration
+    from pipeline.lm.context_calibrating import calibrate_contexts
+
+    looking = found.attention_sorting
+    with bar(run) as show:
+        cached = calibrate_contexts(
+            model,
+            asked,
+            heads=looking.signal.heads or (),
+            weight=looking.weight,
+            pairs=found.pairs,
+            progress=lambda done, total: show("cached contexts", done, total),
+        )
+    context_calibration.write(cached, run.settings.data / "calibrations")
+    return cached
 
 
 def draw(found: Calibration, path: Path) -> None:

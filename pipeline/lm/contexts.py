@@ -108,7 +108,7 @@ class Contexts:
     def warm(self, passages: Sequence[Passage], cancelled: Cancelled = lambda: False) -> Iterator[str]:
         """Build what is not there yet, one passage after the other; says where each was found."""
         for passage in passages:
-            with self._held([passage], cancelled) as [held]:
+            with self.held([passage], cancelled) as [held]:
                 yield held.found
 
     @contextmanager
@@ -215,7 +215,7 @@ class Contexts:
         """The place behind the passages that are chosen for this question, their indices and states."""
         values = settled(self.config, asked.options, self.calibration)
         chosen = self._chosen(asked, tail, values)
-        with self._held([asked.passages[i] for i in chosen], asked.cancelled) as held:
+        with self.held([asked.passages[i] for i in chosen], asked.cancelled) as held:
             states = [self.store.states(one) for one in held]
             if through is not None:
                 states = [decode(encode(one, through), through, self.store.shape.dtype) for one in states]
@@ -229,7 +229,10 @@ class Contexts:
             )
             yield behind, chosen, held
 
-    def _held(self, passages: Sequence[Passage], cancelled: Cancelled) -> AbstractContextManager[list[Held]]:
+    def held(
+        self, passages: Sequence[Passage], cancelled: Cancelled = lambda: False
+    ) -> AbstractContextManager[list[Held]]:
+        """The states of these passages, found or built, for as long as the block lasts; see KvStore."""
         return self.store.hold(
             [passage.key for passage in passages],
             self.origin,
@@ -240,7 +243,7 @@ class Contexts:
     def _pool(self, asked: Asked) -> Pool:
         keys = [passage.key for passage in asked.passages]
         return Pool(
-            keys, self.store, lambda some: self._held([asked.passages[i] for i in some], asked.cancelled)
+            keys, self.store, lambda some: self.held([asked.passages[i] for i in some], asked.cancelled)
         )
 
     def _chosen(self, asked: Asked, tail: Sequence[int], values: Encoding) -> list[int]:

@@ -16,12 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.lm.kv_identity import Address, Origin, PassageKey, TenantKeys
 from pipeline.lm.kv_value import Use, Uses
 from pipeline.originals import disk_errors
 from pipeline.records import VersionKey
+
+Stored: TypeAlias = "tuple[dict[str, torch.Tensor], Manifest] | None"
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +94,7 @@ class DiskTier:
         """Whether there is a file; it may still turn out unusable."""
         return (self._folder / address.path).exists()
 
-    def get(self, passage: PassageKey, origin: Origin) -> tuple[dict[str, torch.Tensor], Manifest] | None:
+    def get(self, passage: PassageKey, origin: Origin) -> Stored:
         """The verified tensors on the CPU, or None. A file that does not verify is removed."""
         from pipeline.lm import kv_file
 

@@ -141,6 +141,7 @@ def read(
     (a bad sector, a file cut off underneath) would end the process instead of being a miss.
     """
     with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
         opened = _open(file, keys, slot.tenant)
         _check_is(opened.manifest, slot)
         data = torch.empty(opened.data_bytes, dtype=torch.uint8)

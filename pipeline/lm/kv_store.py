@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from pipeline.errors import ConfigurationError
-from pipeline.lm.kv_disk import Checked, DiskTier
+from pipeline.lm.kv_disk import Checked, DiskTier, Stored
 from pipeline.lm.kv_format import KvFormat, KvStates, check_format, decode, encode, stored_bytes
 from pipeline.lm.kv_identity import Address, Origin, PassageKey, TenantKeys
 from pipeline.lm.kv_memory import MemoryTier
@@ -28,6 +29,8 @@ from pipeline.records import VersionKey
 
 Found = Literal["memory", "disk", "built"]
 Build = Callable[[int], KvStates]
+
+_FETCHES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class KvStore:
         self._keys = TenantKeys.in_folder(folder) if folder else TenantKeys(b"memory only")
         self._disk = DiskTier(folder, self._keys, disk_bytes) if folder and disk_bytes else None
         self._writer = Writer()
+        self._fetching = ThreadPoolExecutor(_FETCHES, thread_name_prefix="kv-fetch")
 
     def passage_bytes(self, tokens: int) -> int:
         """Bytes that a passage of so many tokens takes in either tier."""
@@ -122,8 +126,11 @@ class KvStore:
         places = {address: place for place, address in enumerate(addresses)}
         sizes = {address: self.passage_bytes(passages[place].tokens) for address, place in places.items()}
         mine = self.memory.take(sizes, cancelled)
+        fetched: dict[Address, Future[Stored]] = {}
         try:
             found: dict[Address, Held] = {}
+            first = sorted(mine, key=places.__getitem__)
+            fetched = self._fetch({address: passages[places[address]] for address in first}, origin)
             # Own work first: whoever else wants these passages waits for it, and while this request waits
             # for passages of others, they are being built.
             for address in sorted(places, key=lambda a: (a not in mine, places[a])):
@@ -131,12 +138,15 @@ class KvStore:
                 where: Found = "memory"
                 if address in mine or self.memory.wait(address, cancelled):
                     mine.add(address)
-                    where = self._fill(address, passage, origin, partial(build, places[address]))
+                    stored = fetched.pop(address, None)
+                    where = self._fill(address, passage, origin, stored, partial(build, places[address]))
                 self._count(passage.tokens, where)
                 tensors = self.memory.used(address)
                 found[address] = Held(passage, tensors, where, time.perf_counter() - began)
             yield [found[address] for address in addresses]
         finally:
+            for reading in fetched.values():
+                reading.cancel()
             self.memory.release(sizes, mine)
 
     def states(self, held: Held) -> KvStates:
@@ -203,14 +213,29 @@ class KvStore:
     def close(self) -> None:
         """Finish writing and let go of memory and threads."""
         self._writer.close()
+        self._fetching.shutdown(cancel_futures=True)
         if self._disk is not None:
             self._disk.close()
         self.memory.clear()
 
+    def _fetch(self, wanted: Mapping[Address, PassageKey], origin: Origin) -> dict[Address, Future[Stored]]:
+        """Begin to read these from disk, a few at a time: while one is verified, the next is coming."""
+        if self._disk is None:
+            return {}
+        get = self._disk.get
+        return {address: self._fetching.submit(get, passage, origin) for address, passage in wanted.items()}
+
     def _fill(
-        self, address: Address, passage: PassageKey, origin: Origin, build: Callable[[], KvStates]
+        self,
+        address: Address,
+        passage: PassageKey,
+        origin: Origin,
+        fetched: Future[Stored] | None,
+        build: Callable[[], KvStates],
     ) -> Found:
-        stored = self._disk.get(passage, origin) if self._disk is not None else None
+        stored = fetched.result() if fetched is not None else None
+        if fetched is None and self._disk is not None:  # taken over from a request that gave up
+            stored = self._disk.get(passage, origin)
         if stored is not None:
             tensors, manifest = stored
             placed = {name: tensor.to(self.shape.device) for name, tensor in tensors.items()}

@@ -142,7 +142,9 @@ def test_calibrating_stores_a_table_and_a_plot_that_later_answers_use(place, cap
     assert "gold passage at" in out
     assert "auto:" in out
     assert (place / "bias.png").read_bytes().startswith(b"\x89PNG")
-    [stored] = (place / "longleaf-data" / "calibrations").glob("*.json")
+    cached, stored = sorted((place / "longleaf-data" / "calibrations").glob("*.json"), key=str)
+    assert "cached contexts: temperature" in out
+    assert json.loads(cached.read_text())["questions"] == 4
     found = json.loads(stored.read_text())
     assert found["pairs"] == "made-up passages"
     (place / "a.txt").write_text("The lease ends in March. Rent is due monthly.\n\nThe keys are blue. " * 3)
