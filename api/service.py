@@ -19,6 +19,7 @@ from api.sections import Settings
 from api.telemetry import Telemetry
 from api.work import Pool
 from pipeline.errors import LongleafError
+from pipeline.results import IngestResult
 
 _log = logging.getLogger("longleaf.service")
 
@@ -57,7 +58,30 @@ class Service:
         )
         telemetry.metrics.watch(made.pools)
         contexts.tell(telemetry.metrics, longleaf)
+        made._tell_of_jobs()
         return made
+
+    def _tell_of_jobs(self) -> None:
+        """Count what jobs ingest as what uploads do, and show what waits."""
+
+        def told(tenant: str, result: IngestResult) -> None:
+            self.telemetry.ingested([result])
+            self.quotas.spend_tokens(tenant, result.tokens)
+
+        self.longleaf.worker.told = told
+        queue, metrics = self.longleaf.job_queue, self.telemetry.metrics
+        metrics.gauge(
+            "longleaf_job_documents",
+            "Documents of jobs on their way in.",
+            lambda: queue.backlog()[0],
+            "stage",
+        )
+        metrics.gauge(
+            "longleaf_job_oldest_seconds",
+            "How long ago the oldest job with such documents was accepted.",
+            lambda: queue.backlog()[1],
+            "stage",
+        )
 
     @property
     def pools(self) -> tuple[Pool, ...]:

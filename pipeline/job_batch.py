@@ -33,6 +33,7 @@ from pipeline.records import VersionKey
 from pipeline.results import IngestResult
 
 Cache = Callable[[VersionKey], None]
+Told = Callable[[str, IngestResult], None]
 Wanted = Callable[[str, Sequence[OpenDocument]], bool]
 
 _HOPELESS = (ConfigurationError, FingerprintMismatchError)
@@ -52,6 +53,7 @@ class Batch:
         items: Sequence[OpenDocument],
         cache: Cache | None,
         wanted: Wanted,
+        told: Told | None = None,
     ) -> None:
         self._ledger = ledger
         self._config = config
@@ -59,6 +61,7 @@ class Batch:
         self._items = items
         self._cache = cache
         self._wanted = wanted
+        self._told = told
         self._open = {item.document_id: item for item in items}
         self._journal = JobJournal(ledger, writer, items, caches=cache is not None)
         self._looked = time.monotonic()
@@ -115,6 +118,8 @@ class Batch:
         )
         with contextlib.closing(results):
             for result in results:
+                if self._told is not None:
+                    self._told(first.tenant, result)
                 item = self._open[result.document_id]
                 key = self._journal.published_keys.get(result.document_id)
                 if result.status == "failed":

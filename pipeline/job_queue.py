@@ -160,6 +160,20 @@ class JobQueue:
         with self._ledger.database.read() as connection:
             return job_rows.waiting(connection, tenant)
 
+    def backlog(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Documents that have not ended, by stage; and for how many seconds the oldest job of each has been
+        accepted."""
+        waiting = (
+            sa.select(job_documents.c.stage, sa.func.count(), sa.func.min(jobs.c.created))
+            .select_from(job_documents.join(jobs, jobs.c.id == job_documents.c.job_id))
+            .where(job_documents.c.finished.is_(None))
+            .group_by(job_documents.c.stage)
+        )
+        with self._ledger.database.read() as connection:
+            rows = connection.execute(waiting).all()
+        now = time.time()
+        return {row[0]: float(row[1]) for row in rows}, {row[0]: max(now - row[2], 0.0) for row in rows}
+
     def any_open(self) -> bool:
         """Whether any document has not ended yet."""
         query = sa.select(job_documents.c.seq).where(job_documents.c.finished.is_(None)).limit(1)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pipeline import job_rows
 from pipeline.errors import LongleafError
 from pipeline.ingest import Ingestor
-from pipeline.job_batch import Batch
+from pipeline.job_batch import Batch, Told
 from pipeline.job_queue import JobQueue
 from pipeline.job_rows import OpenDocument
 from pipeline.job_tables import job_documents
@@ -27,7 +27,8 @@ class Worker:
     """Works on the jobs of a queue, from :meth:`start` to :meth:`close`, or as :meth:`drain` is called.
 
     ``ingestor_of`` gives the ingestor for a tenant's collection; ``cache`` is called with each version
-    that went live, before its document counts as done.
+    that went live, before its document counts as done. ``told`` may be set to what is to hear of every
+    result, with its tenant.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Worker:
         self._threads: list[threading.Thread] = []
         self._claiming = threading.Lock()
         self._tidied: float | None = None
+        self.told: Told | None = None
 
     def start(self) -> None:
         """Start the threads. They wake when something is there to be done."""
@@ -82,7 +84,8 @@ class Worker:
                 items = job_rows.claim(connection, writer, self._queue.config)
         if items:
             config = self._queue.config
-            Batch(self._ledger, config, writer, items, self._cache, self._wanted).work(self._ingestor_of)
+            batch = Batch(self._ledger, config, writer, items, self._cache, self._wanted, self.told)
+            batch.work(self._ingestor_of)
         return bool(items)
 
     def _own(self) -> None:

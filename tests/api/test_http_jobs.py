@@ -197,3 +197,16 @@ def test_a_restart_goes_on_where_it_was(tmp_path: Any) -> None:
         assert ended(client, job)["state"] == "done"
         assert len(client.get(BOOKS).json()["documents"]) == 3
         assert not [t for t in threading.enumerate() if t.name == "lease"], "SQLite needs no renewals"
+
+
+def test_metrics_tell_what_waits_and_what_was_done(tmp_path: Any) -> None:
+    with idle(tmp_path) as client:
+        job = client.post(BOOKS, params={"wait": False}, json={"documents": DOCUMENTS}).json()
+        told = client.get("/metrics").text
+        assert 'longleaf_job_documents{stage="queued"} 3.0' in told
+        assert 'longleaf_job_oldest_seconds{stage="queued"}' in told
+    with client_of(small_settings(tmp_path)) as client:
+        ended(client, job)
+        told = client.get("/metrics").text
+        assert "longleaf_job_documents{" not in told
+        assert 'longleaf_documents_total{status="created"} 3.0' in told
