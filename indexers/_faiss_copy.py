@@ -13,7 +13,7 @@ import itertools
 import json
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,10 @@ class Copy:
         """What a search looks at. It never waits, and what it got does not change."""
         return self._seen
 
+    def trusted(self) -> bool:
+        """Whether it has what its record has."""
+        return not self.stale
+
     @property
     def _parts(self) -> tuple[Part, ...]:
         return self._seen[0]
@@ -131,14 +135,14 @@ class Copy:
             with disk_errors(self._root):
                 (self._root / _MANIFEST).unlink(missing_ok=True)
 
-    def optimize(self, record: Iterable[Point], points: int) -> None:
+    def optimize(self, record: Callable[[], Iterable[Point]], points: int) -> None:
         """Rewrite segments that have deleted points, merge small ones, and build lists where they help.
         A stale copy is rebuilt from the record's points. Raises DiskFullError before it starts.
         Searches go on meanwhile; writes wait."""
         with self._lock:
             if self.stale:
                 self._check_space(points * (4 * self._dim + 1000))
-                parts = self._rebuilt(record)
+                parts = self._rebuilt(record())
             else:
                 self._changing()
                 self._settle()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
@@ -18,9 +19,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from indexers import _folders
+from indexers._faiss_copy import Copy
+from indexers._faiss_lists import gpus
+from indexers._faiss_scan import Spec
+from indexers._faiss_search import search_copy
 from pipeline import plugins
 from pipeline.errors import ConfigurationError, LongleafError, MissingDependencyError
 from pipeline.filters import Filter
+from pipeline.originals import disk_errors
 from pipeline.points import check_search, pack
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
 from pipeline.types import Match, Point
@@ -69,9 +76,6 @@ class FaissIndexer:
     """See :class:`pipeline.seams.Indexer`. Thread-safe."""
 
     def __init__(self, config: Config) -> None:
-        from indexers._faiss_lists import gpus
-        from indexers._faiss_scan import Spec
-
         self._root = config.path.absolute() / "faiss"
         self._spec = Spec(
             config.kind,
@@ -87,7 +91,7 @@ class FaissIndexer:
             "indexers", config.record, path=config.path / "record", **options
         )
         self._lock = threading.RLock()
-        self._copies: dict[str, Any] = {}
+        self._copies: dict[str, Copy | None] = {}
 
     def create(self, name: str, schema: IndexSchema) -> None:
         """Make an empty index; nothing happens if it is there with this schema."""
@@ -103,11 +107,6 @@ class FaissIndexer:
 
     def drop(self, name: str) -> None:
         """Remove the index with its copy."""
-        import shutil
-
-        from indexers import _folders
-        from pipeline.originals import disk_errors
-
         with self._lock:
             self._record.drop(name)
             self._copies.pop(name, None)
@@ -138,17 +137,18 @@ class FaissIndexer:
     def search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
         """Matches best first, one list a search."""
         copy = self._copy(name)
-        if copy is None or copy.stale:
+        if copy is None or not copy.trusted():
             return self._record.search(name, searches)
         schema = self._schema(name)
         for search in searches:
             check_search(name, schema, search)
-        from indexers._faiss_search import search_copy
-
         dense = [i for i, search in enumerate(searches) if search.dense is not None]
         words = [i for i, search in enumerate(searches) if search.dense is None]
         found: list[list[Match]] = [[] for _ in searches]
-        for i, matches in zip(dense, search_copy(copy, [searches[i] for i in dense]), strict=True):
+        answers = search_copy(copy, [searches[i] for i in dense])
+        if not copy.trusted():  # since just now
+            return self._record.search(name, searches)
+        for i, matches in zip(dense, answers, strict=True):
             found[i] = matches
         if words:
             answers = self._record.search(name, [searches[i] for i in words])
@@ -190,7 +190,7 @@ class FaissIndexer:
             self._record.optimize(name)
             copy = self._copy(name)
             if copy is not None:
-                copy.optimize(self._record.read(name), self._record.count(name))
+                copy.optimize(lambda: self._record.read(name), self._record.count(name))
 
     def close(self) -> None:
         """Flush and let go; further calls raise."""
@@ -209,10 +209,8 @@ class FaissIndexer:
         assert schema is not None
         return schema
 
-    def _copy(self, name: str) -> Any:  # noqa: ANN401 - a Copy, or None for an index without vectors
-        from indexers import _folders
-        from indexers._faiss_copy import Copy
-
+    def _copy(self, name: str) -> Copy | None:
+        """The copy of an index; None for one without vectors."""
         if name in self._copies:  # without waiting for those who write
             return self._copies[name]
         with self._lock:
@@ -229,7 +227,7 @@ class FaissIndexer:
             return self._copies[name]
 
     @contextlib.contextmanager
-    def _in_step(self, copy: Any) -> Iterator[None]:  # noqa: ANN401 - a Copy or None
+    def _in_step(self, copy: Copy | None) -> Iterator[None]:
         """What fails halfway leaves the copy out of step with its record, so it is used no more."""
         try:
             yield

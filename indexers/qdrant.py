@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from qdrant_client import QdrantClient
 
 from indexers import _folders
+from indexers import _qdrant_wire as wire
 from indexers._projection import PAYLOAD
+from indexers._qdrant_calls import Calls, ExistsOnServerError, MissingOnServerError
 from pipeline.errors import ConfigurationError, IndexingError
 from pipeline.filters import EVERYTHING, Filter
 from pipeline.points import check_name, check_schema, check_search, pack
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
 from pipeline.types import Match, Point
-
-if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
 
 _UPSERT_POINTS = 256
 _SEARCHES = 100
@@ -86,8 +87,6 @@ class QdrantIndexer:
     """See :class:`pipeline.seams.Indexer`. Thread-safe; several processes may use one server."""
 
     def __init__(self, config: Config) -> None:
-        from indexers._qdrant_calls import Calls
-
         self._config = config
         self._client = _client(config)
         self._calls = Calls(config.url, config.attempts)
@@ -98,9 +97,6 @@ class QdrantIndexer:
 
     def create(self, name: str, schema: IndexSchema) -> None:
         """Make an empty index; nothing happens if it is there with this schema."""
-        from indexers import _qdrant_wire as wire
-        from indexers._qdrant_calls import ExistsOnServerError
-
         existing = self.schema(name)
         check_schema(name, schema, existing)
         if existing is not None:
@@ -127,8 +123,6 @@ class QdrantIndexer:
 
     def schema(self, name: str) -> IndexSchema | None:
         """The schema it was created with, or None. Asks the server."""
-        from indexers._qdrant_calls import MissingOnServerError
-
         check_name(name)
         try:
             info = self._ask("for a collection", lambda: self._client.get_collection(self._place(name)))
@@ -158,16 +152,12 @@ class QdrantIndexer:
 
     def drop(self, name: str) -> None:
         """Remove the index from the server."""
-        from indexers._qdrant_calls import MissingOnServerError
-
         with contextlib.suppress(MissingOnServerError):
             self._ask("to drop a collection", lambda: self._client.delete_collection(self._place(name)))
         self._forget(name)
 
     def upsert(self, name: str, points: Sequence[Point]) -> None:
         """Write points, replacing those of equal id. All are checked before any is sent."""
-        from indexers import _qdrant_wire as wire
-
         batch = pack(name, self._index(name), points)
         structs = wire.structs(batch)
         for field in sorted(wire.range_keys(structs)):
@@ -182,8 +172,6 @@ class QdrantIndexer:
 
     def delete(self, name: str, where: Filter) -> None:
         """Remove every point that matches."""
-        from indexers import _qdrant_wire as wire
-
         self._index(name)
         self._on(
             name,
@@ -193,8 +181,6 @@ class QdrantIndexer:
 
     def search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
         """Matches best first, one list a search."""
-        from indexers import _qdrant_wire as wire
-
         schema = self._index(name)
         for search in searches:
             check_search(name, schema, search)
@@ -216,8 +202,6 @@ class QdrantIndexer:
 
     def count(self, name: str, where: Filter | None = None) -> int:
         """Exact number of points that match."""
-        from indexers import _qdrant_wire as wire
-
         self._index(name)
         chosen = wire.filter_model(where or EVERYTHING)
         answer = self._on(
@@ -228,14 +212,10 @@ class QdrantIndexer:
     def points(self, name: str, where: Filter | None = None) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Id and payload of matching points, in id order."""
         self._index(name)
-        from indexers import _qdrant_wire as wire
-
         return ((str(r.id), wire.payload(r)) for r in self._scroll(name, where, vectors=False))
 
     def read(self, name: str, where: Filter | None = None) -> Iterator[Point]:
         """Matching points with their vectors, in id order."""
-        from indexers import _qdrant_wire as wire
-
         self._index(name)
         return map(wire.point, self._scroll(name, where, vectors=True))
 
@@ -263,8 +243,6 @@ class QdrantIndexer:
 
     @property
     def _consistency(self) -> Any:  # noqa: ANN401 - the client's number or name
-        from indexers import _qdrant_wire as wire
-
         return wire.consistency(self._config.read_consistency)
 
     def _ask(self, what: str, call: Any) -> Any:  # noqa: ANN401 - the client's many types
@@ -273,8 +251,6 @@ class QdrantIndexer:
 
     def _on(self, name: str, what: str, call: Any) -> Any:  # noqa: ANN401 - the client's many types
         """Ask about one index, which another process may have dropped since we last saw it."""
-        from indexers._qdrant_calls import MissingOnServerError
-
         try:
             return self._ask(what, call)
         except MissingOnServerError as error:
@@ -301,8 +277,6 @@ class QdrantIndexer:
             self._range_keys.pop(name, None)
 
     def _index_range(self, name: str, field: str) -> None:
-        from indexers import _qdrant_wire as wire
-
         known = self._range_keys.setdefault(name, set())
         if field not in known and len(known) <= wire.MAX_RANGE_INDEXES:
             self._index_field(name, field, wire.RANGE_INDEX)
@@ -316,8 +290,6 @@ class QdrantIndexer:
         )
 
     def _scroll(self, name: str, where: Filter | None, *, vectors: bool) -> Iterator[Any]:
-        from indexers import _qdrant_wire as wire
-
         chosen, start = wire.filter_model(where or EVERYTHING), None
         while True:
             records, start = self._on(
@@ -340,8 +312,6 @@ class QdrantIndexer:
 
 def _client(config: Config) -> QdrantClient:
     """The client. Raises ConfigurationError for an address or certificate that cannot be used."""
-    from qdrant_client import QdrantClient
-
     options: dict[str, Any] = {}
     grpc_options: dict[str, Any] = {
         "grpc.max_receive_message_length": _GRPC_MESSAGE_BYTES,
@@ -349,8 +319,6 @@ def _client(config: Config) -> QdrantClient:
     }
     try:
         if config.ca_certificate is not None:
-            import ssl
-
             options["verify"] = ssl.create_default_context(cafile=config.ca_certificate)
             grpc_options["root_certificates"] = config.ca_certificate.read_bytes()
         with warnings.catch_warnings():

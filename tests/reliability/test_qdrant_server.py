@@ -106,7 +106,7 @@ def test_over_grpc_it_is_the_same(server: Server) -> None:
         served.close()
 
 
-@pytest.mark.parametrize("fault", [429, 502, 503, 504, "hang up"])
+@pytest.mark.parametrize("fault", [429, 500, 502, 503, 504, "hang up"])
 def test_what_repeats_without_harm_is_tried_again(indexer, server, fault) -> None:
     server.faults[:] = [fault, fault, fault]
     assert indexer.count(NAME) == 60
@@ -143,9 +143,6 @@ def test_making_a_collection_is_not_repeated(indexer, server) -> None:
 def test_errors_are_told_with_what_to_do(indexer, server) -> None:
     server.faults[:] = [400]
     with pytest.raises(IndexingError, match=r"refused for a count \(400\)"):
-        indexer.count(NAME)
-    server.faults[:] = [500]
-    with pytest.raises(IndexingError, match="500"):
         indexer.count(NAME)
     stranger = qdrant.build(configure("indexers", "qdrant", url=server.url, api_key="wrong"))
     with pytest.raises(IndexingError, match="403") as caught:
