@@ -35,7 +35,7 @@ _INGESTION = ("reading", "chunking", "counting", "embedding", "indexing", "cachi
 # Names of an answer's usage, and which counter they add to.
 _TOKENS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "context_tokens": "context"}
 _DRAFTS = {"drafted_tokens": "drafted", "accepted_tokens": "accepted"}
-_KV = {"cached_prompt_tokens": "hit", "cached_tokens": "hit", "stored_tokens": "stored"}
+_KV = {"cached_prompt_tokens": "hit", "cached_tokens": "hit", "encoded_tokens": "stored"}
 
 
 class Metrics:
@@ -71,7 +71,7 @@ class Metrics:
         self._tokens = Counter("longleaf_tokens", "Tokens read and written.", ["kind"], registry=registry)
         self._kv = Counter(
             "longleaf_kv_tokens",
-            "Tokens whose attention states were requested, found, stored and evicted.",
+            "Tokens of prompts and passages whose attention states were requested, found, made and stored.",
             ["event"],
             registry=registry,
         )
@@ -103,7 +103,7 @@ class Metrics:
                 self._stages.labels(_STAGES[name]).observe(seconds)
 
     def answered(self, kind: str, timings: Mapping[str, float], usage: Mapping[str, object]) -> None:
-        """One answer: its kind (extractive, composed, not_found), seconds and tokens."""
+        """One answer: its kind (extractive, composed, not_found), seconds, and what it tells of tokens."""
         self._answers.labels(kind).inc()
         self.stages(timings)
         for names, counter in ((_TOKENS, self._tokens), (_DRAFTS, self._drafts), (_KV, self._kv)):
@@ -113,10 +113,6 @@ class Metrics:
                     counter.labels(label).inc(value)
         if isinstance(usage.get("prompt_tokens"), int | float):
             self._kv.labels("requested").inc(float(usage["prompt_tokens"]))  # type: ignore[arg-type]
-
-    def evicted(self, tokens: int) -> None:
-        """Attention states that were given up."""
-        self._kv.labels("evicted").inc(tokens)
 
     def embedded(self, tokens: int, seconds: float) -> None:
         """Texts that were embedded for a client."""

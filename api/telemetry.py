@@ -35,7 +35,7 @@ class Telemetry:
     def answered(self, shelf: Shelf, model: str, answer: Answer) -> None:
         """A question that was answered."""
         kind = answer.mode if answer.found else "not_found"
-        self.metrics.answered(kind, answer.timings, answer.usage)
+        self.metrics.answered(kind, answer.timings, {**answer.decoding, **answer.usage})
         # The first token is inside of the generation, and so not part of the sum.
         seconds = sum(value for stage, value in answer.timings.items() if stage != "first_token")
         self.tracing.done(
@@ -46,6 +46,9 @@ class Telemetry:
                 "gen_ai.data_source.id": shelf.collection,
                 "gen_ai.usage.input_tokens": answer.usage.get("prompt_tokens", 0),
                 "gen_ai.usage.output_tokens": answer.usage.get("completion_tokens", 0),
+                "gen_ai.usage.cache_read.input_tokens": int(
+                    answer.usage.get("cached_tokens", 0) or answer.decoding.get("cached_prompt_tokens", 0)
+                ),
                 "longleaf.answer": kind,
                 "longleaf.passages": len(answer.context.passages),
                 **{f"longleaf.seconds.{stage}": value for stage, value in answer.timings.items()},

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from api.audit import AuditLog
 from api.keys import KeyRing
 from api.logs import configure_logging
+from api.metrics import Metrics
 from api.sections import LoggingSettings, Settings
 from api.tracing import Tracing
 from pipeline.records import derived_id
@@ -199,3 +200,22 @@ def test_traces_are_switched_on_by_the_standard_variables(
     if on:
         assert tracing._provider.resource.attributes["service.name"] == "longleaf"
     tracing.close()
+
+
+def test_what_an_answer_tells_of_tokens_is_counted() -> None:
+    metrics = Metrics()
+    usage = {"prompt_tokens": 100, "completion_tokens": 20, "cached_prompt_tokens": 60, "drafted_tokens": 12}
+    metrics.answered(
+        "composed", {"first_token": 0.2, "generate": 1.0}, {**usage, "accepted_tokens": 9, "decoding": "x"}
+    )
+    seen = samples(metrics.exposition().decode())
+    wanted = {
+        ("longleaf_kv_tokens_total", "event", "requested"): 100,
+        ("longleaf_kv_tokens_total", "event", "hit"): 60,
+        ("longleaf_draft_tokens_total", "outcome", "drafted"): 12,
+        ("longleaf_draft_tokens_total", "outcome", "accepted"): 9,
+        ("longleaf_tokens_total", "kind", "completion"): 20,
+        ("longleaf_stage_seconds_sum", "stage", "decode"): 1.0,
+        ("longleaf_stage_seconds_sum", "stage", "first_token"): 0.2,
+    }
+    assert {key: seen[f"{key[0]}{[key[1:]]}"] for key in wanted} == wanted

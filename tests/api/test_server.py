@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import serving
+from live_server import running, serving
 from scribe import Scribe
 from small_library import DOCUMENTS, small_settings
 
@@ -98,6 +99,29 @@ def assert_free(longleaf: Longleaf, url: str) -> None:
     """The one worker takes the next question."""
     longleaf.made["language_model"] = Scribe("Either party may end the lease with three months' notice.")
     assert httpx.post(url + ANSWER, json=QUESTION, timeout=10).json()["found"]
+
+
+def test_stopping_lets_answers_end_and_cuts_endless_ones(longleaf: Longleaf) -> None:
+    longleaf.settings = longleaf.settings.model_copy(
+        update={"server": longleaf.settings.server.model_copy(update={"shutdown_seconds": 2})}
+    )
+    words = "Either party may end the lease with three months' notice. " * 3
+    short, endless = Scribe(words, pause_seconds=0.02), Scribe(endless=True, pause_seconds=0.02)
+    for scribe, ends in ((short, True), (endless, False)):
+        longleaf.made["language_model"] = scribe
+        with running(longleaf) as (url, server):
+            upload = httpx.post(f"{url}/v1/collections/books/documents", json={"documents": DOCUMENTS})
+            upload.raise_for_status()
+            asked = {**QUESTION, "stream": True}
+            with httpx.stream("POST", url + ANSWER, json=asked, timeout=30) as response:
+                assert scribe.started.wait(10)
+                server.should_exit = True
+                heard = b""
+                with contextlib.suppress(httpx.RemoteProtocolError):
+                    for piece in response.iter_raw():
+                        heard += piece
+        assert (b"event: done" in heard) == ends
+        assert scribe.stopped.is_set()
 
 
 def test_overload_is_refused_at_once_and_health_goes_on(longleaf: Longleaf, url: str) -> None:
