@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def canaries(client: TestClient, collection: str) -> None:
         assert upload.status_code == 200, upload.text
 
 
-def probes(chunk_ids: list[str]) -> Any:
+def probes(chunk_ids: list[str], job: str) -> Any:
     """Requests over every route, for names that are the other tenant's, the own ones, and strange ones."""
     collections = ["books", "shared", "../victim/books", "victim/books", "victim%2Fbooks", "default", "*"]
     documents = ["canary-doc-0", "own", *chunk_ids[:5], "../canary-doc-0", "victim/books/canary-doc-0"]
@@ -94,6 +95,12 @@ def probes(chunk_ids: list[str]) -> Any:
                 ),
                 ("POST", "/v1/embeddings", {"model": collection, "input": question}),
                 ("POST", "/v1/rerank", {"query": question, "documents": ["a mill"], "model": collection}),
+                ("GET", "/v1/jobs", None),
+                ("GET", f"/v1/jobs/{job}", None),
+                ("GET", f"/v1/jobs/{job}/documents", None),
+                ("GET", f"/v1/jobs/{job}/events", None),
+                ("POST", f"/v1/jobs/{job}/cancel", None),
+                ("GET", "/v1/calibrations", None),
                 ("GET", "/metrics", None),
                 ("GET", "/readyz", None),
                 ("GET", "/openapi.json", None),
@@ -121,14 +128,21 @@ def test_another_tenant_sees_nothing(tmp_path: Path) -> None:
         chunk_ids = [chunk["id"] for chunk in listed["chunks"]]
         found = client.post("/v1/collections/books/search", json={"query": "canary00003"}).text
         assert "canary00003" in found, "control: the owner finds it"
-        before = client.get("/v1/collections").json()
+        last = {"documents": [{"id": "canary-late", "text": "The canary00999 pays forty pounds."}]}
+        job = client.post("/v1/collections/books/documents?wait=false", json=last).json()["id"]
+        until = time.monotonic() + 30
+        while client.get(f"/v1/jobs/{job}").json()["state"] != "done" and time.monotonic() < until:
+            time.sleep(0.05)
+        before = client.get("/v1/collections").json(), client.get(f"/v1/jobs/{job}").json()
 
         client.headers["authorization"] = f"Bearer {thief}"
         own = [{"id": "own", "text": "The mill of place 7 is mine, and the sluice too."}]
         for collection in ("books", "shared"):
             client.post(f"/v1/collections/{collection}/documents", json={"documents": own}).raise_for_status()
-        for method, path, body in itertools.islice(probes(chunk_ids), tried):
+        for method, path, body in itertools.islice(probes(chunk_ids, job), tried):
             response = client.request(method, path, json=body)
+            if job in path:
+                assert response.status_code == 404, path
             assert response.status_code < 500, (method, path, response.text)
             said = response.text
             if response.is_success:
@@ -141,6 +155,7 @@ def test_another_tenant_sees_nothing(tmp_path: Path) -> None:
             else:
                 assert "pays forty pounds" not in said
         client.headers["authorization"] = f"Bearer {victim}"
-        assert client.get("/v1/collections").json() == before, "nothing of the victim's was changed"
+        after = client.get("/v1/collections").json(), client.get(f"/v1/jobs/{job}").json()
+        assert after == before, "nothing of the victim's was changed"
     report(14, "probes of another tenant over every route", tried, len(leaked))
     assert not leaked
