@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.responses import JSONResponse
 
 from api import contexts
 from api.benches import Bench
 from api.build import Longleaf
 from api.callers import Shelf
+from api.plain import plain
 from api.quotas import Quotas
 from api.sections import Settings
 from api.telemetry import Telemetry
@@ -128,6 +130,12 @@ class Service:
             self.models[part] = state = _state(load[part])
             if state != "ok":
                 _log.warning("%s: %s", part, state)
+
+
+def written(value: object) -> JSONResponse:
+    """A finished answer. To be made in the thread of the work: a thousand passages take a while to write,
+    and the event loop has others to serve."""
+    return JSONResponse(plain(value))
 
 
 def _state(work: Callable[[], object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from typing import Any, NoReturn
@@ -9,6 +10,14 @@ from typing import Any, NoReturn
 from pipeline.errors import InvalidRequestError
 
 _LARGEST = 2**63
+_SHORT_BYTES = 64 * 1024
+
+
+async def read(body: bytes, *, max_depth: int) -> Any:  # noqa: ANN401 - any JSON value
+    """:func:`loads`, in a thread when that takes longer than a thread costs: the event loop goes on."""
+    if len(body) <= _SHORT_BYTES:
+        return loads(body, max_depth=max_depth)
+    return await asyncio.to_thread(loads, body, max_depth=max_depth)
 
 
 def loads(body: bytes, *, max_depth: int) -> Any:  # noqa: ANN401 - any JSON value

@@ -68,13 +68,13 @@ async def uploaded(request: Request, limits: ServerSettings) -> AsyncIterator[Up
             yield _from_form(form, most)
     elif media_type == "application/json" or media_type.endswith("+json"):
         fetching = request.app.state.service.settings.fetching
-        yield _from_json(await request.body(), limits, fetching)
+        content = await strict_json.read(await request.body(), max_depth=limits.max_json_depth)
+        yield _from_json(content, limits, fetching)
     else:
         raise HTTPException(415, "Send multipart/form-data with files, or application/json with documents.")
 
 
-def _from_json(body: bytes, limits: ServerSettings, fetching: FetchSettings) -> Upload:
-    content = strict_json.loads(body, max_depth=limits.max_json_depth)
+def _from_json(content: object, limits: ServerSettings, fetching: FetchSettings) -> Upload:
     try:
         upload = TextDocuments.model_validate(content)
     except ValidationError as error:

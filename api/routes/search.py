@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.callers import Readable, Shelf
 from api.problems import documented
 from api.routes.strict import StrictRoute
-from api.service import Running
+from api.service import Running, written
 from pipeline.types import Query, Retrieval
 
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["search"], route_class=StrictRoute)
@@ -43,19 +43,23 @@ class SearchRequest(BaseModel):
 EXAMPLE = {"query": "When may either party end the agreement?", "top_k": 3, "budget_tokens": 1000}
 
 
-@router.post("/search", summary="Search a collection", responses=documented(404, 429))
+@router.post(
+    "/search", summary="Search a collection", response_model=Retrieval, responses=documented(404, 429)
+)
 async def search(
     shelf: Readable,
     body: Annotated[SearchRequest, Body(examples=[EXAMPLE])],
     request: Request,
     running: Running,
-) -> Retrieval:
+) -> Response:
     """Hits best first. Offsets are half-open, in Unicode code points of the document's text."""
     query = body.asks(shelf)
     running.quotas.ask_tokens(shelf.tenant)
-    found = await running.searching.run(
-        request.receive, lambda _: running.bench(shelf).retriever.search(query)
-    )
-    running.telemetry.searched(shelf, found)
-    running.quotas.spend_tokens(shelf.tenant, sum(hit.tokens for hit in found.hits))
-    return found
+
+    def work(_: object) -> Response:
+        found = running.bench(shelf).retriever.search(query)
+        running.telemetry.searched(shelf, found)
+        running.quotas.spend_tokens(shelf.tenant, sum(hit.tokens for hit in found.hits))
+        return written(found)
+
+    return await running.searching.run(request.receive, work)

@@ -19,7 +19,7 @@ class StrictRequest(Request):
     async def json(self) -> Any:  # noqa: ANN401 - any JSON value
         """The parsed body. Raises InvalidRequestError."""
         depth = self.app.state.service.settings.server.max_json_depth
-        return strict_json.loads(await self.body(), max_depth=depth)
+        return await strict_json.read(await self.body(), max_depth=depth)
 
 
 class StrictRoute(APIRoute):

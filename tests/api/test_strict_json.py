@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -59,3 +62,20 @@ def test_depth_counts_containers(depth: int) -> None:
     assert strict_json.loads(body, max_depth=depth) is not None
     with pytest.raises(InvalidRequestError, match="deeper"):
         strict_json.loads(body, max_depth=depth - 1)
+
+
+def test_long_bodies_are_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[bool] = []
+    parse = strict_json.loads
+
+    def noted(body: bytes, *, max_depth: int) -> Any:
+        places.append(threading.current_thread() is threading.main_thread())
+        return parse(body, max_depth=max_depth)
+
+    monkeypatch.setattr(strict_json, "loads", noted)
+    short, long = b"[1]", b"[" + b"1," * 50_000 + b"1]"
+    assert asyncio.run(strict_json.read(short, max_depth=4)) == [1]
+    assert len(asyncio.run(strict_json.read(long, max_depth=4))) == 50_001
+    assert places == [True, False]
+    with pytest.raises(InvalidRequestError):
+        asyncio.run(strict_json.read(b"[" * 100_000, max_depth=4))
