@@ -9,6 +9,7 @@ retired and nobody alive works on is a leftover of an interruption, and :meth:`L
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ from pipeline.types import Document
 from pipeline.writers import Ownership
 
 MAX_PAGE = 1000
-RESTORING = "restoring"  # the folder in which a backup is prepared
+RESTORING = "restoring"  # the folder of a backup that is being put in the place of the data
+RESTORING_DRAFT = "restoring.draft"  # the same before anything is touched
 CACHE_BYTES = 64 * 1024 * 1024
 
 _SLICE = 500  # names in one IN (...)
@@ -82,6 +84,8 @@ class Ledger(CollectionLedger):
         Raises UnavailableError while another process is, where only one may.
         """
         self.ownership.take()
+        if not self.database.served:  # nobody else restores here now
+            shutil.rmtree(self.root / RESTORING_DRAFT, ignore_errors=True)
 
     def spool(self) -> Path:
         """A folder for files on their way in, this process's own."""

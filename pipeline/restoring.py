@@ -1,7 +1,8 @@
 """A backup put in the place of a data directory. What was deleted since the backup stays deleted.
 
-All of it is checked and prepared in ``restoring/`` inside the data directory before anything there is
-touched. While that folder exists the data is not opened; the same call again finishes the work.
+All of it is checked and prepared in a folder inside the data directory before anything there is touched.
+Then the folder gets the name ``restoring``: while it has that, the data is not opened, and the same call
+again finishes the work.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
@@ -23,14 +26,14 @@ from sqlalchemy.engine import Connection
 from pipeline import job_rows, lifecycle, migrations
 from pipeline.backup import FORMAT, LEDGER, MANIFEST, copy_tables
 from pipeline.database import Database, insert
-from pipeline.errors import ConflictError, DataVersionError, LongleafError, StorageError, UnavailableError
+from pipeline.errors import ConflictError, DataVersionError, StorageError, UnavailableError
 from pipeline.job_tables import job_documents, job_events
-from pipeline.ledger import RESTORING, Ledger
+from pipeline.ledger import RESTORING, RESTORING_DRAFT, Ledger
 from pipeline.originals import disk_errors
 from pipeline.records import VersionKey, folder_of
 from pipeline.schema import data_version, documents, tables, tombstones, versions
 
-_KEPT = ("ingest.lock", "deletions", RESTORING)
+_KEPT = ("ingest.lock", "deletions", RESTORING, RESTORING_DRAFT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +79,54 @@ def restore(
 def _restore(
     source: Path, root: Path, url: str | None, manifest: dict[str, Any], deletions: list[Path]
 ) -> RestoreReport:
-    staging = root / RESTORING
     graves: dict[str, int] = {}
-    for place in [root, *deletions, *([staging] if staging.exists() else [])]:
+    for place in (root, root / RESTORING):
         _merge(graves, _graves(place))
+    for place in deletions:
+        _merge(graves, _graves(place, strict=True))
     if url:
         _merge(graves, _graves_in(Database(root / LEDGER, url)))
     if graves:  # noted first: what is about to be removed may be the only other place that knows
         _note(root / "deletions", graves)
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(mode=0o700)
+    draft = root / RESTORING_DRAFT
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        report = _prepare(source, draft, graves, manifest)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    shutil.rmtree(root / RESTORING, ignore_errors=True)
+    draft.rename(root / RESTORING)
+    _remove_old(root)
+    _put(root, url)
+    os.sync()
+    return report
+
+
+def _prepare(source: Path, draft: Path, graves: dict[str, int], manifest: dict[str, Any]) -> RestoreReport:
+    draft.mkdir(mode=0o700)
     for path in manifest["files"]:
-        (staging / path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        shutil.copyfile(source / path, staging / path)
-    report = _respect(staging, graves, manifest["created"])
+        (draft / path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.copyfile(source / path, draft / path)
+    report = _respect(draft, graves, manifest["created"])
+    os.sync()
+    return report
+
+
+def _remove_old(root: Path) -> None:
     for path in list(root.iterdir()):
         if path.name not in _KEPT:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _put(root: Path, url: str | None) -> None:
+    staging = root / RESTORING
     if url:
         _fill(Database(staging / LEDGER), Database(root / LEDGER, url))
         (staging / LEDGER).unlink()
     for path in list(staging.iterdir()):
         path.rename(root / path.name)
     staging.rmdir()
-    return report
 
 
 def _note(path: Path, graves: dict[str, int]) -> None:
@@ -121,6 +148,8 @@ def _checked(source: Path) -> dict[str, Any]:
             f"{source} is not a complete backup ({type(error).__name__} in {MANIFEST}).",
             remedy="Name a folder that `longleaf backup` has finished.",
         ) from error
+    if any(PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts for path in files):
+        raise StorageError(f"{source} names files outside of itself.", remedy="Do not use it.")
     if form > FORMAT or version > migrations.SCHEMA_VERSION:
         raise DataVersionError(
             f"The backup {source} has data version {version}; this Longleaf knows up to "
@@ -147,17 +176,30 @@ def _has_rows(root: Path, url: str) -> bool:
     return found
 
 
-def _graves(place: Path) -> dict[str, int]:
+def _graves(place: Path, *, strict: bool = False) -> dict[str, int]:
     """Tombstones that a data directory or backup knows of: in its ledger, where that can be read, and
-    noted beside it."""
+    noted beside it. Nothing there is changed. ``strict``: raises StorageError where neither can be read."""
     graves: dict[str, int] = {}
-    if (place / LEDGER).exists():
-        with suppress(LongleafError):
-            _merge(graves, _graves_in(Database(place / LEDGER)))
-    with suppress(OSError, ValueError):
-        for line in (place / "deletions").read_text().splitlines():
+    faults: list[Exception] = []
+    try:
+        address = f"file:{quote(str(place / LEDGER))}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True)) as ledger:
+            known = ledger.execute("SELECT 1 FROM sqlite_master WHERE name = 'tombstones'").fetchone()
+            rows = ledger.execute("SELECT folder, version FROM tombstones").fetchall() if known else []
+        graves.update(rows)
+    except sqlite3.Error as error:
+        faults.append(error)
+    try:
+        for line in (place / "deletions").read_text(encoding="ascii").splitlines():
             name, version = line.split()
             _merge(graves, {name: int(version)})
+    except (OSError, ValueError) as error:
+        faults.append(error)
+    if strict and len(faults) > 1:
+        raise StorageError(
+            f"{place} does not tell what was deleted ({faults[0]}; {faults[1]}).",
+            remedy="Name a data directory or a backup.",
+        )
     return graves
 
 

@@ -156,13 +156,36 @@ def test_an_interrupted_restore_is_seen_and_finished(tmp_path, monkeypatch):
     def fails(*_):
         raise KeyboardInterrupt
 
-    for name in ("_respect", "copyfile"):
+    for owner, name in ((restoring, "_respect"), (restoring.shutil, "copyfile")):
         with monkeypatch.context() as patch:
-            patch.setattr(restoring if name == "_respect" else restoring.shutil, name, fails)
+            patch.setattr(owner, name, fails)
+            with pytest.raises(KeyboardInterrupt):
+                restore(tmp_path / "backup", tmp_path / "data", replace=True)
+        with workplace(tmp_path / "data") as place:
+            assert place.texts() == {"a": "Otter."}, "nothing was touched yet"
+    for name in ("_remove_old", "_put"):
+        with monkeypatch.context() as patch:
+            patch.setattr(restoring, name, fails)
             with pytest.raises(KeyboardInterrupt):
                 restore(tmp_path / "backup", tmp_path / "data", replace=True)
         with pytest.raises(StorageError, match="interrupted"):
             Ledger(tmp_path / "data")
-    restore(tmp_path / "backup", tmp_path / "data", replace=True)
+    told = restore(tmp_path / "backup", tmp_path / "data", replace=True)
+    assert told.left_out == 1, "what was deleted is known although the old ledger is gone"
     with opened(tmp_path / "data") as place:
         assert place.texts() == {"a": "Otter."}
+
+
+def test_where_deletions_are_read_from_is_checked(tmp_path):
+    with workplace(tmp_path / "data") as place:
+        place.ingest(text("a", "Otter."))
+        back_up(place.ledger, tmp_path / "backup")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StorageError, match="does not tell what was deleted"):
+        restore(tmp_path / "backup", tmp_path / "new", deletions=[tmp_path / "empty"])
+    manifest = tmp_path / "backup" / "backup.json"
+    told = json.loads(manifest.read_text())
+    told["files"]["../outside"] = "00"
+    manifest.write_text(json.dumps(told))
+    with pytest.raises(StorageError, match="outside of itself"):
+        restore(tmp_path / "backup", tmp_path / "new")
