@@ -48,6 +48,9 @@ FUSIONS: Mapping[str, dict[str, Any]] = {
     "plain RRF": {"fusion": "rrf"},
     "weighted RRF": {"fusion": "weighted_rrf"},
     "distribution": {"fusion": "distribution"},
+    "passage 0.75": {"passage_weight": 0.75},
+    "unit 0.75": {"unit_weight": 0.75},
+    "unit and passage 0.75": {"unit_weight": 0.75, "passage_weight": 0.75},
 }
 PLAN = Plan(cutoffs=(1, 5, 10), budgets=(500, 1000, 2000), depth=100)
 
@@ -151,8 +154,8 @@ def _alone() -> None:
     """One thread of arithmetic a process, since there are as many processes as cores."""
     import torch
 
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def table(reports: Mapping[str, Mapping[str, SetReport]], measure: str) -> str:

