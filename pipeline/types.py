@@ -192,6 +192,10 @@ class Match:
     payload: Mapping[str, Any]
 
 
+# Passages that an answer looks at unless told otherwise: about 2,500 tokens at the default size.
+ANSWER_TOP_K = 20
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A question asked of one collection. Its type differs from a document's on purpose.

@@ -28,7 +28,7 @@ def ask(
         Literal["auto", "extractive", "composed"] | None,
         typer.Option(help="Quotations only, the model's own words, or both (auto)."),
     ] = None,
-    top_k: TopK = 10,
+    top_k: TopK = 20,
     filter_: Filter = None,
     document_id: DocumentId = None,
     budget: Budget = None,

@@ -21,7 +21,7 @@ from pipeline.compose import MOST_STRENGTH
 from pipeline.lm.context_options import MOST_ATTENDED, ContextMode, ContextOptions
 from pipeline.lm.request import MOST_DRAFT_TOKENS, Decoding, DrafterName
 from pipeline.ordering import Order
-from pipeline.types import Answer
+from pipeline.types import ANSWER_TOP_K, Answer
 
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["answer"], route_class=StrictRoute)
 
@@ -29,6 +29,7 @@ router = APIRouter(prefix="/v1/collections/{collection}", tags=["answer"], route
 class AnswerRequest(SearchRequest):
     """A question, what bounds its hits, and how to answer."""
 
+    top_k: int = Field(default=ANSWER_TOP_K, ge=1, description="Most passages looked at.")
     mode: Mode | None = Field(default=None, description="Overrides the configured mode.")
     max_tokens: int | None = Field(default=None, ge=1, description="Most tokens the model writes.")
     order: Order | None = Field(default=None, description="Order of passages in the prompt.")

@@ -13,7 +13,7 @@ from pipeline.errors import InvalidRequestError
 from pipeline.evaluation.dataset import Question
 from pipeline.order import ReadingOrder
 from pipeline.seams import LanguageModel, Message
-from pipeline.types import Answer, Query
+from pipeline.types import ANSWER_TOP_K, Answer, Query
 
 _MOST_REFERENCES = 3
 _PLAIN: Mapping[str, ReadingOrder] = {order: order for order in get_args(ReadingOrder)}
@@ -77,7 +77,9 @@ def answer_values(
     question that has an answer, ``answered`` is 1 where something was said. A question that cannot be
     served counts as nothing said.
     """
-    asked = Query(question.question, query.collection, query.tenant, 10, query.filter, query.document_id)
+    asked = Query(
+        question.question, query.collection, query.tenant, ANSWER_TOP_K, query.filter, query.document_id
+    )
     began = time.perf_counter()
     try:
         answer = answerer.answer(asked)
