@@ -16,16 +16,18 @@ from benchmarks.report import interval, shown
 from pipeline.lm import contexts as cached
 from pipeline.lm.context_options import ContextCalibration, ContextOptions, ContextsConfig
 from pipeline.lm.contexts import Contexts
+from pipeline.lm.kv_format import KvFormat
 from pipeline.lm.model import LocalModel, load
 from pipeline.records import VersionKey
 
 HEADS = ((18, 6), (17, 3), (17, 4), (18, 7), (14, 3), (21, 8), (23, 2))
 """Heads of the default model that attend to the passage that answers, found on other questions."""
 
-FEW = ((1.0, 1.0), (0.9, 0.9), (0.6, 1.0), (0.8, 1.0))
+FEW = ((1.0, 1.0), (0.9, 0.9), (0.6, 1.0), (0.8, 1.0), (0.9, 1.0))
 GRID = tuple((t, s) for t in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0) for s in (0.9, 0.95, 1.0, 1.05))
-CHOSEN = ((0.6, 1.0, 3), (0.8, 1.0, 3), (0.8, 1.0, 1), (0.8, 1.0, 5))
-BEST = (0.6, 1.0)
+CHOSEN = ((0.8, 1.0, 1), (0.8, 1.0, 3), (1.0, 1.0, 3), (0.8, 1.0, 5))
+BEST = (0.8, 1.0)
+KINDS: tuple[KvFormat, ...] = ("int8", "int4")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -33,9 +35,14 @@ def run(options: argparse.Namespace) -> None:
     model = load(options.model, device=options.device, dtype=options.dtype, threads=options.threads)
     contexts = _contexts(model)
     results: dict[str, Any] = {"model": dict(model.describe()), "sets": {}}
-    names = options.sets.split(",")
-    asked = {name: questions(options.data, name, options.n + options.skip)[options.skip :] for name in names}
-    for place in range(options.n):
+    counts = {
+        name: int(n or options.n) for name, _, n in (each.partition(":") for each in options.sets.split(","))
+    }
+    names = list(counts)
+    asked = {
+        name: questions(options.data, name, n + options.skip)[options.skip :] for name, n in counts.items()
+    }
+    for place in range(max(counts.values())):
         for name in names:
             if time.monotonic() > options.until or place >= len(asked[name]):
                 continue
@@ -72,13 +79,12 @@ def _measured(native: Contexts, question: Asked, *, grid: bool) -> Iterator[tupl
     rest = [passage for i, passage in enumerate(passages) if i not in question.gold]
     last = cached.Asked(question.question, [*rest, *gold])
     yield "sequential, gold last", _mean(native.logprob(last, question.answer, sequential=True))
-    yield "gold only", lp(ContextOptions(temperature=1.0, scale=1.0), gold)
     for temperature, scale in GRID if grid else FEW:
         yield f"ape T={temperature} S={scale}", lp(ContextOptions(None, temperature, scale))
     for temperature, scale, count in CHOSEN:
         name = f"ape T={temperature} S={scale}, best {count}"
         yield name, lp(ContextOptions(None, temperature, scale, count))
-    for kind in ("bfloat16", "int8", "int4"):
+    for kind in KINDS:
         yield f"{kind} T={BEST[0]} S={BEST[1]}", lp(ContextOptions(None, *BEST), through=kind)
     yield from _ranks(native, question, passages)
     native.store.remove([owner])
@@ -105,7 +111,7 @@ def print_tables(results: dict[str, Any]) -> None:
                 continue
             mean, low, high = interval((values - base).tolist())
             print(f"  {key:28s} {values.mean():7.3f}   {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
-        for kind in ("bfloat16", "int8", "int4"):
+        for kind in KINDS:
             native, coded = (f"{k} T={BEST[0]} S={BEST[1]}" for k in ("ape", kind))
             mean, low, high = interval([row[coded] - row[native] for row in rows])
             print(f"  {kind} less native            {mean:+.4f} [{low:+.4f}, {high:+.4f}]")

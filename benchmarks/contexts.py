@@ -31,7 +31,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seconds", type=float, default=600.0, help="stop after so long")
-    parser.add_argument("--sets", default="nq10,nq20,hotpot,covid", help="question sets (quality)")
+    parser.add_argument(
+        "--sets", default="nq10,nq20,hotpot,covid", help="question sets, each with `:n` if need be (quality)"
+    )
     parser.add_argument("--n", type=int, default=100, help="questions a set (quality)")
     parser.add_argument("--skip", type=int, default=0, help="leave out so many questions first (quality)")
     parser.add_argument("--grid", action="store_true", help="many temperatures and scales (quality)")

@@ -29,7 +29,6 @@ Hold = Callable[[Sequence[int]], AbstractContextManager[list[Held]]]
 Heads = Sequence[tuple[int, int]]
 Floats = NDArray[np.float64]
 
-_KEY_BYTES = 64 * 2**20
 _SHARE_OF_MEMORY = 0.5
 
 
@@ -84,7 +83,16 @@ class Pool:
 class Candidates:
     """Scores passages for a question. Thread-safe."""
 
-    def __init__(self, reader: PassageReader, prefix: Prefix, calibration: ContextCalibration | None) -> None:
+    def __init__(
+        self,
+        reader: PassageReader,
+        prefix: Prefix,
+        calibration: ContextCalibration | None,
+        key_bytes: int,
+    ) -> None:
+        """``key_bytes`` bounds the heads' keys that are kept beside the states, so that passages which were
+        scored before are scored again without reading their states."""
+        self._key_bytes = key_bytes
         self._reader = reader
         self._prefix = prefix
         self._heads: Heads = calibration.heads if calibration else ()
@@ -117,7 +125,7 @@ class Candidates:
         found: list[torch.Tensor] = []
         for some in pool.batches():
             keys = self._head_keys(some, pool, heads)
-            logits = queries @ torch.cat(keys, 1).to(queries.device).transpose(1, 2)
+            logits = queries @ torch.cat(keys, 1).float().transpose(1, 2)
             found += [part.logsumexp(-1) for part in logits.split([key.shape[1] for key in keys], -1)]
         lses = torch.stack(found)
         total = torch.logaddexp(lses.logsumexp(0), own)
@@ -153,7 +161,7 @@ class Candidates:
             with pool.hold(missing) as held:
                 for i, one in zip(missing, held, strict=True):
                     keys = store.states(one).keys
-                    known[i] = torch.stack([keys[layer, head // groups].float() for layer, head in heads])
+                    known[i] = torch.stack([keys[layer, head // groups] for layer, head in heads])
         if cached:
             self._remember({passages[i]: known[i] for i in missing})
         return [known[i] for i in some]
@@ -164,7 +172,7 @@ class Candidates:
                 if passage not in self._keys:
                     self._keys[passage] = keys
                     self._bytes += keys.nbytes
-            while self._bytes > _KEY_BYTES:
+            while self._bytes > self._key_bytes:
                 self._bytes -= self._keys.popitem(last=False)[1].nbytes
 
 

@@ -39,6 +39,9 @@ from pipeline.records import VersionKey
 from pipeline.seams import Sampling, TextDelta
 
 Cancelled = Callable[[], bool]
+_KEY_SHARE = 16
+"""One part in so many of the memory budget holds keys of the heads that choose passages."""
+
 __all__ = ["Asked", "Contexts", "Passage", "Reading"]
 
 
@@ -80,15 +83,16 @@ class Contexts:
         self.calibration = calibration
         self.folder = folder
         self._prefix: Prefix = self._reader.prefix(self._reader.frame("").head)
+        key_bytes = config.memory_bytes // _KEY_SHARE if calibration and calibration.heads else 0
         self.store = KvStore(
             self._reader.shape(self._prefix),
-            memory_bytes=config.memory_bytes,
+            memory_bytes=config.memory_bytes - key_bytes,
             kind=config.format,
             folder=folder,
             disk_bytes=config.disk_bytes,
         )
         self.origin: Origin = self._reader.origin(self._prefix, self.store.kind)
-        self._candidates = Candidates(self._reader, self._prefix, calibration)
+        self._candidates = Candidates(self._reader, self._prefix, calibration, key_bytes)
 
     def passage(self, owner: VersionKey, title: str, text: str, score: float = 0.0) -> Passage:
         """A passage as this model reads it. Raises PromptTooLongError if it exceeds the model's window."""

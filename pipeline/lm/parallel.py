@@ -166,7 +166,7 @@ def _fused(call: Attending) -> Partial | None:
     query = call.query.reshape(batch, shared, -1, width)
     out: torch.Tensor
     lse: torch.Tensor
-    if query.device.type == "cpu" and query.dtype == torch.float32:
+    if query.device.type == "cpu" and query.dtype in (torch.float32, torch.bfloat16):
         out, lse = _cpu_flash(query, call.key, call.value, 0.0, False, scale=call.scaling)
     elif query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16) and width <= 256:
         out, lse = _cuda_flash(query, call.key, call.value, 0.0, False, False, scale=call.scaling)[:2]

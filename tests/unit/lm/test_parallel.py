@@ -139,17 +139,16 @@ def test_the_merge_is_the_published_one(heads, shared, temperature, scale, rows)
     torch.testing.assert_close(attend(call), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_fused_kernel_equals_the_plain_computation():
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_the_fused_kernel_equals_the_plain_computation(dtype, atol):
     generator = torch.Generator().manual_seed(3)
-    query, key = (
-        torch.randn(1, 6, 7, 16, generator=generator),
-        torch.randn(2, 1, 2, 50, 16, generator=generator),
-    )
-    call = Attending(0, query, key[0], key[1], None, 0.3)
-    out, lse = partial(call, sees_all=True)
-    plain = attention.attend_lse(Attending(0, query, key[0], key[1], torch.ones(1, 1, 7, 50) > 0, 0.3))
-    torch.testing.assert_close(out, plain[0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(lse, plain[1], atol=1e-5, rtol=1e-5)
+    query = torch.randn(1, 6, 7, 16, generator=generator).to(dtype)
+    key, value = torch.randn(2, 1, 2, 50, 16, generator=generator).to(dtype)
+    out, lse = partial(Attending(0, query, key, value, None, 0.3), sees_all=True)
+    everywhere = torch.ones(1, 1, 7, 50, dtype=torch.bool)
+    plain = attention.attend_lse(Attending(0, query, key, value, everywhere, 0.3))
+    torch.testing.assert_close(out, plain[0], atol=atol, rtol=atol)
+    torch.testing.assert_close(lse, plain[1], atol=atol, rtol=atol)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
