@@ -45,6 +45,8 @@ from pipeline.types import Point
 _MANIFEST = "copy.json"
 _FORMAT = 1
 _FRESH_POINTS = 8192  # more than these in memory become a segment
+_MOST_SEGMENTS = 16  # with one more, the smallest of them become one
+_MERGED_SEGMENTS = 12
 _SMALL_SHARE = 0.1  # small segments together above this share of the largest are merged into it
 
 
@@ -126,6 +128,7 @@ class Copy:
             if not self.stale and not self._clean:
                 self._settle()
                 self._write_manifest(clean=True)
+                self._tidy()
 
     def distrust(self, why: str) -> None:
         """Leave the copy unused until it was rebuilt."""
@@ -150,7 +153,7 @@ class Copy:
             self._show(tuple(self._with_lists(part) for part in parts), {})
             self._write_manifest(clean=True)
             self.stale = ""
-            remove_others(self._root, (part.segment.described.folder for part in self._parts))
+            self._tidy()
 
     def alive(self) -> int:
         """Points in it."""
@@ -178,6 +181,10 @@ class Copy:
                 self.stale = f"it has {self.alive():,} points and its record {points:,}"
                 self._show((), {})
             self._clean = True
+
+    def _tidy(self) -> None:
+        """Remove the segments that the manifest no longer names; searches that have them keep them open."""
+        remove_others(self._root, (part.segment.described.folder for part in self._parts))
 
     def _part(self, written: Mapping[str, Any]) -> Part:
         described = Described(**written["described"])
@@ -231,19 +238,21 @@ class Copy:
         if self._fresh:
             points = ((key, self._fresh[key].text, self._fresh[key].vector) for key in sorted(self._fresh))
             self._show((*self._parts, self._new(points)), {})
+        if len(self._parts) > _MOST_SEGMENTS:  # every flush makes one, and every search asks all
+            by_size = sorted(self._parts, key=lambda part: len(part.segment))
+            small, others = by_size[:_MERGED_SEGMENTS], by_size[_MERGED_SEGMENTS:]
+            self._show((*others, *self._one(small, None)), {})
 
     def _new(self, points: Iterator[tuple[str, str, Any]]) -> Part:
         described = write_points(self._root, uuid.uuid4().hex, self._dim, points)
         return self._fresh_part(described)
 
     def _fresh_part(self, described: Described) -> Part:
-        segment = open_segment(self._root, described)
+        segment = open_segment(self._root, described, written_now=True)
         return Part.of(segment, np.zeros(len(segment), np.bool_), self._spec)
 
     def _rebuilt(self, record: Iterable[Point]) -> tuple[Part, ...]:
-        texts = (
-            (p.id, json.dumps(p.payload, ensure_ascii=False, separators=(",", ":")), p.dense) for p in record
-        )
+        texts = ((point.id, _text(point.payload), point.dense) for point in record)
         first = next(texts, None)
         return (self._new(itertools.chain([first], texts)),) if first is not None else ()
 
@@ -280,7 +289,7 @@ class Copy:
         with disk_errors(self._root):
             lists.build(segment.vectors, spec.kind, segment.path / LISTS, old if fits else None)
         described = sealed(self._root, segment.described)
-        return Part.of(open_segment(self._root, described), part.dead, spec)
+        return Part.of(open_segment(self._root, described, written_now=True), part.dead, spec)
 
     def _check_space(self, needed_bytes: int) -> None:
         free = free_bytes(self._root)

@@ -89,10 +89,11 @@ def _keys(ids: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(ids[:, :8]).view(">u8")[:, 0].astype(np.uint64)
 
 
-def open_segment(root: Path, described: Described) -> Segment:
-    """Raises IndexDamagedError, before anything is mapped, if a file is not what was written."""
+def open_segment(root: Path, described: Described, *, written_now: bool = False) -> Segment:
+    """Raises IndexDamagedError, before anything is mapped, if a file is not what was written, unless that
+    was by this process just now."""
     path = root / described.folder
-    for name, (size, digest) in described.files.items():
+    for name, (size, digest) in described.files.items() if not written_now else ():
         file = path / name
         if not file.is_file() or file.stat().st_size != size or _digest(file) != digest:
             raise IndexDamagedError(f"{file} is missing or not as it was written.", remedy=_folders.REBUILD)
@@ -199,11 +200,15 @@ def _finish(
 
 
 def sealed(root: Path, described: Described) -> Described:
-    """The description with size and checksum of every file there is; they are durable once this returns."""
+    """The description with size and checksum of every file there is; they are durable once this returns.
+    Files that it names already have not changed: none ever does."""
     path = root / described.folder
     files = {}
     with disk_errors(path):
         for file in sorted(path.iterdir()):
+            if file.name in described.files:
+                files[file.name] = described.files[file.name]
+                continue
             _folders.sync(file)
             files[file.name] = (file.stat().st_size, _digest(file))
         _folders.sync(path)

@@ -126,6 +126,22 @@ def test_changes_are_seen_at_every_stage(tmp_path, monkeypatch):
     again.close()
 
 
+def test_many_flushes_do_not_make_many_segments(tmp_path):
+    indexer, oracle = open_at(tmp_path), ExactIndexer(None)
+    for each in (indexer, oracle):
+        each.create(NAME, SCHEMA)
+    for step in range(60):
+        for each in (indexer, oracle):
+            each.upsert(NAME, [point(i, step) for i in range(2 * step, 2 * step + 3)])
+            each.flush()
+    assert 1 < len(indexer._copy(NAME).snapshot()[0]) <= 17
+    same(indexer, oracle)
+    indexer.close()
+    again = open_at(tmp_path)
+    same(again, oracle)
+    again.close()
+
+
 def damaged_files(tmp_path: Path) -> list[Path]:
     indexer = open_at(tmp_path)
     indexer.create(NAME, SCHEMA)
