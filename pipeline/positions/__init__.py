@@ -11,6 +11,7 @@ spec                              of       method
 ``by_parts:4``, ``yarn:4``        rotary   slow frequencies interpolated, fast ones kept; with temperature
 ``longrope:FILE``                 rotary   factors found by search, one a frequency, from a JSON file
 ``self_extend:8:128``             rotary   distances beyond 128 tokens counted in steps of 8
+``string:2731:128``               rotary   distances from 2731 tokens on counted from 128 again
 ================================= ======== ============================================================
 
 :func:`choose` reads a spec and says what window it gives, :func:`pipeline.positions.network.extend`
@@ -29,6 +30,7 @@ from pipeline.positions.rotary import (
     Rope,
     Rotation,
     SelfExtend,
+    String,
     Yarn,
 )
 
@@ -46,6 +48,7 @@ __all__ = [
     "Rope",
     "Rotation",
     "SelfExtend",
+    "String",
     "Yarn",
     "choose",
     "interpolated",

@@ -18,6 +18,7 @@ from pipeline.positions.rotary import (
     Ntk,
     PositionInterpolation,
     SelfExtend,
+    String,
     Yarn,
 )
 
@@ -38,7 +39,8 @@ _STRETCHED: dict[str, Callable[[float], Method]] = {
     "yarn": Yarn,
     "by_parts": lambda factor: Yarn(factor, temperature=False),
 }
-_NAMES = (*_PLAIN, *_STRETCHED, "longrope", "self_extend")
+_NAMES = (*_PLAIN, *_STRETCHED, "longrope", "self_extend", "string")
+_STRING_SHARE, _STRING_LOCAL = 3, 128  # An et al. 2024, section 4.1
 _NEIGHBOURS_SHARE = 4  # of the trained length; Jin et al. use a quarter to a half
 
 
@@ -104,10 +106,25 @@ def _method(
         if numbers and group != numbers[0]:
             raise ConfigurationError(f"The group of {spec!r} is not a whole number.", remedy="Try 4 or 8.")
         return SelfExtend(group, neighbours)
+    if name == "string":
+        return _string(values, spec, trained_tokens)
     numbers = _numbers(values, spec, most=3 if name in ("yarn", "by_parts") else 1)
     if len(numbers) == 3:
         return Yarn(numbers[0], name == "yarn", numbers[1], numbers[2])
     return _STRETCHED[name](numbers[0] if numbers else needed)
+
+
+def _string(values: Sequence[str], spec: str, trained_tokens: int) -> String:
+    """The paper's defaults: from a third of the trained length on, counted from 128 again."""
+    given = [int(number) for number in _numbers(values, spec, most=2)]
+    neighbours = given[0] if given else trained_tokens // _STRING_SHARE
+    local = given[1] if len(given) > 1 else min(_STRING_LOCAL, max(neighbours - 1, 1))
+    if not 1 <= local < neighbours < trained_tokens:
+        raise ConfigurationError(
+            f"{spec!r} counts from {local} again at {neighbours} of {trained_tokens} trained positions.",
+            remedy="Write string:<distance>:<counted again from>, such as string:2731:128.",
+        )
+    return String(1, neighbours, local)
 
 
 def _numbers(values: Sequence[str], spec: str, most: int) -> list[float]:

@@ -222,6 +222,11 @@ class SelfExtend:
         """The group size: what the reach tends to, in trained lengths."""
         return float(self.group)
 
+    @property
+    def shift(self) -> int:
+        """What is added to the position of a query that looks at far keys."""
+        return self.neighbours - self.neighbours // self.group
+
     def reach(self, trained_tokens: int) -> int:
         """``(trained - neighbours) * group + neighbours`` (their section 3.3)."""
         return (trained_tokens - self.neighbours) * self.group + self.neighbours
@@ -232,3 +237,29 @@ class SelfExtend:
 
     def __str__(self) -> str:
         return f"self_extend:{self.group}:{self.neighbours}"
+
+
+@dataclass(frozen=True, slots=True)
+class String(SelfExtend):
+    """Distances from ``neighbours`` on are counted from ``local`` again (STRING, An et al. 2024,
+    arXiv:2410.18745, eqs. 1-2), since models are trained far less on long distances than on short ones:
+    a key at distance ``d`` is seen as at ``d - neighbours + local``. ``group`` is 1."""
+
+    local: int
+
+    @property
+    def factor(self) -> float:
+        """As a share of the trained length it depends on that; no more than this."""
+        return 2.0
+
+    @property
+    def shift(self) -> int:
+        """Towards the keys, by the distances that are left out."""
+        return self.local - self.neighbours
+
+    def reach(self, trained_tokens: int) -> int:
+        """The longest text in which no distance exceeds the trained ones."""
+        return trained_tokens + self.neighbours - self.local
+
+    def __str__(self) -> str:
+        return f"string:{self.neighbours}:{self.local}"

@@ -40,7 +40,7 @@ def register(method: SelfExtend, rope: Rope, *, near_as_stock: bool) -> str:
 def attention(method: SelfExtend, rope: Rope, *, near_as_stock: bool = False) -> AttentionFunction:
     """The attention function of this method for heads that turn as ``rope`` says."""
     frequencies = torch.from_numpy(rope.frequencies()).float()
-    shift = method.neighbours - method.neighbours // method.group
+    shift = method.shift
 
     def attend(  # noqa: PLR0917 - as transformers calls it
         module: Any,  # noqa: ANN401 - an attention layer of transformers
