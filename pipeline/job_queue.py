@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from pipeline import job_rows, job_views
-from pipeline.errors import InvalidRequestError, NotFoundError, UnavailableError
+from pipeline.errors import InvalidRequestError, LongleafError, NotFoundError, UnavailableError
 from pipeline.job_tables import job_documents, jobs
 from pipeline.jobs import Job, JobConfig, JobDocument, JobEvent, OnConflict, check_on_conflict
 from pipeline.ledger import Ledger
@@ -78,12 +79,20 @@ class JobQueue:
                         }
                         _insert(connection, job, claims, key, request)
             except BaseException:
-                self._ledger.arrivals.discard(folder)
+                if not self._known(job_id):  # a commit may have succeeded behind an error
+                    self._ledger.arrivals.discard(folder)
                 raise
             if before is not None:
                 self._ledger.arrivals.discard(folder)
         self.arrived.set()
         return self.get(before or job_id), before is not None
+
+    def _known(self, job_id: str) -> bool:
+        with suppress(LongleafError), self._ledger.database.read() as connection:
+            return (
+                connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id)).one_or_none() is not None
+            )
+        return True
 
     def get(self, job_id: str, tenant: str | None = None) -> Job:
         """One job. Raises NotFoundError, also for one of another tenant."""
