@@ -207,6 +207,19 @@ class Longleaf:
                 "No language model is configured.",
                 remedy="Set language_model.spec, or ask in extractive mode.",
             )
+        if chosen.url is not None:
+            from pipeline.lm.remote import REMOTE_WINDOW_TOKENS, RemoteConfig, RemoteModel
+
+            return RemoteModel(
+                RemoteConfig(
+                    chosen.url,
+                    chosen.spec,
+                    chosen.window_tokens or REMOTE_WINDOW_TOKENS,
+                    chosen.api_key_file,
+                    chosen.timeout_seconds,
+                    tokenizer=chosen.tokenizer,
+                )
+            )
         from pipeline.lm.model import load
 
         def loaded(spec: str, **options: Any) -> LocalModel:  # noqa: ANN401 - of load

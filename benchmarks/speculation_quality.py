@@ -10,6 +10,7 @@ import string
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,6 @@ from pipeline.lm.request import Generation, Speculation
 from pipeline.lm.verification import guided
 from pipeline.seams import Sampling
 
-ETAS = (0.0, 1.0, 5.0, 10.0, 20.0)
 TASKS = {"nq": 16, "hotpot": 16, "qmsum": 64}
 """Most tokens of an answer."""
 
@@ -50,7 +50,9 @@ def found(said: str, answers: tuple[str, ...]) -> float:
     )
 
 
-def measured(model: LocalModel, question: LongQuestion, most_tokens: int) -> dict[str, Any]:
+def measured(
+    model: LocalModel, question: LongQuestion, most_tokens: int, etas: Sequence[float]
+) -> dict[str, Any]:
     """All numbers of one question."""
     reference = question.answers[0]
     long, short, wrong = (question.messages(p) for p in (question.passages, question.best, question.wrong))
@@ -60,15 +62,17 @@ def measured(model: LocalModel, question: LongQuestion, most_tokens: int) -> dic
     for name, messages in (("right", short), ("wrong", wrong)):
         drafter = model.continuation_logits(messages, reference)[0].float().softmax(-1)
         scores = target.float()
-        for eta in ETAS:
+        for eta in etas:
             shifted = torch.stack(
                 [guided(s, q, 1.0, eta, 0.1) if eta else s for s, q in zip(scores, drafter, strict=True)]
             )
             row[f"logprob {name} {eta:g}"] = float(shifted.log_softmax(-1).gather(-1, answer).mean())
     row["logprob drafter alone"] = float(drafter_logprob(model, short, reference))
+    if not most_tokens:
+        return row
     sampling = Sampling(max_tokens=min(TASKS[question.task], most_tokens))
     for name, messages in (("right", short), ("wrong", wrong)):
-        for eta in ETAS if name == "right" else (0.0, 10.0):
+        for eta in etas if name == "right" else (0.0, etas[-2]):
             kind = Speculation("speculative", "model", draft_tokens=4, eta=eta)
             text = "".join(d.text for d in model.generate(Generation(long, sampling, kind, messages)))
             row[f"f1 {name} {eta:g}"] = f1(text, question.answers)
@@ -89,7 +93,7 @@ def drafter_logprob(model: LocalModel, messages: Any, reference: str) -> float:
     return sum(scores) / len(scores)
 
 
-def report(results: list[dict[str, Any]]) -> None:
+def report(results: list[dict[str, Any]], etas: Sequence[float]) -> None:
     """Differences to eta 0, paired, with 95 % intervals."""
     by_task = defaultdict(list)
     for row in results:
@@ -101,7 +105,7 @@ def report(results: list[dict[str, Any]]) -> None:
         print(
             f"  drafter alone against the target: logprob {alone[0]:+.3f} [{alone[1]:+.3f}, {alone[2]:+.3f}]"
         )
-        for name, measure, eta in itertools.product(("right", "wrong"), ("logprob", "f1", "found"), ETAS):
+        for name, measure, eta in itertools.product(("right", "wrong"), ("logprob", "f1", "found"), etas):
             key, zero = f"{measure} {name} {eta:g}", f"{measure} {name} 0"
             pairs = [(r[key], r[zero]) for r in rows if key in r]
             if not pairs:
@@ -119,7 +123,7 @@ def quality(given: argparse.Namespace) -> None:
     model = load(
         given.model,
         device=given.device,
-        dtype="float32",
+        dtype=given.dtype,
         prefix_bytes=(8 if given.device == "cuda" else 1) * 2**30,
     )
     context = given.contexts[0]
@@ -137,7 +141,7 @@ def quality(given: argparse.Namespace) -> None:
                 question = next(waiting, None)
             if question is None:
                 return
-            row = measured(model, question, given.tokens)
+            row = measured(model, question, given.tokens, given.etas)
             with guard:
                 results.append(row)
                 if len(results) % 8 == 0:
@@ -147,4 +151,4 @@ def quality(given: argparse.Namespace) -> None:
         for done in [pool.submit(work) for _ in range(given.threads)]:
             done.result()
     save(given.out, results)
-    report(results)
+    report(results, given.etas)

@@ -23,6 +23,7 @@ from pipeline.errors import (
     InvalidRequestError,
     LongleafError,
     ModelError,
+    UnavailableError,
     WorkCancelledError,
 )
 from pipeline.events import Contextualised, Done, Event, Retrieved
@@ -291,5 +292,5 @@ def _named_failures(sentences: Iterator[str], run: Progress) -> Generator[str]:
     """The sentences up to where the model fails, if it does; ``degraded`` then says so."""
     try:
         yield from sentences
-    except ModelError as error:
+    except (ModelError, UnavailableError) as error:
         run.degraded.append(f"the language model failed: {error}")

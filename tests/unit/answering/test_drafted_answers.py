@@ -8,7 +8,7 @@ import pytest
 from constitution import EMBEDDER, HOUSE, Found, Library, Scripted
 
 from pipeline.answer import AnswerConfig, Answerer, AnswerOptions
-from pipeline.errors import ConfigurationError, InvalidRequestError
+from pipeline.errors import ConfigurationError, InvalidRequestError, UnavailableError
 from pipeline.events import Done
 from pipeline.lm.request import Generation, Speculation
 from pipeline.seams import TextDelta
@@ -140,3 +140,15 @@ def test_the_last_event_carries_the_trace():
     *_, last = Answerer(Found(), EMBEDDER, Drafting(TRUE), AnswerConfig(mode="composed")).stream(QUESTION)
     assert isinstance(last, Done)
     assert last.answer.trace["written"]
+
+
+def test_a_model_whose_server_is_down_leaves_quotations():
+    class Absent(Scripted):
+        def stream(self, messages, sampling, cancelled=lambda: False):
+            raise UnavailableError("The server did not answer.")
+            yield
+
+    made = answer(Absent(), config=AnswerConfig())
+    assert made.found
+    assert made.mode == "extractive"
+    assert any("did not answer" in what for what in made.degraded)
