@@ -3,19 +3,27 @@ uniform layout: NaturalQuestions (gold among other passages), HotpotQA (ten para
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rank_bm25 import BM25Okapi
 
-from benchmarks.retrieval import rows
 from pipeline.seams import Message
 
 _ASK = "Answer the question from the passages, in as few words as possible."
 _SUMMARISE = "Answer the question about the meeting in one or two sentences."
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """One file of a set."""
+    with gzip.open(folder / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 @dataclass(frozen=True, slots=True)
