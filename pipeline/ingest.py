@@ -287,8 +287,10 @@ class Ingestor:
         """Make searches fast and clear what was deleted from the files. Both can wait for room on the
         disk: the next ingestion or deletion does it."""
         for layer in layers.LAYERS:
+            name = layers.index_name(tenant, collection, layer)
             try:
-                self._indexer.optimize(layers.index_name(tenant, collection, layer))
+                if self._indexer.schema(name) is not None:
+                    self._indexer.optimize(name)
             except DiskFullError as error:
                 (note or _log.warning)(
                     f"All is stored, but the index of {layer} was not optimised: {error.message} Searches "

@@ -218,7 +218,7 @@ FILTERS = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=FILTERS)
 def test_any_filter_means_the_same(filled: tuple[Indexer, Indexer], where: Filter) -> None:
     tested, oracle = filled

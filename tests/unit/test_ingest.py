@@ -25,7 +25,7 @@ from pipeline.errors import (
 from pipeline.ingest import Ingestor, Source
 from pipeline.layers import expected_ids, index_name
 from pipeline.lexical import Analyser, LexicalConfig
-from pipeline.records import VersionKey
+from pipeline.records import VersionKey, VersionRecord
 
 LONG = "\n\n".join(
     f"Paragraph {i} speaks of otters. It has a second sentence about river{i}." for i in range(60)
@@ -466,3 +466,13 @@ def test_nothing_is_deleted_while_the_index_cannot_be_opened(place, monkeypatch)
             with pytest.raises(IndexOwnedError):
                 remove()
     assert place.texts() == {"a": "Otter."}
+
+
+def test_what_was_left_in_a_collection_without_an_index_is_removed(place):
+    """Killed after the collection was made and before its indexes were."""
+    place.ledger.create_collection("default", "new", fingerprint="f", chunking={}, lexical={})
+    values = {"sha256": "0", "digest": "0", "title": "", "media_type": "", "source_name": "", "metadata": {}}
+    counts = dict.fromkeys(("bytes", "pages", "chars", "tokens", "passages", "units"), 0)
+    place.ledger.stage("default", "new", [VersionRecord("a", **values, **counts, windowing="")])
+    place.ingestor.recover()
+    assert place.ledger.leftovers() == []
