@@ -102,12 +102,11 @@ def assert_free(longleaf: Longleaf, url: str) -> None:
 
 
 def test_stopping_lets_answers_end_and_cuts_endless_ones(longleaf: Longleaf) -> None:
-    longleaf.settings = longleaf.settings.model_copy(
-        update={"server": longleaf.settings.server.model_copy(update={"shutdown_seconds": 2})}
-    )
     words = "Either party may end the lease with three months' notice. " * 3
     short, endless = Scribe(words, pause_seconds=0.02), Scribe(endless=True, pause_seconds=0.02)
-    for scribe, ends in ((short, True), (endless, False)):
+    for scribe, ends, seconds in ((short, True, 20), (endless, False, 1)):
+        server_settings = longleaf.settings.server.model_copy(update={"shutdown_seconds": seconds})
+        longleaf.settings = longleaf.settings.model_copy(update={"server": server_settings})
         longleaf.made["language_model"] = scribe
         with running(longleaf) as (url, server):
             upload = httpx.post(f"{url}/v1/collections/books/documents", json={"documents": DOCUMENTS})

@@ -26,9 +26,9 @@ LIMITS = ServerSettings(
     preload=False,
     answer_workers=4,
     queue=16,
-    head_seconds=0.6,
-    idle_seconds=0.5,
-    body_seconds=1.5,
+    head_seconds=1.2,
+    idle_seconds=1.0,
+    body_seconds=2.5,
     heartbeat_seconds=0.1,
 )
 SOON_SECONDS = 1.0
@@ -190,4 +190,4 @@ def test_leaving_frees_the_place(live: SimpleNamespace) -> None:
             seconds.append(took)
     late = sum(took > SOON_SECONDS for took in seconds)
     report(12, "disconnects, places free within a second", tried, late, seconds)
-    assert late <= tried // 20, "a busy machine may be late now and then"
+    assert late <= max(2, tried // 20), "a busy machine may be late now and then"
