@@ -280,6 +280,17 @@ def test_keys_are_made_listed_and_revoked(longleaf: Command) -> None:
     assert made["key"].split(".")[1] not in longleaf("keys", "list").out
     assert longleaf("keys", "revoke", key["id"]).code == 0
     assert longleaf("keys", "list", "--json").json["keys"][0]["revoked"]
+    scope = ("--tenant", "acme", "-c", "books", "-c", "notes*", "--access", "read")
+    made = longleaf("keys", "create", "reader", *scope, "--json").json
+    assert (made["tenant"], made["collections"], made["access"]) == ("acme", ["books", "notes*"], "read")
+    listed = longleaf("keys", "list", "--json").json["keys"][1]
+    assert (listed["tenant"], listed["collections"], listed["access"]) == ("acme", "books notes*", "read")
+    assert longleaf("keys", "create", "x", "--access", "root").code == 2
+
+
+def test_ready_says_when_nothing_answers(longleaf: Command) -> None:
+    told = longleaf("ready", "--url", "http://127.0.0.1:9", "--json")
+    assert (told.code, told.json["status"]) == (1, "unreachable")
 
 
 def test_the_doctor_says_what_is_there_and_what_is_missing(longleaf: Command, tmp_path: Path) -> None:
