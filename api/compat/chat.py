@@ -16,12 +16,12 @@ from api.envelopes import openai_error
 from api.events import MEDIA_TYPE, Stream
 from api.problems import problem_of
 from api.questions import Question
+from api.routes.how import HowToAnswer
 from api.routes.strict import StrictRoute
 from api.service import Running
-from pipeline.answer import AnswerOptions, Mode
 from pipeline.errors import InvalidRequestError, LongleafError
 from pipeline.events import Event
-from pipeline.types import ANSWER_TOP_K, Query
+from pipeline.types import Query
 
 router = APIRouter(prefix="/v1", tags=["compatible"], route_class=StrictRoute)
 
@@ -64,13 +64,10 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class SearchOptions(BaseModel):
+class SearchOptions(HowToAnswer):
     """What only Longleaf takes, as `extra_body={"longleaf": {...}}` of the public client."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    mode: Mode | None = Field(default=None, description="Overrides the configured mode.")
-    top_k: int = Field(default=ANSWER_TOP_K, ge=1, description="Most passages.")
+    top_k: int = Field(default=10, ge=1, description="Most passages.")
     filter: dict[str, Any] | None = Field(default=None, description="Conditions on document metadata.")
     document_id: str | None = Field(default=None, description="Ask this document only.")
     budget_tokens: int | None = Field(default=None, ge=1, description="Most tokens of all passages.")
@@ -163,7 +160,7 @@ async def complete(
         document_id=own.document_id,
         budget_tokens=own.budget_tokens,
     )
-    options = AnswerOptions(mode=own.mode, max_tokens=None if wanted is None else min(wanted, most))
+    options = own.options(None if wanted is None else min(wanted, most))
     asked = Question(running, shelf, query, options)
     transcript = Transcript(body.model, str(request.base_url), body.degraded(most))
     if not body.stream:

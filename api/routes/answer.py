@@ -12,65 +12,20 @@ from api.callers import Readable
 from api.events import MEDIA_TYPE, Event, EventStream
 from api.problems import documented
 from api.questions import Question
+from api.routes.how import HowToAnswer
 from api.routes.search import SearchRequest
 from api.routes.strict import StrictRoute
 from api.service import Running
 from pipeline import events
-from pipeline.answer import AnswerOptions, Mode
-from pipeline.compose import MOST_STRENGTH
-from pipeline.lm.context_options import MOST_ATTENDED, ContextMode, ContextOptions
-from pipeline.lm.request import MOST_DRAFT_TOKENS, Decoding, DrafterName
-from pipeline.ordering import Order
-from pipeline.types import ANSWER_TOP_K, Answer
+from pipeline.types import Answer
 
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["answer"], route_class=StrictRoute)
 
 
-class AnswerRequest(SearchRequest):
+class AnswerRequest(SearchRequest, HowToAnswer):
     """A question, what bounds its hits, and how to answer."""
 
-    top_k: int = Field(default=ANSWER_TOP_K, ge=1, description="Most passages looked at.")
-    mode: Mode | None = Field(default=None, description="Overrides the configured mode.")
     max_tokens: int | None = Field(default=None, ge=1, description="Most tokens the model writes.")
-    order: Order | None = Field(default=None, description="Order of passages in the prompt.")
-    compress_tokens: int | None = Field(
-        default=None, ge=1, description="Shorten the prompt's passages to their best sentences within these."
-    )
-    context_strength: float | None = Field(
-        default=None, ge=0, le=MOST_STRENGTH, description="Context-aware decoding; 0 is off."
-    )
-    context: ContextMode | None = Field(
-        default=None,
-        description="How the model reads passages: in order, anew (sequential) or with what it read before "
-        "(prefix, lossless); from cached states in parallel (ape); or the fastest that is as good (auto).",
-    )
-    context_temperature: float | None = Field(
-        default=None, gt=0, le=10, description="Attention temperature over cached passages."
-    )
-    context_scale: float | None = Field(
-        default=None, gt=0, le=10, description="Scale of cached passages' share of attention."
-    )
-    attended: int | None = Field(
-        default=None, ge=1, le=MOST_ATTENDED, description="Most cached passages attended of those found."
-    )
-    long_tokens: int | None = Field(
-        default=None,
-        ge=0,
-        description="Tokens that the model reads around the passages; a drafter reads the passages alone.",
-    )
-    decoding: Decoding | None = Field(
-        default=None, description="Whether to draft: always, never, or while it is predicted to pay (auto)."
-    )
-    drafter: DrafterName | None = Field(default=None, description="Where drafts come from.")
-    draft_tokens: int | None = Field(
-        default=None, ge=1, le=MOST_DRAFT_TOKENS, description="Tokens of a draft; null adapts them."
-    )
-    eta: float | None = Field(
-        default=None,
-        ge=0,
-        le=1000,
-        description="How strongly the drafter draws the model's distribution; above 0 is not lossless.",
-    )
     stream: bool = Field(default=False, description="Answer as server-sent events.")
 
 
@@ -102,19 +57,7 @@ async def answer(
     With `"stream": true` or `Accept: text/event-stream` the answer comes as events. Closing the
     connection stops the work in either form.
     """
-    options = AnswerOptions(
-        mode=body.mode,
-        max_tokens=body.max_tokens,
-        order=body.order,
-        compress_tokens=body.compress_tokens,
-        context_strength=body.context_strength,
-        context=ContextOptions(body.context, body.context_temperature, body.context_scale, body.attended),
-        long_tokens=body.long_tokens,
-        decoding=body.decoding,
-        drafter=body.drafter,
-        draft_tokens=body.draft_tokens,
-        eta=body.eta,
-    )
+    options = body.options(body.max_tokens)
     asked = Question(running, shelf, body.asks(shelf), options)
     if not (body.stream or MEDIA_TYPE in request.headers.get("accept", "")):
         return await asked.answer(request.receive)

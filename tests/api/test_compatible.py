@@ -115,6 +115,16 @@ def test_an_error_in_a_stream_has_the_envelope(
         list(client.chat.completions.create(**ASK, stream=True))
 
 
+def test_what_only_longleaf_takes_goes_along(client: openai.OpenAI) -> None:
+    own = {"mode": "composed", "order": "document", "top_k": 2, "filter": {"kind": "contract"}}
+    made = client.chat.completions.create(**ASK, extra_body={"longleaf": own})
+    assert made.longleaf["mode"] == "composed"
+    nothing = client.chat.completions.create(**ASK, extra_body={"longleaf": own | {"document_id": "whale"}})
+    assert not nothing.longleaf["found"]
+    with pytest.raises(openai.BadRequestError, match="order"):
+        client.chat.completions.create(**ASK, extra_body={"longleaf": {"order": "alphabet"}})
+
+
 def test_what_has_no_effect_is_said(client: openai.OpenAI) -> None:
     turns = [
         {"role": "system", "content": "Talk like a pirate."},
