@@ -40,7 +40,7 @@ lint: install  ## style, types
 	$(BIN)/mypy
 
 reliability: install  ## the promises at their full counts
-	LONGLEAF_RELIABILITY=full $(BIN)/python -m pytest -q -m "slow or not slow" -s --timeout=0 tests/reliability tests/properties
+	LONGLEAF_RELIABILITY=full $(BIN)/python -m pytest -q -m "slow or not slow" -s --timeout=0 tests/reliability tests/properties tests/unit/test_database.py
 
 bench: install  ## speed, memory and retrieval quality, as ratios in one run
 	$(BIN)/python -m benchmarks.ingestion

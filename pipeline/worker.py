@@ -20,6 +20,7 @@ from pipeline.ledger import Ledger
 from pipeline.records import VersionKey
 
 _TIDY_SECONDS = 600.0
+_LONGEST_PAUSE_SECONDS = 10.0  # while another process is the one that may, or the ledger does not answer
 _log = logging.getLogger("longleaf.jobs")
 
 
@@ -105,10 +106,10 @@ class Worker:
                 pause = usual
             except LongleafError as error:
                 _log.warning("jobs wait: %s", error.code)
-                pause = min(2 * pause, self._queue.config.max_backoff_seconds)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001 - a worker that ended would leave every job waiting
                 _log.error("a worker goes on after %s", type(error).__name__)
-                pause = min(2 * pause, self._queue.config.max_backoff_seconds)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             self._queue.arrived.wait(pause)
             self._queue.arrived.clear()
 
