@@ -93,6 +93,7 @@ class QdrantIndexer:
         self._lock = threading.Lock()
         self._schemas: dict[str, IndexSchema] = {}
         self._range_keys: dict[str, set[str]] = {}
+        self._named: dict[str, str | None] = {}
         self._closed = False
 
     def create(self, name: str, schema: IndexSchema) -> None:
@@ -118,6 +119,7 @@ class QdrantIndexer:
             )
         except ExistsOnServerError:  # made by another process since we looked
             check_schema(name, schema, self.schema(name))
+        self._named.pop(self._place(name), None)
         for field, kind in wire.payload_indexes():
             self._index_field(name, field, kind)
 
@@ -138,6 +140,7 @@ class QdrantIndexer:
         schema = IndexSchema(**described["schema"])
         with self._lock:
             self._schemas[name] = schema
+            self._named[self._place(name)] = name
             self._range_keys[name] = set(info.payload_schema or {})
         return schema
 
@@ -145,10 +148,12 @@ class QdrantIndexer:
         """All indexes of this prefix, sorted."""
         found = self._ask("for its collections", self._client.get_collections).collections
         places = [c.name for c in found if c.name.startswith(f"{self._config.prefix}-")]
-        infos = [
-            self._ask("for a collection", lambda p=place: self._client.get_collection(p)) for place in places
-        ]
-        return sorted(d["name"] for info in infos if (d := _described(info)) is not None)
+        for place in places:
+            if place not in self._named:  # a place has one name for good
+                self._named[place] = _name(
+                    self._ask("for a collection", lambda place=place: self._client.get_collection(place))
+                )
+        return sorted(name for place in places if (name := self._named[place]) is not None)
 
     def drop(self, name: str) -> None:
         """Remove the index from the server."""
@@ -274,6 +279,7 @@ class QdrantIndexer:
     def _forget(self, name: str) -> None:
         with self._lock:
             self._schemas.pop(name, None)
+            self._named.pop(self._place(name), None)
             self._range_keys.pop(name, None)
 
     def _index_range(self, name: str, field: str) -> None:
@@ -343,6 +349,11 @@ def _client(config: Config) -> QdrantClient:
 
 def _no_index(name: str) -> IndexingError:
     return IndexingError(f"There is no index {name!r}.", remedy="Create it first.")
+
+
+def _name(info: Any) -> str | None:  # noqa: ANN401 - the client's CollectionInfo
+    described = _described(info)
+    return described["name"] if described is not None else None
 
 
 def _described(info: Any) -> dict[str, Any] | None:  # noqa: ANN401 - the client's CollectionInfo
