@@ -12,16 +12,15 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence, Sized
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from threading import Lock
-
-from sqlalchemy.engine import Connection
 
 from pipeline import layers
 from pipeline.cached_states import VersionCache
 from pipeline.chunk import ChunkConfig
 from pipeline.compatibility import require_same
 from pipeline.errors import ConflictError, DiskFullError, LongleafError, NotFoundError
+from pipeline.ingest_call import Call, confirm, entry_of
 from pipeline.jobs import OnConflict
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
@@ -29,18 +28,15 @@ from pipeline.preparing import Group, Preparation, Prepared, is_fatal, met, typi
 from pipeline.read import Limits
 from pipeline.records import (
     CollectionRecord,
-    Published,
-    VersionKey,
-    VersionRecord,
     check_document_id,
     check_name,
 )
 from pipeline.results import IngestResult, Status
 from pipeline.seams import Embedder, Indexer
-from pipeline.sources import Claim, Source
+from pipeline.sources import Source
 from pipeline.stages import Journal, Stages
-from pipeline.storing import Entry, Store
-from pipeline.types import ChunkedDocument, DocumentEmbeddings
+from pipeline.storing import Store
+from pipeline.types import ChunkedDocument
 from pipeline.watch import Progress, Watch
 
 _log = logging.getLogger("longleaf.ingest")
@@ -126,7 +122,7 @@ class Ingestor:
             on_conflict,
             watch,
         )
-        call = _Call(tenant, collection, on_conflict, stages, watch)
+        call = Call(tenant, collection, on_conflict, stages, watch)
         wrote = False
         try:
             for group in preparation.groups(sources):
@@ -212,7 +208,7 @@ class Ingestor:
         for name, schema in layers.schemas(record, self._embedder.fingerprint.dim).items():
             self._indexer.create(name, schema)
 
-    def _finish(self, call: _Call, group: Group) -> list[IngestResult]:
+    def _finish(self, call: Call, group: Group) -> list[IngestResult]:
         """Embed and store a group. When that fails for all together, each is tried alone."""
         results: dict[int, IngestResult] = {}
         ready: dict[int, Prepared] = {}
@@ -240,7 +236,7 @@ class Ingestor:
                 results[place] = self._alone(call, item)
         return [results[place] for place in range(len(group))]
 
-    def _alone(self, call: _Call, item: Prepared) -> IngestResult:
+    def _alone(self, call: Call, item: Prepared) -> IngestResult:
         try:
             return self._embed_and_store(call, [item])[0]
         except LongleafError as error:
@@ -249,7 +245,7 @@ class Ingestor:
             claim = item.cut.claim
             return IngestResult.failed(claim.source.name, claim.document_id, error)
 
-    def _embed_and_store(self, call: _Call, items: Sequence[Prepared]) -> list[IngestResult]:
+    def _embed_and_store(self, call: Call, items: Sequence[Prepared]) -> list[IngestResult]:
         if not items:
             return []
         claims = [item.cut.claim for item in items]
@@ -263,13 +259,13 @@ class Ingestor:
         )
         embedded = time.perf_counter()
         call.watch.enter("indexing", name)
-        entries = [_entry(item, made) for item, made in zip(items, vectors, strict=True)]
+        entries = [entry_of(item, made) for item, made in zip(items, vectors, strict=True)]
         written = self._store.write(
             call.tenant,
             call.collection,
             entries,
             keep=call.on_conflict == "new_version",
-            also=lambda *published: _confirm(call, claims, *published),
+            also=lambda *published: confirm(call, claims, *published),
         )
         for cache in self._caches:
             cache.added([key for key, published in written if not published.superseded])
@@ -297,51 +293,3 @@ class Ingestor:
                     "are slower and deleted text stays in its files until the next ingestion or deletion "
                     "with enough room."
                 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What one call of ingestion was asked for."""
-
-    tenant: str
-    collection: str
-    on_conflict: OnConflict
-    stages: Stages
-    watch: Watch
-
-
-def _confirm(
-    call: _Call,
-    claims: Sequence[Claim],
-    connection: Connection,
-    keys: Sequence[VersionKey],
-    published: Sequence[Published],
-) -> None:
-    """The last word before documents go live, in the same transaction. Raises to take them back."""
-    if call.on_conflict == "fail" and any(each.replaced for each in published):
-        raise ConflictError("A document of that id was stored meanwhile.", remedy="Look at it, and decide.")
-    if call.stages.journal is not None:
-        call.stages.journal.published(connection, claims, keys, published)
-
-
-def _entry(item: Prepared, embeddings: DocumentEmbeddings) -> Entry:
-    claim, chunked = item.cut.claim, item.cut.chunked
-    document = chunked.document
-    record = VersionRecord(
-        document_id=claim.document_id,
-        sha256=claim.sha256,
-        digest=claim.digest,
-        title=document.title,
-        media_type=document.media_type,
-        source_name=claim.source.name,
-        metadata=document.metadata,
-        bytes=claim.bytes,
-        pages=len(document.pages),
-        chars=len(document.text),
-        tokens=len(chunked.encoding),
-        passages=len(chunked.passages),
-        units=len(chunked.units),
-        windowing=embeddings.windowing,
-        warnings=document.warnings,
-    )
-    return Entry(record, chunked, embeddings, item.lexical, item.cut.original)

@@ -6,8 +6,6 @@ it is cancelled. What is refused leaves nothing behind.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 import time
 import uuid
@@ -21,14 +19,13 @@ from sqlalchemy.engine import Connection
 
 from pipeline import job_rows, job_views
 from pipeline.errors import InvalidRequestError, LongleafError, NotFoundError, UnavailableError
+from pipeline.job_accepting import accepted, digest_of_key, digest_of_request, insert_job
 from pipeline.job_tables import job_documents, jobs
-from pipeline.jobs import Job, JobConfig, JobDocument, JobEvent, OnConflict, check_on_conflict
+from pipeline.jobs import Job, JobConfig, JobDocument, JobEvent, check_on_conflict
 from pipeline.ledger import Ledger
 from pipeline.read import Limits
 from pipeline.records import check_name
 from pipeline.sources import Claim, Source, claim
-
-MAX_KEY_CHARS = 255
 
 
 class JobQueue:
@@ -58,16 +55,16 @@ class JobQueue:
         check_name("tenant", tenant)
         check_name("collection", collection)
         policy = check_on_conflict(on_conflict)
-        key = _digest_of_key(idempotency_key)
+        key = digest_of_key(idempotency_key)
         with self._ledger.database.read() as connection:
             self._refuse_excess(connection, tenant, 0, 0)
         job_id = uuid.uuid4().hex
         with self._ledger.arrivals.receiving(job_id) as folder:
             try:
                 claims = self._receive(folder, sources)
-                request = _digest_of_request(collection, policy, claims)
+                request = digest_of_request(collection, policy, claims)
                 with self._ledger.database.write() as connection:
-                    before = _accepted(connection, tenant, key, request)
+                    before = accepted(connection, tenant, key, request)
                     if before is None:
                         sizes = [claimed.bytes for claimed in claims]
                         self._refuse_excess(connection, tenant, len(sizes), sum(sizes))
@@ -77,7 +74,7 @@ class JobQueue:
                             "collection": collection,
                             "on_conflict": policy,
                         }
-                        _insert(connection, job, claims, key, request)
+                        insert_job(connection, job, claims, key, request)
             except BaseException:
                 if not self._known(job_id):  # a commit may have succeeded behind an error
                     self._ledger.arrivals.discard(folder)
@@ -241,65 +238,3 @@ class JobQueue:
 
 def _fields(value: Source | Claim) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__slots__}
-
-
-def _digest_of_key(key: str | None) -> str | None:
-    """Keys are not kept: their callers may have put anything into them."""
-    if key is None:
-        return None
-    if not 0 < len(key) <= MAX_KEY_CHARS:
-        raise InvalidRequestError(
-            f"The Idempotency-Key has {len(key)} characters.", remedy=f"Use 1 to {MAX_KEY_CHARS}."
-        )
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _digest_of_request(collection: str, on_conflict: OnConflict, claims: Sequence[Claim]) -> str:
-    said = [collection, on_conflict, *([c.document_id, c.source.name, c.digest] for c in claims)]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
-def _accepted(connection: Connection, tenant: str, key: str | None, request: str) -> str | None:
-    """The job that this key stands for. Raises InvalidRequestError if it came with something else."""
-    if key is None:
-        return None
-    known = sa.select(jobs.c.id, jobs.c.request).where(jobs.c.tenant == tenant, jobs.c.idempotency == key)
-    row = connection.execute(known).one_or_none()
-    if row is None:
-        return None
-    if row.request != request:
-        raise InvalidRequestError(
-            "This Idempotency-Key came with another upload before.", remedy="Make a new key for each upload."
-        )
-    found: str = row.id
-    return found
-
-
-def _insert(
-    connection: Connection, job: dict[str, Any], claims: Sequence[Claim], key: str | None, request: str
-) -> None:
-    now = time.time()
-    connection.execute(
-        sa.insert(jobs).values(**job, state="queued", created=now, idempotency=key, request=request)
-    )
-    shared = {"job_id": job["id"], "tenant": job["tenant"], "collection": job["collection"]}
-    rows = [
-        {
-            **shared,
-            "position": position,
-            "document_id": claimed.document_id,
-            "name": claimed.source.name.encode("utf-8", "replace").decode().replace("\0", ""),
-            "title": claimed.source.title,
-            "media_type": claimed.source.media_type,
-            "metadata": dict(claimed.source.metadata),
-            "is_text": claimed.source.text is not None,
-            "bytes": claimed.bytes,
-            "stage": "queued",
-            "checkpoints": {},
-        }
-        for position, claimed in enumerate(claims)
-    ]
-    for i in range(0, len(rows), 500):
-        connection.execute(sa.insert(job_documents), rows[i : i + 500])
-    job_rows.note(connection, job["id"], "queued")
-    job_rows.note_stages(connection, [(job["id"], position, "queued") for position in range(len(rows))])

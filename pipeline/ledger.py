@@ -13,7 +13,6 @@ import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -22,16 +21,11 @@ from pipeline import job_rows, lifecycle, writers
 from pipeline.arrivals import Arrivals
 from pipeline.database import Database
 from pipeline.errors import InvalidRequestError, NotFoundError, StorageError
-from pipeline.ledger_collections import LIVE, CollectionLedger, utc
-from pipeline.lifecycle import VERSION_FIELDS, inside
+from pipeline.ledger_collections import CollectionLedger
+from pipeline.ledger_documents import document_of, live_documents, no_document
+from pipeline.lifecycle import inside
 from pipeline.originals import DocumentCache, Originals, disk_errors
-from pipeline.records import (
-    DocumentRecord,
-    Published,
-    VersionKey,
-    VersionRecord,
-    check_document_id,
-)
+from pipeline.records import DocumentRecord, Published, VersionKey, VersionRecord, check_document_id
 from pipeline.schema import documents, versions
 from pipeline.types import Document
 from pipeline.writers import Ownership
@@ -124,10 +118,10 @@ class Ledger(CollectionLedger):
         return self.database.memo.of(question, lambda: self._find(tenant, collection, document_id))
 
     def _find(self, tenant: str, collection: str, document_id: str) -> DocumentRecord | None:
-        query = _live_documents(tenant, collection).where(documents.c.id == check_document_id(document_id))
+        query = live_documents(tenant, collection).where(documents.c.id == check_document_id(document_id))
         with self.database.read() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else _document(row)
+        return None if row is None else document_of(row)
 
     def documents(
         self, tenant: str, collection: str, *, after: str | None = None, limit: int = 100
@@ -139,11 +133,13 @@ class Ledger(CollectionLedger):
         if not 1 <= limit <= MAX_PAGE:
             raise InvalidRequestError(f"limit is {limit}.", remedy=f"Ask for 1 to {MAX_PAGE} documents.")
         self.collection(tenant, collection)
-        query = _live_documents(tenant, collection)
+        query = live_documents(tenant, collection)
         if after is not None:
             query = query.where(documents.c.id > after)
         with self.database.read() as connection:
-            return [_document(row) for row in connection.execute(query.order_by(documents.c.id).limit(limit))]
+            return [
+                document_of(row) for row in connection.execute(query.order_by(documents.c.id).limit(limit))
+            ]
 
     def live_versions(self, tenant: str, collection: str, ids: Sequence[str]) -> dict[str, int]:
         """Live version of each of these documents; those that have none are left out."""
@@ -301,28 +297,3 @@ class Ledger(CollectionLedger):
     def check(self) -> list[str]:
         """What SQLite finds wrong with the ledger's file; empty when nothing is."""
         return self.database.check()
-
-
-def no_document(collection: str, document_id: str) -> NotFoundError:
-    """The error that says so."""
-    return NotFoundError(
-        f"There is no document {document_id!r} in collection {collection!r}.",
-        remedy=f"List those there are with: longleaf documents list --collection {collection}",
-    )
-
-
-def _live_documents(tenant: str, collection: str) -> sa.Select[Any]:
-    columns = sa.select(versions, documents.c.created.label("first_created"))
-    return columns.select_from(LIVE).where(*inside(documents, tenant, collection))
-
-
-def _document(row: Any) -> DocumentRecord:  # noqa: ANN401 - a row of `_live_documents`
-    return DocumentRecord(
-        tenant=row.tenant,
-        collection=row.collection,
-        id=row.document_id,
-        version=row.version,
-        **{**{name: getattr(row, name) for name in VERSION_FIELDS}, "warnings": tuple(row.warnings)},
-        created=utc(row.first_created),
-        updated=utc(row.created),
-    )
