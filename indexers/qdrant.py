@@ -100,8 +100,14 @@ class QdrantIndexer:
         """Make an empty index; nothing happens if it is there with this schema."""
         existing = self.schema(name)
         check_schema(name, schema, existing)
-        if existing is not None:
-            return
+        if existing is None:
+            self._make(name, schema)
+        for field, kind in wire.payload_indexes():
+            if field not in self._range_keys.get(name, ()):  # also where making was interrupted
+                self._index_field(name, field, kind)
+                self._range_keys.setdefault(name, set()).add(field)
+
+    def _make(self, name: str, schema: IndexSchema) -> None:
         config = self._config
         arguments = wire.collection(schema, quantized=config.quantization == "int8")
         described = json.dumps({"name": name, "schema": asdict(schema)}, ensure_ascii=False)
@@ -120,8 +126,6 @@ class QdrantIndexer:
         except ExistsOnServerError:  # made by another process since we looked
             check_schema(name, schema, self.schema(name))
         self._named.pop(self._place(name), None)
-        for field, kind in wire.payload_indexes():
-            self._index_field(name, field, kind)
 
     def schema(self, name: str) -> IndexSchema | None:
         """The schema it was created with, or None. Asks the server."""

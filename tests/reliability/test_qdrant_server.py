@@ -136,6 +136,8 @@ def test_making_a_collection_is_not_repeated(indexer, server) -> None:
     with pytest.raises(UnavailableError):
         indexer.create("tenant/other/passages", SCHEMA)
     indexer.create("tenant/other/passages", SCHEMA)
+    fields = server.collections._made[indexer._place("tenant/other/passages")][2]
+    assert fields == {"facts": "integer"}, "what an interrupted making left out is made up for"
     with pytest.raises(FingerprintMismatchError):
         indexer.create("tenant/other/passages", IndexSchema("g", 16, True, {}))
 
