@@ -5,7 +5,7 @@ in slices, each slice by a process with its own copy of the index. Every questio
 once, and each fusion (the defaults, words alone, meaning alone, rank fusions) ranks that same evidence, so
 that differences are paired. Quality numbers do not depend on how many processes there are; speeds do.
 
-    python -m benchmarks.evaluation DATA --device cuda --work /tmp/work --out OUT --workers 12
+    python -m benchmarks.evaluation DATA --device cuda --work WORK --out OUT --workers 12
 """
 
 from __future__ import annotations

@@ -97,6 +97,15 @@ def fusions(reports: Sequence[Report], measure: str) -> str:
     return "\n".join(lines)
 
 
+def joined(reports: Sequence[Report]) -> list[Report]:
+    """Reports of one fusion over several sets as one; the defaults first."""
+    by_fusion: dict[str, list[Report]] = {}
+    for report in reports:
+        by_fusion.setdefault(str(report.about.get("fusion", "")), []).append(report)
+    names = sorted(by_fusion, key=lambda name: (name != "default", list(by_fusion).index(name)))
+    return [Report(by_fusion[n][0].about, [each for r in by_fusion[n] for each in r.sets]) for n in names]
+
+
 def insert(path: Path, text: str) -> None:
     """Replace what stands between the marks, or add them at the end."""
     before = path.read_text(encoding="utf-8") if path.exists() else "# Measured\n"
@@ -133,7 +142,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=Path("docs/results.md"))
     given = parser.parse_args()
     if given.reports:
-        reports = [read_report(json.loads(path.read_text())) for path in given.reports]
+        reports = joined([read_report(json.loads(path.read_text())) for path in given.reports])
     else:
         if given.data is None:
             parser.error("name the folder of the sets, or --reports")
