@@ -23,7 +23,7 @@ from pipeline.records import VersionKey
 HEADS = ((18, 6), (17, 3), (17, 4), (18, 7), (14, 3), (21, 8), (23, 2))
 """Heads of the default model that attend to the passage that answers, found on other questions."""
 
-FEW = ((1.0, 1.0), (0.9, 0.9), (0.6, 1.0), (0.8, 1.0), (0.9, 1.0))
+FEW = ((1.0, 1.0), (0.9, 0.9), (0.6, 1.0), (0.8, 1.0))
 GRID = tuple((t, s) for t in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0) for s in (0.9, 0.95, 1.0, 1.05))
 CHOSEN = ((0.8, 1.0, 1), (0.8, 1.0, 3), (1.0, 1.0, 3), (0.8, 1.0, 5))
 BEST = (0.8, 1.0)
@@ -75,10 +75,6 @@ def _measured(native: Contexts, question: Asked, *, grid: bool) -> Iterator[tupl
     yield "tokens", sum(passage.key.tokens for passage in passages)
     plain = cached.Asked(question.question, passages)
     yield "sequential", _mean(native.logprob(plain, question.answer, sequential=True))
-    gold = [passages[i] for i in question.gold]
-    rest = [passage for i, passage in enumerate(passages) if i not in question.gold]
-    last = cached.Asked(question.question, [*rest, *gold])
-    yield "sequential, gold last", _mean(native.logprob(last, question.answer, sequential=True))
     for temperature, scale in GRID if grid else FEW:
         yield f"ape T={temperature} S={scale}", lp(ContextOptions(None, temperature, scale))
     for temperature, scale, count in CHOSEN:

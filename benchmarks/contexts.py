@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--candidates", default="32768,131072", help="tokens to choose from (speed)")
     parser.add_argument("--repeats", type=int, default=3, help="of each timing (speed)")
     parser.add_argument("--shape", help="llama-3-8b: random weights of that shape (speed)")
+    parser.add_argument("--random-states", action="store_true", help="do not encode passages (speed)")
     parser.add_argument("--folder", type=Path, help="where cold states are kept (speed)")
     options = parser.parse_args()
     heading(f"contexts {options.part}: {vars(options)}")

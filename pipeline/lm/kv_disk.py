@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _READERS = 4
 _TEMPORARY_SECONDS = 3600.0
+_SPARE = 0.05
 
 
 @dataclass(slots=True)
@@ -177,7 +178,7 @@ class DiskTier:
                     if time.time() - temporary.stat().st_mtime > _TEMPORARY_SECONDS:
                         temporary.unlink()
         before, bytes_before = len(self), self._bytes
-        self._trim(self._budget_bytes - budget_bytes)
+        self._trim(max(self._budget_bytes - budget_bytes, 0))
         for folder in [*self._folder.glob("*/*"), *self._folder.glob("*")]:
             if folder.is_dir():
                 with contextlib.suppress(OSError):  # those that are not empty stay
@@ -227,14 +228,16 @@ class DiskTier:
         return Checked(path, size, manifest.tokens, "ok")
 
     def _trim(self, needed_bytes: int) -> None:
-        """Remove files, least worthy first, until ``needed_bytes`` more would fit the budget."""
+        """Remove files, least worthy first, if ``needed_bytes`` more would exceed the budget; a little more
+        than is needed, so that not every file that is written looks through all others."""
         if self._bytes + needed_bytes <= self._budget_bytes:
             return
         with self._lock:
             self._rescan()
             order = sorted(self._files, key=lambda path: self._uses.worth(path, self._files[path]))
+        most = self._budget_bytes - max(needed_bytes, int(_SPARE * self._budget_bytes))
         for path in order:
-            if self._bytes + needed_bytes <= self._budget_bytes:
+            if self._bytes <= most:
                 return
             self._unlink(path)
             self.counts.evicted += 1
