@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable
@@ -66,6 +67,8 @@ class Calls:
             raise self._down(what, _told(error.source)) from error
         except httpx.HTTPError as error:
             raise self._down(what, _told(error)) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise self._down(what, "what it sent is not JSON") from error
         except UnexpectedResponse as error:
             text = (error.content or b"").decode(errors="replace")
             raise self._refusal(what, error.status_code or 0, text) from error
