@@ -359,8 +359,8 @@ def test_caching_comes_last_and_is_finished_alone(tmp_path):
         assert (cached, len(embedder.texts)) == (["a", "a"], 1)
 
 
-def test_jobs_are_listed_and_forgotten(tmp_path):
-    with office(tmp_path, config=replace(QUICK, keep_days=0)) as (_, queue, worker):
+def test_jobs_are_listed_and_forgotten(tmp_path, url):
+    with office(tmp_path, url=url, config=replace(QUICK, keep_days=0)) as (_, queue, worker):
         made = [queue.submit([text(f"{i}", "Otter.")])[0].id for i in range(5)]
         page = queue.jobs(limit=2)
         assert [job.id for job in page] == made[:2:-1]
