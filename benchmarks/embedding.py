@@ -40,13 +40,14 @@ LANGUAGES = ("en", "de", "es", "ru", "ar", "zh", "hi", "el", "th", "tr", "vi", "
 @dataclass(frozen=True)
 class Row:
     """An embedder: the model's options, the weight of late vectors, directions taken away (None: not even
-    centred), in how many pieces a query is searched, and how documents are cut."""
+    centred), in how many pieces a query is searched, how documents are cut, and what units weigh."""
 
     options: dict[str, Any] = field(default_factory=dict)
     late: float = 0.5
     directions: int | None = None
     parts: int = 16
     chunking: ChunkConfig = DEFAULT_CHUNKING
+    unit: float = 0.5
 
 
 ROWS: dict[str, Row] = {
@@ -62,6 +63,10 @@ ROWS: dict[str, Row] = {
     "naive, centred, 16 out": Row(late=0, directions=16),
     "sentences": Row(chunking=ChunkConfig(unit_min_tokens=4)),
     "sentences, naive": Row(late=0, chunking=ChunkConfig(unit_min_tokens=4)),
+    "sentences, naive, units alone": Row(late=0, chunking=ChunkConfig(unit_min_tokens=4), unit=1),
+    "sentences, naive, units alone, centred": Row(
+        late=0, directions=16, chunking=ChunkConfig(unit_min_tokens=4), unit=1
+    ),
     "temperature 0.8": Row({"late_temperature": 0.8}),
     "temperature 0.6": Row({"late_temperature": 0.6}),
     "pi 2": Row({"positions": "pi:2"}),
@@ -150,15 +155,17 @@ def tasks(given: argparse.Namespace, embedder: Embedder) -> Iterator[Task]:
             yield from_folder(given.data / name, given.documents, given.questions)
 
 
-def measure(made: Cut, index: Index, parts: int) -> dict[str, list[float]]:
+def measure(made: Cut, index: Index, row: Row) -> dict[str, list[float]]:
     """Means with 95 % intervals and n, by measure."""
-    questions = made.task.questions
+    questions, parts = made.task.questions, row.parts
     index.prepare(questions, parts)
     if made.task.name == "qmsum turns":
         index.prepare(questions, 1)
         return {"P@5": told([index.precision(q) for q in questions])}
     found: dict[str, list[float]] = {}
-    ways = {"dense": Fusion(dense=1.0)} | ({"hybrid": Fusion()} if made.words is not None else {})
+    ways = {"dense": Fusion(dense=1.0, unit=row.unit)}
+    if made.words is not None:
+        ways["hybrid"] = Fusion(unit=row.unit)
     for way, weights in ways.items():
         each = [index.measure(q, weights, parts=parts) for q in questions]
         for name in sorted({name for scores in each for name in scores}):
@@ -188,12 +195,11 @@ def run(given: argparse.Namespace) -> None:
         if any(made.task.documents != task.documents for made in cuts.values()):
             cuts, indexes = {}, {}
             passes.forget()  # else these are neighbours that share documents
+        print(f"{task.name}: {len(task.documents)} documents, {len(task.questions)} questions", flush=True)
         for name in given.rows:
             chunking = ROWS[name].chunking
             if chunking not in cuts:
                 cuts[chunking] = cut(task, first, words=words, chunking=chunking)
-                cut_seconds = time.perf_counter() - began
-                print(f"{task.name}: {len(task.documents)} documents cut in {cut_seconds:.1f} s", flush=True)
             made = Cut(task, cuts[chunking].documents, cuts[chunking].words)
             began = time.perf_counter()
             try:
@@ -204,7 +210,7 @@ def run(given: argparse.Namespace) -> None:
                 continue
             index = indexes[name]
             index.cut = made
-            found: dict[str, Any] = measure(made, index, ROWS[name].parts)
+            found: dict[str, Any] = measure(made, index, ROWS[name])
             report["rows"][name][task.name] = {**found, "windowing": index.windowing}
             print(f"  {name:18} {found}  {time.perf_counter() - began:.1f} s", flush=True)
             given.out.write_text(json.dumps(report, indent=1))

@@ -30,6 +30,7 @@ from benchmarks.embedding_scores import Cut, Index, cut
 from benchmarks.embedding_sets import from_folder, hidden, rows
 from benchmarks.report import heading, interval
 from embedders import late_chunking
+from pipeline.encoder.bert import faster_dtype
 from pipeline.encoder.folder import read_folder
 from pipeline.encoder.tokens import TextTokenizer
 from pipeline.errors import LongleafError
@@ -157,7 +158,7 @@ def distil(
         lr=given.learning_rate, betas=(0.9, 0.98),
     )  # fmt: skip
     began, tokens, steps, told = time.perf_counter(), 0, 0, []
-    low = torch.bfloat16 if device.type == "cuda" else torch.float32
+    low = getattr(torch, faster_dtype(given.device))
     for batch in batches(stream, given.batch_tokens, *specials):
         spent = (time.perf_counter() - began) / given.seconds
         if spent >= 1:
@@ -235,7 +236,7 @@ def compare(given: argparse.Namespace, folder: Path, report: dict[str, Any], sav
         began = time.perf_counter()
         config = late_chunking.Config(
             model=model, positions=spec, window_tokens=window, passage_late=1, unit_late=1, device=given.device,
-            dtype="float32" if given.device == "cpu" else "auto", threads=given.threads,
+            threads=given.threads,
         )  # fmt: skip
         embedder = late_chunking.build(config)
         if tokens not in tasks_of:
