@@ -61,18 +61,19 @@ class LibraryEncoder:
         self._padding = int(folder.config.get("pad_token_id") or 0)
         self._rotary = folder.position_kind == "rotary"
         self._positions = choice.method
-        if not isinstance(choice.method, Native):
-            self._stretch(folder, choice)
+        self._stretch(folder, choice)
         if compiled:  # the library calls forward itself, so compiling the module would do nothing
             network = self._network
             network.forward = torch.compile(network.forward, dynamic=True)
 
     def _stretch(self, folder: EncoderFolder, choice: Choice) -> None:
         from pipeline.positions.declared import rope_of
-        from pipeline.positions.network import extend, extend_matrix
+        from pipeline.positions.network import extend, extend_matrix, settle
 
         network = self._network
-        if self._rotary:
+        if self._rotary and isinstance(choice.method, Native):
+            settle(network, folder.positions)
+        elif self._rotary:
             rope = rope_of(network.config.to_dict(), folder.positions)
             extend(network, choice.method, rope, choice.window_tokens)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pipeline.errors import ConfigurationError
-from pipeline.positions.rotary import Rope
+from pipeline.positions.rotary import LongRope, Rope
 
 Declared = Literal["absolute", "rotary", "other"]
 
@@ -57,3 +57,14 @@ def rope_of(config: Mapping[str, Any], trained_tokens: int) -> Rope:
     width = int(config.get("head_dim") or (config.get("hidden_size") or config.get("n_embd") or 0) // heads)
     dim = int(width * float(parameters.get("partial_rotary_factor") or 1.0))
     return Rope(dim, float(theta), int(parameters.get("original_max_position_embeddings") or trained_tokens))
+
+
+def long_rope_of(config: Mapping[str, Any], window_tokens: int) -> tuple[LongRope, Rope] | None:
+    """The LongRoPE that a configuration declares as its own, if it does."""
+    parameters = config.get("rope_parameters") or {}
+    if parameters.get("rope_type") != "longrope":
+        return None
+    trained = int(parameters["original_max_position_embeddings"])
+    lists = [tuple(float(x) for x in parameters[name]) for name in ("long_factor", "short_factor")]
+    factor = float(parameters.get("factor") or window_tokens / trained)
+    return LongRope(factor, *lists), Rope(2 * len(lists[0]), float(parameters["rope_theta"]), trained)

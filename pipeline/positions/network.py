@@ -17,7 +17,7 @@ from torch.nn import Embedding
 from pipeline.errors import ConfigurationError
 from pipeline.positions.absolute import interpolated
 from pipeline.positions.choice import AbsoluteMethod, Choice, Method, choose
-from pipeline.positions.declared import rope_of
+from pipeline.positions.declared import long_rope_of, rope_of
 from pipeline.positions.rotary import DynamicNtk, LongRope, Native, Rope, SelfExtend
 
 NEAR = "sliding_attention"
@@ -42,12 +42,7 @@ def extend(network: Any, method: Method, rope: Rope, window_tokens: int, *, deco
             f"{str(method)!r} has {len(method.long)} factors; this model has {rope.dim // 2} frequencies.",
             remedy="Use factors that were found for this model.",
         )
-    owners = [module for module in network.modules() if hasattr(module, "rotary_emb")]
-    if not owners:
-        raise ConfigurationError(
-            f"{type(network).__name__} has no rotary positions that could be replaced.",
-            remedy="Leave positions at native.",
-        )
+    owners = _owners(network)
     for owner in owners:
         _require_same(owner.rotary_emb, rope, type(network).__name__)
         fixed_tokens = window_tokens if decoder else None
@@ -58,6 +53,17 @@ def extend(network: Any, method: Method, rope: Rope, window_tokens: int, *, deco
         near = any(owner.rotary_emb.near_as_stock for owner in owners)
         network.set_attn_implementation(register(method, rope, near_as_stock=near))
     network.config.max_position_embeddings = window_tokens
+
+
+def settle(network: Any, trained_tokens: int) -> None:  # noqa: ANN401 - of transformers
+    """Give a network whose own positions are LongRoPE the same, chosen by document.
+
+    Stock networks choose between short and long factors by the longest sequence of a batch.
+    """
+    own = long_rope_of(network.config.to_dict(), trained_tokens)
+    if own is not None:
+        for owner in _owners(network):
+            owner.rotary_emb = Rotary(*own, owner.rotary_emb, None)
 
 
 def extend_decoder(network: Any, spec: str, window_tokens: int | None = None) -> Choice:  # noqa: ANN401 - of transformers
@@ -148,6 +154,16 @@ class Rotary(torch.nn.Module):  # type: ignore[misc]
         angles = position_ids[..., None].float() * frequencies.to(x.device)
         both = torch.cat((angles, angles), dim=-1)
         return (both.cos() * scale).to(x.dtype), (both.sin() * scale).to(x.dtype)
+
+
+def _owners(network: Any) -> list[Any]:  # noqa: ANN401 - of transformers
+    owners = [module for module in network.modules() if hasattr(module, "rotary_emb")]
+    if not owners:
+        raise ConfigurationError(
+            f"{type(network).__name__} has no rotary positions that could be replaced.",
+            remedy="Leave positions at native.",
+        )
+    return owners
 
 
 def _require_same(stock: torch.nn.Module, rope: Rope, name: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from pipeline.errors import ConfigurationError
 from pipeline.positions import LongRope, Native, Rope, SelfExtend, choose
 from pipeline.positions.declared import rope_of
-from pipeline.positions.network import extend, extend_decoder
+from pipeline.positions.network import extend, extend_decoder, settle
 from pipeline.positions.self_extend import attention
 
 TRAINED, WINDOW = 64, 256
@@ -174,6 +174,14 @@ def test_long_rope_switches_by_the_document() -> None:
     stock = network("nomic_bert", own)
     for n in (40, 200):
         torch.testing.assert_close(states(model, [n])[0], states(stock, [n])[0], atol=2e-5, rtol=1e-4)
+    settled = network("nomic_bert", own)
+    settle(settled, WINDOW)
+    alone = [states(settled, [n])[0] for n in (200, 40)]
+    for together, by_itself, stock_alone in zip(
+        states(settled, [200, 40]), alone, [states(stock, [n])[0] for n in (200, 40)], strict=True
+    ):
+        torch.testing.assert_close(together, by_itself, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(together, stock_alone, atol=2e-5, rtol=1e-4)
     with pytest.raises(ConfigurationError, match="has 3 factors; this model has 4"):
         extend(network("nomic_bert"), LongRope(2, (1, 1, 1), (1, 1, 1)), rope, WINDOW)
 
