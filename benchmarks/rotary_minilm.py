@@ -160,7 +160,7 @@ def distil(
     began, tokens, steps, told = time.perf_counter(), 0, 0, []
     low = getattr(torch, faster_dtype(given.device))
     for batch in batches(stream, given.batch_tokens, *specials):
-        spent = (time.perf_counter() - began) / given.seconds
+        spent = max((time.perf_counter() - began) / given.seconds, steps / given.steps)
         if spent >= 1:
             break
         rate = (
@@ -289,6 +289,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of sets in the uniform layout")
     parser.add_argument("--out", type=Path, required=True, help="where the model and report.json go")
     parser.add_argument("--seconds", type=float, default=240)
+    parser.add_argument("--steps", type=float, default=math.inf, help="stop after so many, if earlier")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-tokens", type=int, default=None)
     parser.add_argument("--learning-rate", type=float, default=6e-4)
