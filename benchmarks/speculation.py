@@ -42,9 +42,11 @@ def run(model: LocalModel, question: LongQuestion, speculation: Speculation, tok
         speculation,
         question.messages(question.best),
     )
+    began = time.process_time()
     deltas = list(model.generate(request))
     return {
         **deltas[-1].usage,
+        "cpu_seconds": time.process_time() - began,
         "text": "".join(d.text for d in deltas),
         "tokens": sum(d.tokens for d in deltas),
     }
@@ -76,15 +78,18 @@ def table(given: argparse.Namespace) -> None:
             for kind in (PLAIN, Speculation("speculative", "model")):
                 run(model, question, kind, 1)  # both prompts are read
         for name, kind in kinds(given.lengths).items():
-            gains, predicted, tried, taken, same = [], [], 0, 0, []
+            gains, predicted, tried, taken, same, cpu = [], [], 0, 0, [], []
             for question in asked:
                 if time.monotonic() > ended:
                     break
+                start = run(model, question, PLAIN, 1)["cpu_seconds"]  # states copied, one token
                 plain = [run(model, question, PLAIN, given.tokens)]
                 drafted = run(model, question, kind, given.tokens)
                 plain.append(run(model, question, PLAIN, given.tokens))
                 each = [one["decode_seconds"] / one["tokens"] for one in plain]
                 gains.append(statistics.mean(each) / (drafted["decode_seconds"] / drafted["tokens"]))
+                work = [(one["cpu_seconds"] - start) / (one["tokens"] - 1) for one in (*plain, drafted)]
+                cpu.append((work[0] + work[1]) / 2 / work[2])
                 predicted.append(drafted.get("predicted_gain", 1.0))
                 tried += drafted["drafted_tokens"]
                 taken += drafted["accepted_tokens"]
@@ -93,7 +98,7 @@ def table(given: argparse.Namespace) -> None:
                 continue
             row = {
                 "context": context, "decoding": name, "n": len(gains), "gain": statistics.mean(gains),
-                "gains": gains, "predicted": statistics.mean(predicted), "drafted": tried,
+                "gains": gains, "cpu_gain": statistics.mean(cpu), "predicted": statistics.mean(predicted), "drafted": tried,
                 "acceptance": taken / tried if tried else None, "same_text": all(same),
                 "plain_ms": 1000 * statistics.mean(each),
             }  # fmt: skip
@@ -101,7 +106,7 @@ def table(given: argparse.Namespace) -> None:
             save(given.out, results)
             print(
                 f"{context:6} {name:16} acceptance {taken / tried if tried else float('nan'):.2f} ({tried:4} drafted) "
-                f"gain {row['gain']:.3f} predicted {row['predicted']:.3f} plain {row['plain_ms']:.1f} ms "
+                f"gain {row['gain']:.3f} (processor time {row['cpu_gain']:.3f}) predicted {row['predicted']:.3f} plain {row['plain_ms']:.1f} ms "
                 f"same text {row['same_text']}",
                 flush=True,
             )

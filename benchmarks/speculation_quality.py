@@ -144,8 +144,7 @@ def quality(given: argparse.Namespace) -> None:
             row = measured(model, question, given.tokens, given.etas)
             with guard:
                 results.append(row)
-                if len(results) % 8 == 0:
-                    save(given.out, results)
+                save(given.out, results)
 
     with concurrent.futures.ThreadPoolExecutor(given.threads) as pool:
         for done in [pool.submit(work) for _ in range(given.threads)]:

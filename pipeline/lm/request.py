@@ -25,7 +25,7 @@ class Speculation:
     the drafter then runs at every token, whatever it costs.
     """
 
-    decoding: Decoding = "auto"
+    decoding: Decoding = "plain"
     """`plain` never drafts, `speculative` always does, `auto` does while measured costs predict a gain."""
     drafter: DrafterName = "mixture"
     """`lookup` copies from what was retrieved and written, `model` lets a language model write that has read
@@ -62,7 +62,7 @@ class Speculation:
             )
 
 
-PLAIN = Speculation("plain")
+PLAIN = Speculation()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 NEW_TOKENS = (1, 2, 4, 8)
-_REPEATS = 3
+_REPEATS = 2
 _SLOWEST_REFINEMENT = 0.1
 
 

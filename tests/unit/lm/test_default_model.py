@@ -60,3 +60,33 @@ def test_it_is_what_was_published(smollm):
     assert described["parameters"] == 134_515_008
     assert described["window_tokens"] == 8192
     assert described["revision"].startswith("b179c9523d0e6a0f")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_fifty_drafted_answers_are_those_of_plain_decoding(smollm):
+    """Greedy, by copying and by the model itself on a part of what it reads."""
+    from pipeline.lm.request import Generation, Speculation
+
+    facts = [
+        f"Clause {n}: party {n % 7} pays {100 + 3 * n} euro on day {n % 28 + 1} of month {n % 12 + 1}."
+        for n in range(60)
+    ]
+    drafted = accepted = 0
+    for n in range(50):
+        question = f"What does clause {n} say? Repeat it."
+        long, short = (
+            [Message("user", "\n".join(some) + "\n\n" + question)]
+            for some in (facts, facts[max(0, n - 2) : n + 3])
+        )
+        plain = answer(smollm, long, max_tokens=24)
+        for kind in (
+            Speculation("speculative", "lookup"),
+            Speculation("speculative", "mixture", draft_tokens=4),
+        ):
+            deltas = list(smollm.generate(Generation(long, Sampling(max_tokens=24), kind, short)))
+            assert "".join(delta.text for delta in deltas) == plain, (n, kind)
+            drafted += deltas[-1].usage["drafted_tokens"]
+            accepted += deltas[-1].usage["accepted_tokens"]
+    print(f"50 prompts, twice: {drafted} drafted, {accepted / drafted:.2f} accepted")
+    assert drafted > 500
