@@ -7,7 +7,7 @@ the index knows is BM25. Terms are known by a 32-bit hash, so there is no vocabu
 A passage is cut out of a text that goes on before and after it, so its words are weighed twice: in itself,
 and in the window that it forms with its two neighbours and the document's title. What is stored is the
 weighted mean of both, one vector; a search costs the same. On development sets this found evidence within a
-budget better than either alone (see docs/decisions/fusion.md).
+budget better than either alone (see docs/decisions/words_in_context.md).
 """
 
 from __future__ import annotations
