@@ -62,9 +62,7 @@ class CachedReading:
         self._contexts = contexts
         self._config = config
         self._made: Contexts | None = None
-        self.guard = Guard(
-            config.guard_share, config.guard_nats, lambda: bool(self._made and self._made.busy)
-        )
+        self.guard = Guard(config.guard_share, config.guard_nats, self._is_busy)
 
     def reuses(self, options: ContextOptions) -> bool:
         """Whether a sequential reading may begin with what was read before."""
@@ -140,22 +138,26 @@ class CachedReading:
         opened: list[Reading] = []
         written, sampling = "", Sampling(writing.max_tokens, stop=STOP)
         made = contexts.stream(asked, sampling, opened.append, speculation=writing.speculation, observe=True)
-        with closing(made) as deltas:
-            for delta in deltas:
-                if opened:
-                    run.usage |= {"prompt_tokens": opened[0].tokens, **opened[0].usage}
-                    masses = opened[0].behind.attention.masses
-                    run.attention |= {
-                        hits[i].chunk_id: mass for i, mass in zip(opened[0].attended, masses, strict=True)
-                    }
-                written += delta.text
-                yield delta
-                if delta.finish == "stop" and written.strip():
-                    self.guard.offer(_Written(contexts, asked, written))
+        try:
+            with closing(made) as deltas:
+                for delta in deltas:
+                    if opened:
+                        run.usage |= {"prompt_tokens": opened[0].tokens, **opened[0].usage}
+                        masses = opened[0].behind.attention.masses
+                        run.attention |= {
+                            hits[i].chunk_id: mass for i, mass in zip(opened[0].attended, masses, strict=True)
+                        }
+                    written += delta.text
+                    yield delta
+        finally:  # also where the reader has enough before the model ends
+            if written.strip() and opened and not run.cancelled():
+                read = sorted((asked.passages[i] for i in opened[0].attended), key=lambda each: each.score)
+                self.guard.offer(_Written(contexts, replace(asked, passages=read), written))
 
 
 class _Written:
-    """An answer that can be scored behind cached passages and after reading the same ones in order."""
+    """An answer that can be scored behind the passages it was written behind, and after reading the same
+    ones in order, the best one last."""
 
     def __init__(self, contexts: Contexts, asked: Asked, text: str) -> None:
         self._contexts = contexts

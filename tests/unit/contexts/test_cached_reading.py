@@ -142,6 +142,7 @@ def test_finished_answers_are_compared_with_sequential_reading(make, monkeypatch
     monkeypatch.setattr(cached.guard, "offer", offered.append)
     for temperature in (0.3, 0.6, 1.0, 1.5, 2.0, 3.0):
         ask(cached, replace(APE, temperature=temperature))
+    assert len(offered) == 6
     for answer in offered:
         both = [answer(sequential=way) for way in (False, True)]
         assert all(score < 0 for score in both)
