@@ -25,7 +25,8 @@ def serve(
 
     Example: longleaf serve --host 127.0.0.1 --port 8000
     """
-    run.flags.update({"server.host": host, "server.port": port})
+    given = {"server.host": host, "server.port": port}
+    run.flags.update({key: value for key, value in given.items() if value is not None})
     settings = run.settings
     from api.keys import KeyRing
     from api.security import refuse_open_door

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,11 @@ def test_a_password_of_the_database_is_never_shown(run: Any) -> None:
     for command in ("doctor --settings", "collections list"):
         _, told = run(*command.split(), "--set", url)
         assert "secret-word" not in json.dumps(told)
+
+
+def test_settings_of_the_server_count_unless_an_option_says_otherwise(run: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, told = run("serve", "--set", f"server.port={port}")
+    assert (code, told["error"]["code"]) == (1, "unavailable")
+    assert f"port {port}" in told["error"]["message"]
