@@ -16,6 +16,7 @@ from qdrant_grpc import grpc_interface
 from qdrant_server import Server, qdrant_server
 
 from indexers import _qdrant_calls, qdrant
+from indexers._qdrant_indexer import QdrantIndexer
 from indexers.exact import ExactIndexer
 from pipeline.errors import ConfigurationError, FingerprintMismatchError, IndexingError, UnavailableError
 from pipeline.filters import And, Equals, Exists, Filter, Not, Or, Range
@@ -42,12 +43,12 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield running
 
 
-def connect(server: Server, **options: object) -> qdrant.QdrantIndexer:
+def connect(server: Server, **options: object) -> QdrantIndexer:
     return qdrant.build(configure("indexers", "qdrant", url=server.url, api_key="right", **options))
 
 
 @pytest.fixture
-def indexer(server: Server) -> Iterator[qdrant.QdrantIndexer]:
+def indexer(server: Server) -> Iterator[QdrantIndexer]:
     made = connect(server)
     made.create(NAME, SCHEMA)
     made.upsert(NAME, [point(i) for i in range(60)])
