@@ -195,7 +195,14 @@ async def run(port: int, process: psutil.Process, given: argparse.Namespace) -> 
             held.append(memory(process))
 
     clients = [load.search() for _ in range(given.searches)] + [load.stream() for _ in range(given.streams)]
-    await asyncio.gather(*clients, load.health(), weigh())
+    tasks = [asyncio.ensure_future(work) for work in (*clients, load.health(), weigh())]
+    # Answers that are not finished soon after the end are left: many may still wait for their turn.
+    done, late = await asyncio.wait(tasks, timeout=given.seconds + 2)
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    for task in done:
+        task.result()
     return load, held
 
 
