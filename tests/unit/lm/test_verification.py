@@ -12,7 +12,7 @@ from pipeline.lm.sampling import Chooser
 from pipeline.lm.verification import Draft, as_long_as, guided, overlap, verify
 from pipeline.seams import Sampling
 
-V, DRAWS = 12, 20_000
+V, DRAWS, FEWER = 12, 20_000, 5_000
 
 
 def distribution(seed: int, sharpness: float = 1.5) -> torch.Tensor:
@@ -32,18 +32,18 @@ def critical(degrees: int) -> float:
     return degrees * (1 - 2 / (9 * degrees) + 3.0902 * math.sqrt(2 / (9 * degrees))) ** 3
 
 
-def rounds(target, sampling, draft_of, *, eta=0.0, after=None):
+def rounds(target, sampling, draft_of, *, eta=0.0, after=None, draws=FEWER):
     """First tokens of many rounds, how often the drafted one was taken, and second tokens after it."""
     chooser = Chooser(sampling)
     logits = torch.stack([target.log(), (target if after is None else after).log()])
     first, second, taken = torch.zeros(V), torch.zeros(V), 0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         tokens = verify(chooser, logits, draft_of(chooser), eta=eta)
         first[tokens[0].id] += 1
         taken += tokens[0].mark == "d"
         if len(tokens) == 2:
             second[tokens[1].id] += 1
-    return first, second, taken / DRAWS
+    return first, second, taken / draws
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_sampled_tokens_are_distributed_as_the_targets(sampling):
     def draft(chooser):
         return Draft((chooser.draw(proposal),), (proposal,), source="model")
 
-    first, second, taken = rounds(target, sampling, draft, after=after)
+    first, second, taken = rounds(target, sampling, draft, after=after, draws=DRAWS)
     degrees = int((true > 0).sum()) - 1
     assert chi_square(first, true) < critical(degrees)
     assert chi_square(second, true_after) < critical(int((true_after > 0).sum()) - 1)
@@ -73,7 +73,7 @@ def test_a_looked_up_token_is_accepted_with_its_probability(looked_up):
     first, _, taken = rounds(target, Sampling(temperature=1, seed=3), lambda _: Draft((looked_up,), (None,)))
     assert chi_square(first, target) < critical(V - 1)
     p = float(target[looked_up])
-    assert taken == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / DRAWS))
+    assert taken == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / FEWER))
 
 
 def test_a_token_the_target_excludes_is_never_taken():
@@ -98,7 +98,7 @@ def test_guided_tokens_are_distributed_as_the_retrieval_augmented_target():
     first, second, taken = rounds(p, Sampling(temperature=1, seed=4), draft, eta=eta)
     assert chi_square(first, by_hand) < critical(V - 1)
     assert chi_square(second, by_hand) < critical(V - 1)
-    assert taken == pytest.approx(overlap(by_hand, q), abs=0.02)
+    assert taken == pytest.approx(overlap(by_hand, q), abs=0.03)
     assert overlap(by_hand, q) > overlap(p, q)
     assert chi_square(first, p) > critical(V - 1)
 
