@@ -102,7 +102,7 @@ def test_greedy_answers_to_a_thousand_prompts(paired, family):
     for n, kind in enumerate([*ALWAYS, Speculation("auto")]):
         counts = assert_the_same(model, range(n * 250, (n + 1) * 250), [kind])
         drafted, accepted = drafted + counts[0], accepted + counts[1]
-    assert 0.1 < accepted / drafted < 0.99
+    assert 0 < accepted < drafted  # both kinds of rounds were seen
     print(f"{family}: 1000 prompts, {drafted} drafted, {accepted / drafted:.2f} accepted")
 
 
