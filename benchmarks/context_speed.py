@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pipeline import models
+from benchmarks.context_models import shaped
 from pipeline.errors import ModelMemoryError
 from pipeline.lm import contexts as cached
 from pipeline.lm import model as lm
@@ -35,7 +35,7 @@ _GB = 1e9
 
 def run(options: argparse.Namespace) -> None:
     """All lengths in turn; print and save as they come."""
-    model = _shaped(options) if options.shape else lm.load(
+    model = shaped(options.model, options.device) if options.shape else lm.load(
         options.model, device=options.device, dtype=options.dtype, threads=options.threads
     )  # fmt: skip
     results: dict[str, Any] = {"model": dict(model.describe()), "lengths": [], "candidates": []}
@@ -254,31 +254,6 @@ def _warm_up(model: lm.LocalModel, contexts: Contexts, passages: Sequence[Passag
 
 def _count(tokens: int) -> int:
     return max(1, round(tokens / PASSAGE_TOKENS))
-
-
-def _shaped(options: argparse.Namespace) -> lm.LocalModel:
-    """A model of the shape of Llama-3-8B with random weights, and the default model's tokenizer."""
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    from pipeline.lm.attention import install
-    from pipeline.lm.chat import load_format
-
-    located = models.prepare(options.model)
-    config = LlamaConfig(
-        vocab_size=128_256,
-        hidden_size=4096,
-        intermediate_size=14_336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        max_position_embeddings=140_000,
-        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
-    )
-    with torch.device(options.device):
-        network = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
-    install(network)
-    place = models.LocatedModel(located.path, "random weights, Llama-3-8B's shape", "0" * 64)
-    return lm.LocalModel(place, network, load_format(located.path), config.max_position_embeddings)
 
 
 def _save(results: dict[str, Any], path: Path) -> None:

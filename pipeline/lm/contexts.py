@@ -14,17 +14,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pipeline.errors import InvalidRequestError, WorkCancelledError
-from pipeline.lm.context_options import (
-    ContextCalibration,
-    ContextsConfig,
-    Encoding,
-    settled,
-)
+from pipeline.lm.context_options import ContextCalibration, ContextsConfig, Encoding, settled
 from pipeline.lm.context_prompt import passage_ids
 from pipeline.lm.context_reader import Continuation, PassageReader, Prefix
 from pipeline.lm.context_request import Asked, Passage
@@ -184,23 +178,14 @@ class Contexts:
             tail, pool, [passage.score for passage in asked.passages]
         )
 
-    def cost(self) -> dict[str, Any]:
-        """What keeping states costs, to be shown before it is switched on: bytes and seconds a thousand
-        tokens, the seconds as measured so far (None: nothing was built yet)."""
-        counts = self.store.counts
-        seconds = 1000 * counts.built_seconds / counts.built_tokens if counts.built_tokens else None
-        return {
-            "bytes_per_1000_tokens": self.store.passage_bytes(1000),
-            "seconds_per_1000_tokens": seconds,
-        }
-
-    def measured_cost(self) -> dict[str, Any]:
-        """:meth:`cost`, with the seconds measured now on a passage that is not kept."""
+    def measured_cost(self) -> dict[str, float]:
+        """What keeping states costs, to be shown before it is switched on: bytes of 1,000 tokens, and the
+        seconds that building them takes, measured now on a passage that is not kept."""
         ids = [(7 * n) % 200 for n in range(PREFILL_TOKENS)]
         began = time.perf_counter()
         self._reader.encode(self._prefix, ids)
         seconds = 1000 * (time.perf_counter() - began) / len(ids)
-        return {**self.cost(), "seconds_per_1000_tokens": seconds}
+        return {"bytes_per_1000_tokens": self.store.passage_bytes(1000), "seconds_per_1000_tokens": seconds}
 
     def close(self) -> None:
         """Finish writing to disk and let go of everything."""

@@ -260,7 +260,7 @@ def test_formats_change_little(make, kind):
     assert got == pytest.approx(through, abs=1e-4)
     tolerance = {"float16": 0.02, "bfloat16": 0.1, "int8": 0.2, "int4": 3.0}[kind]
     assert got == pytest.approx(wanted, abs=tolerance)
-    assert coded.cost()["bytes_per_1000_tokens"] < exact.cost()["bytes_per_1000_tokens"]
+    assert coded.store.passage_bytes(1000) < exact.store.passage_bytes(1000)
 
 
 def test_texts_cannot_speak_as_the_system(make):
