@@ -76,7 +76,7 @@ def table(given: argparse.Namespace) -> None:
         asked = list(questions(given.data, "qmsum", given.n, model.count_tokens, context))
         for question in asked:
             for kind in (PLAIN, Speculation("speculative", "model")):
-                run(model, question, kind, 1)  # both prompts are read
+                run(model, question, kind, 3)  # both prompts are read
         for name, kind in kinds(given.lengths).items():
             gains, predicted, tried, taken, same, cpu = [], [], 0, 0, [], []
             for question in asked:
