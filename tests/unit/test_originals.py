@@ -18,9 +18,11 @@ def test_original_is_kept_and_shares_no_name_with_the_spool(tmp_path):
     originals = Originals(tmp_path)
     spooled = originals.spool("x") / "file"
     spooled.write_bytes(b"bytes as they came")
+    alive = originals.spool("y-1")
     originals.write([Stored(KEY, Document("t", "text"), spooled)])
-    originals.clear_spool()
-    assert not spooled.exists()
+    originals.clear_spool({"y"})
+    assert not spooled.exists() and alive.exists()
+    originals.clear_spool(())
     assert originals.original(KEY).read_bytes() == b"bytes as they came"
     originals.remove([KEY, KEY])
     with pytest.raises(NotFoundError, match="given as text"):
