@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
@@ -75,17 +76,15 @@ def fetch(url: str, settings: FetchSettings, *, resolve: Resolve = resolve) -> F
         parts = _checked(url, settings)
         connection = _connected(parts, settings, resolve, deadline)
         try:
-            response = _asked(connection, parts)
-            if response.status in _REDIRECTS:
-                url = urljoin(url, response.headers.get("Location", ""))
-                continue
-            if response.status != 200:
-                raise _refused(f"{parts.hostname} answered {response.status}", "Check the address.")
-            data = _read(response, settings, deadline)
+            with closing(connection), _asked(connection, parts) as response:
+                if response.status in _REDIRECTS:
+                    url = urljoin(url, response.headers.get("Location", ""))
+                    continue
+                if response.status != 200:
+                    raise _refused(f"{parts.hostname} answered {response.status}", "Check the address.")
+                data = _read(response, settings, deadline)
         except (OSError, http.client.HTTPException) as error:
             raise _refused(f"{parts.hostname}: {type(error).__name__}", "Try again later.") from error
-        finally:
-            connection.close()
         media_type = response.headers.get_content_type() if "Content-Type" in response.headers else None
         name = unquote(parts.path.rpartition("/")[2]) or str(parts.hostname)
         return Fetched(name, data, media_type)
@@ -125,12 +124,12 @@ def _connected(
     patience = max(0.1, min(_PAUSE_SECONDS, deadline - time.monotonic()))
     connection = http.client.HTTPConnection(host, port, timeout=patience)
     try:
-        plain = socket.create_connection((addresses[0], port), timeout=patience)
-        secure = parts.scheme == "https"
-        connection.sock = (
-            ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
-        )
+        connection.sock = socket.create_connection((addresses[0], port), timeout=patience)
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
     except OSError as error:
+        connection.close()
         raise _refused(f"{host[:80]!r} cannot be reached", "Try again later.") from error
     return connection
 

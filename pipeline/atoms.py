@@ -160,35 +160,46 @@ def _divide(
     begins = [b.start for b in whole]
     parts: list[Span] = []
     inner: list[Bond] = []
-    for span, bond, count in zip(spans, bonds, counts, strict=True):
+    befores = [0, *(end for _, end in spans)][: len(spans)]
+    for before, span, bond, count in zip(befores, spans, bonds, counts, strict=True):
         parts.append(span)
         inner.append(bond)
         if max(count, _weight(span)) <= most:
             continue
         i = bisect_right(begins, span[0]) - 1
         is_whole = i >= 0 and span[0] < whole[i].end
-        pieces = list(_parts(document.text, span, starts, most))
+        pieces = list(_parts(document.text, before, span, starts, most))
         parts[-1:] = [piece for piece, _ in pieces]
         inner.extend(Bond.WHOLE if is_whole else cut for _, cut in pieces[1:])
     return parts, inner
 
 
-def _parts(text: str, span: Span, starts: list[int], most: int) -> Iterator[tuple[Span, Bond]]:
-    """Clauses, and parts of clauses that are still too large, each with the bond before it."""
+def _parts(
+    text: str, before: int, span: Span, starts: list[int], most: int
+) -> Iterator[tuple[Span, Bond]]:
+    """Clauses, and parts of clauses that are still too large, each with the bond before it.
+
+    ``before`` is where the span before ends: tokens of the white space from there are the first part's.
+    """
     ends = [m.end() for m in _CLAUSE.finditer(text, *span)]
+    owned = before
     for a, b in pairwise([span[0], *ends, span[1]]):
         bond = Bond.CLAUSE
-        for start, end in pairwise([a, *_cuts(text, a, b, starts, most), b]):
+        for start, end in pairwise([a, *_cuts(text, owned, a, b, starts, most), b]):
             piece = text[start:end]
             left = len(piece) - len(piece.lstrip())
             if left < len(piece):
-                yield (start + left, start + len(piece.rstrip())), bond
+                owned = start + len(piece.rstrip())
+                yield (start + left, owned), bond
                 bond = Bond.TOKEN
 
 
-def _cuts(text: str, a: int, b: int, starts: list[int], most: int) -> Iterator[int]:
-    """Positions that cut ``[a, b)`` into even parts of at most ``most`` tokens, before a word if near."""
-    first, last = bisect_left(starts, a), bisect_left(starts, b)
+def _cuts(text: str, owned: int, a: int, b: int, starts: list[int], most: int) -> Iterator[int]:
+    """Positions that cut ``[a, b)`` into even parts of at most ``most`` tokens, before a word if near.
+
+    The first part owns the tokens from ``owned`` on, which is at most ``a``.
+    """
+    first, last = bisect_left(starts, owned), bisect_left(starts, b)
     while True:
         tokens = last - first
         count = -(-tokens // most)
@@ -207,7 +218,9 @@ def _cuts(text: str, a: int, b: int, starts: list[int], most: int) -> Iterator[i
         if position >= b:
             return
         yield position
-        a, first = position, bisect_left(starts, position)
+        if part := text[a:position].rstrip():  # white space after a part is the next one's
+            first = bisect_left(starts, a + len(part))
+        a = position
 
 
 def _before_marks(text: str, a: int, position: int) -> int:
