@@ -174,9 +174,7 @@ def _divide(
     return parts, inner
 
 
-def _parts(
-    text: str, before: int, span: Span, starts: list[int], most: int
-) -> Iterator[tuple[Span, Bond]]:
+def _parts(text: str, before: int, span: Span, starts: list[int], most: int) -> Iterator[tuple[Span, Bond]]:
     """Clauses, and parts of clauses that are still too large, each with the bond before it.
 
     ``before`` is where the span before ends: tokens of the white space from there are the first part's.
@@ -185,7 +183,7 @@ def _parts(
     owned = before
     for a, b in pairwise([span[0], *ends, span[1]]):
         bond = Bond.CLAUSE
-        for start, end in pairwise([a, *_cuts(text, owned, a, b, starts, most), b]):
+        for start, end in pairwise([a, *_cuts(text, owned, (a, b), starts, most), b]):
             piece = text[start:end]
             left = len(piece) - len(piece.lstrip())
             if left < len(piece):
@@ -194,11 +192,12 @@ def _parts(
                 bond = Bond.TOKEN
 
 
-def _cuts(text: str, owned: int, a: int, b: int, starts: list[int], most: int) -> Iterator[int]:
-    """Positions that cut ``[a, b)`` into even parts of at most ``most`` tokens, before a word if near.
+def _cuts(text: str, owned: int, span: Span, starts: list[int], most: int) -> Iterator[int]:
+    """Positions that cut a span into even parts of at most ``most`` tokens, before a word if near.
 
-    The first part owns the tokens from ``owned`` on, which is at most ``a``.
+    The first part owns the tokens from ``owned`` on, which is at most where the span begins.
     """
+    a, b = span
     first, last = bisect_left(starts, owned), bisect_left(starts, b)
     while True:
         tokens = last - first
