@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from api.plots import png
 from api.sections import PACKAGES
 from pipeline import plugins
-from pipeline.errors import MissingDependencyError, StorageError
 from pipeline.passkeys import EFFECTIVE, Reach
 
 if TYPE_CHECKING:
@@ -63,29 +63,16 @@ def plot(reached: Sequence[Reach], title: str, file: Path) -> None:
 
     Raises MissingDependencyError without matplotlib and StorageError for a file that cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "A plot needs the package 'matplotlib', which is not installed.",
-            remedy="Install it with: pip install 'longleaf[eval]', or leave --plot out.",
-        ) from error
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    lengths = [reach.tokens for reach in reached]
-    for name, label in (("unit", "best unit"), ("document", "one vector a document")):
-        axes.plot(lengths, [getattr(reach, name) for reach in reached], marker="o", label=label)
-    axes.axhline(EFFECTIVE, color="grey", linewidth=0.8, linestyle=":")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
-    axes.set_ylim(-0.02, 1.05)
-    axes.set_xlabel("tokens")
-    axes.set_ylabel("passkeys found first")
-    axes.set_title(title, fontsize=9)
-    axes.legend()
-    try:
-        figure.savefig(file, format="png", dpi=150)
-    except OSError as error:
-        raise StorageError(
-            f"The plot cannot be written to {file}: {error}", remedy="Name another file with --plot."
-        ) from error
+    with png(file, dpi=150, remedy="Name another file with --plot.") as figure:
+        axes = figure.subplots()
+        lengths = [reach.tokens for reach in reached]
+        for name, label in (("unit", "best unit"), ("document", "one vector a document")):
+            axes.plot(lengths, [getattr(reach, name) for reach in reached], marker="o", label=label)
+        axes.axhline(EFFECTIVE, color="grey", linewidth=0.8, linestyle=":")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
+        axes.set_ylim(-0.02, 1.05)
+        axes.set_xlabel("tokens")
+        axes.set_ylabel("passkeys found first")
+        axes.set_title(title, fontsize=9)
+        axes.legend()

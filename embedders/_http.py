@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ConfigurationError, EmbeddingError, UnavailableError
+from pipeline.http_calls import RETRIED, authorization, said
 
 _MOST_WAIT_SECONDS = 60.0
-_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,7 +50,9 @@ class Server:
     def __init__(self, config: ServerConfig) -> None:
         """Raises ConfigurationError for an address or key file that cannot be used."""
         self._config = config
-        headers = {"Authorization": f"Bearer {_key(config.api_key_file)}"} if config.api_key_file else {}
+        headers = authorization(
+            config.api_key_file, owner="embedding server", setting="embedder.api_key_file"
+        )
         if not config.url.startswith(("http://", "https://")):
             raise ConfigurationError(
                 f"The address of the embedding server is {config.url!r}.",
@@ -92,9 +94,9 @@ class Server:
             except httpx.TransportError as error:
                 trouble = f"{type(error).__name__}: {error}"
             else:
-                if answer.status_code not in _RETRIED:
+                if answer.status_code not in RETRIED:
                     return self._read(answer)
-                trouble = f"{answer.status_code} {_said(answer)}"
+                trouble = f"{answer.status_code} {said(answer)}"
                 wait = _retry_after(answer) or wait
             if attempt + 1 < self._config.attempts:
                 time.sleep(min(wait, _MOST_WAIT_SECONDS))
@@ -105,27 +107,27 @@ class Server:
         )
 
     def _read(self, answer: httpx.Response) -> Any:  # noqa: ANN401 - JSON
-        said = _said(answer)
+        message = said(answer)
         if answer.status_code in (401, 403):
             raise ConfigurationError(
-                f"The embedding server {self._config.url} refuses the key ({answer.status_code}): {said}",
+                f"The embedding server {self._config.url} refuses the key ({answer.status_code}): {message}",
                 remedy="Put a valid key into the file that embedder.api_key_file names.",
             )
         if answer.status_code in (404, 405):
             raise ConfigurationError(
-                f"The embedding server has nothing at {answer.url} ({answer.status_code}): {said}",
+                f"The embedding server has nothing at {answer.url} ({answer.status_code}): {message}",
                 remedy="Check embedder.url and embedder.model.",
             )
         if answer.status_code >= 400:
             raise EmbeddingError(
-                f"The embedding server refuses a request ({answer.status_code}): {said}",
+                f"The embedding server refuses a request ({answer.status_code}): {message}",
                 remedy="Use smaller chunks than its model reads, or check the embedder's options.",
             )
         try:
             return answer.json()
         except ValueError as error:
             raise UnavailableError(
-                f"The embedding server at {answer.url} does not answer in JSON: {said}",
+                f"The embedding server at {answer.url} does not answer in JSON: {message}",
                 remedy="Check embedder.url.",
             ) from error
 
@@ -168,32 +170,6 @@ def batches(sizes: Sequence[int], most: int, most_tokens: int) -> list[range]:
     if start < len(sizes):
         runs.append(range(start, len(sizes)))
     return runs
-
-
-def _key(file: Path) -> str:
-    try:
-        key = file.read_text("utf-8").strip()
-    except OSError as error:
-        raise ConfigurationError(
-            f"The file with the embedding server's key cannot be read: {error}",
-            remedy="Check embedder.api_key_file.",
-        ) from error
-    if not key or not key.isascii() or not key.isprintable():
-        raise ConfigurationError(
-            f"{file} does not hold a key alone.", remedy="Write the key into it, and nothing else."
-        )
-    return key
-
-
-def _said(answer: httpx.Response) -> str:
-    """What the server said of its refusal, shortened."""
-    try:
-        content = answer.json()
-        error = content.get("error", content)
-        text = error.get("message") or str(error) if isinstance(error, dict) else str(error)
-    except (ValueError, AttributeError):
-        text = answer.text
-    return " ".join(text.split())[:200]
 
 
 def _retry_after(answer: httpx.Response) -> float:

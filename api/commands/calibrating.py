@@ -149,34 +149,19 @@ def _contexts(run: Run, model: LocalModel, asked: Sequence[Trial], found: Calibr
 
 def draw(found: Calibration, path: Path) -> None:
     """The position-bias curve as a PNG. Raises MissingDependencyError without matplotlib, StorageError."""
-    from pipeline.errors import MissingDependencyError, StorageError
+    from api.plots import png
 
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "A plot needs the package 'matplotlib', which is not installed.",
-            remedy="Install it with: pip install 'longleaf[eval]', or leave --plot out.",
-        ) from error
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    left = figure.subplots()
-    places = [at.position + 1 for at in found.positions]
-    left.plot(places, [at.logprob for at in found.positions], marker="o", color="tab:blue")
-    left.set_xlabel(f"place of the passage with the answer, of {found.passages}")
-    left.set_ylabel("log-probability of the answer, a token", color="tab:blue")
-    right = left.twinx()
-    right.plot(places, [at.accuracy for at in found.positions], marker="s", color="tab:orange")
-    right.set_ylabel("greedy answers that are right", color="tab:orange")
-    right.set_ylim(0, 1)
-    left.set_title(f"{found.model}, n = {found.scored}")
-    try:
-        figure.savefig(path, format="png", dpi=120)
-    except OSError as error:
-        raise StorageError(
-            f"The plot cannot be written to {path}: {error}", remedy="Choose another path."
-        ) from error
+    with png(path, dpi=120, remedy="Choose another path.") as figure:
+        left = figure.subplots()
+        places = [at.position + 1 for at in found.positions]
+        left.plot(places, [at.logprob for at in found.positions], marker="o", color="tab:blue")
+        left.set_xlabel(f"place of the passage with the answer, of {found.passages}")
+        left.set_ylabel("log-probability of the answer, a token", color="tab:blue")
+        right = left.twinx()
+        right.plot(places, [at.accuracy for at in found.positions], marker="s", color="tab:orange")
+        right.set_ylabel("greedy answers that are right", color="tab:orange")
+        right.set_ylim(0, 1)
+        left.set_title(f"{found.model}, n = {found.scored}")
 
 
 def _scores(run: Run, questions: Sequence[str], passages: Sequence[str]) -> NDArray[np.float32]:

@@ -9,7 +9,6 @@ these says so in ``degraded`` and goes on without.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import queue
 import random
@@ -25,12 +24,12 @@ from typing import Any
 import httpx
 
 from pipeline.errors import ConfigurationError, ModelError, PromptTooLongError, UnavailableError
+from pipeline.http_calls import RETRIED, authorization, said
 from pipeline.lm.completion_stream import Reader, request_body
 from pipeline.seams import Capabilities, Message, Sampling, TextDelta
 
 REMOTE_WINDOW_TOKENS = 8192
 """What a remote model is taken to read unless the settings say otherwise."""
-_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _POLL_SECONDS = 0.05
 _MOST_WAIT_SECONDS = 20.0
 _BYTES_A_TOKEN = 3
@@ -62,7 +61,9 @@ class RemoteModel:
                 remedy="Begin it with http:// or https:// and end it with /v1.",
             )
         self._config = config
-        headers = {"Authorization": f"Bearer {_key(config.api_key_file)}"} if config.api_key_file else {}
+        headers = authorization(
+            config.api_key_file, owner="language model", setting="language_model.api_key_file"
+        )
         self._client = httpx.Client(
             base_url=config.url.rstrip("/") + "/", headers=headers, timeout=config.timeout_seconds
         )
@@ -146,11 +147,11 @@ class RemoteModel:
             request = self._client.build_request("POST", "chat/completions", json=body)
             try:
                 answer = self._client.send(request, stream=True)
-                if answer.status_code not in _RETRIED:
+                if answer.status_code not in RETRIED:
                     return self._accepted(answer)
                 answer.read()
                 answer.close()
-                trouble = f"{answer.status_code} {_said(answer)}"
+                trouble = f"{answer.status_code} {said(answer)}"
             except httpx.TransportError as error:
                 trouble = f"{type(error).__name__}: {error}"
         raise UnavailableError(
@@ -164,24 +165,24 @@ class RemoteModel:
             return answer
         answer.read()
         answer.close()
-        said = _said(answer)
+        message = said(answer)
         if answer.status_code in (401, 403):
             raise ModelError(
-                f"The language model's server refuses the key ({answer.status_code}): {said}",
+                f"The language model's server refuses the key ({answer.status_code}): {message}",
                 remedy="Put a valid key into the file that language_model.api_key_file names.",
             )
         if answer.status_code in (404, 405):
             raise ModelError(
-                f"The language model's server has nothing at {answer.url} ({answer.status_code}): {said}",
+                f"The language model's server has nothing at {answer.url} ({answer.status_code}): {message}",
                 remedy="Check language_model.url and language_model.spec.",
             )
-        if "context" in said.lower() or answer.status_code == 413:
+        if "context" in message.lower() or answer.status_code == 413:
             raise PromptTooLongError(
-                f"The language model's server finds the prompt too long: {said}",
+                f"The language model's server finds the prompt too long: {message}",
                 remedy="Set language_model.window_tokens to what the server's model reads.",
             )
         raise ModelError(
-            f"The language model's server refuses the request ({answer.status_code}): {said}",
+            f"The language model's server refuses the request ({answer.status_code}): {message}",
             remedy="Check that it speaks chat completions and knows the parameters set.",
         )
 
@@ -256,29 +257,3 @@ def _rest(seconds: float, cancelled: Callable[[], bool]) -> None:
     until = time.monotonic() + min(seconds, _MOST_WAIT_SECONDS)
     while time.monotonic() < until and not cancelled():
         time.sleep(_POLL_SECONDS)
-
-
-def _key(file: Path) -> str:
-    try:
-        key = file.read_text("utf-8").strip()
-    except OSError as error:
-        raise ConfigurationError(
-            f"The file with the language model's key cannot be read: {error}",
-            remedy="Check language_model.api_key_file.",
-        ) from error
-    if not key or not key.isascii() or not key.isprintable():
-        raise ConfigurationError(
-            f"{file} does not hold a key alone.", remedy="Write the key into it, and nothing else."
-        )
-    return key
-
-
-def _said(answer: httpx.Response) -> str:
-    """What the server said of its refusal, shortened."""
-    try:
-        content = json.loads(answer.text)
-        error = content.get("error", content)
-        text = error.get("message") or str(error) if isinstance(error, dict) else str(error)
-    except (ValueError, AttributeError):
-        text = answer.text
-    return " ".join(str(text).split())[:200]
