@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +24,7 @@ from pipeline.passages import Passages
 from pipeline.retrieval_config import RetrievalConfig
 from pipeline.seams import Embedder, Indexer, IndexSearch
 from pipeline.sentences import sentences
-from pipeline.types import Hit, Match, Query, Retrieval, SparseVector
+from pipeline.types import Hit, Match, Query, Retrieval
 
 __all__ = ["Findings", "RetrievalConfig", "Retriever", "query_parts"]
 
@@ -96,15 +94,11 @@ class Retriever:
         """One attempt; the collection may be switched to a new index in the middle of it."""
         timings: dict[str, float] = {}
         where = self._where(query)
-        words = self._analyser.query_vector(query.text)
-        with ThreadPoolExecutor(1) as aside:  # words wait for no vector
-            lexical = aside.submit(copy_context().run, self._by_words, query, words, where)
-            with _timed(timings, "embed"):
-                parts = self._parts(query.text)
-                vectors = self._embedder.embed_queries(parts).vectors
-            with _timed(timings, "search"):
-                units, passages = self._by_meaning(query, vectors, where)
-                evidence = Evidence(units, passages, *lexical.result(), float(words.values.sum()))
+        with _timed(timings, "embed"):
+            parts = self._parts(query.text)
+            vectors = self._embedder.embed_queries(parts).vectors
+        with _timed(timings, "search"):
+            evidence = self._gather(query, vectors, where)
         with _timed(timings, "fuse"):
             ranked = self.rank(query, evidence)
         return Findings(evidence, ranked, timings)
@@ -163,32 +157,24 @@ class Retriever:
             return None
         return wanted[0] if len(wanted) == 1 else filters.And(tuple(wanted))
 
-    def _by_meaning(
-        self,
-        query: Query,
-        vectors: Any,  # noqa: ANN401 - float32 (sentences, dim)
-        where: filters.Filter | None,
-    ) -> tuple[list[list[Match]], list[list[Match]]]:
-        """Units and passages near each sentence."""
-        most_units = max(self._config.unit_candidates, 2 * query.top_k)
-        units = [IndexSearch(most_units, dense=vector, filter=where) for vector in vectors]
-        passages = [replace(search, limit=self._most_passages(query)) for search in units]
-        return self._search(query, "units", units), self._search(query, "passages", passages)
-
-    def _by_words(
-        self, query: Query, words: SparseVector, where: filters.Filter | None
-    ) -> tuple[list[Match], list[Match]]:
-        """Passages and documents that have words of the question."""
-        if not len(words.indices):
-            return [], []
-        passages = IndexSearch(self._most_passages(query), sparse=words, filter=where)
-        documents = replace(passages, limit=self._config.document_candidates)
-        return self._search(query, "passages", [passages])[0], self._search(query, "documents", [documents])[
-            0
-        ]
-
-    def _most_passages(self, query: Query) -> int:
-        return max(self._config.passage_candidates, 2 * query.top_k)
+    def _gather(self, query: Query, vectors: Any, where: filters.Filter | None) -> Evidence:  # noqa: ANN401 - float32 (sentences, dim)
+        config = self._config
+        words = self._analyser.query_vector(query.text)
+        enough = 2 * query.top_k
+        units = [IndexSearch(max(config.unit_candidates, enough), dense=v, filter=where) for v in vectors]
+        limit = max(config.passage_candidates, enough)
+        passages = [IndexSearch(limit, dense=v, filter=where) for v in vectors]
+        lexical = [IndexSearch(limit, sparse=words, filter=where)] if len(words.indices) else []
+        documents = [replace(search, limit=config.document_candidates) for search in lexical]
+        by_passage = self._search(query, "passages", passages + lexical)
+        by_document = self._search(query, "documents", documents) if documents else []
+        return Evidence(
+            units=self._search(query, "units", units),
+            passages=by_passage[: len(passages)],
+            passages_lexical=by_passage[-1] if lexical else [],
+            documents_lexical=by_document[0] if by_document else [],
+            query_weight=float(words.values.sum()),
+        )
 
     def _search(
         self, query: Query, layer: layers.Layer, searches: Sequence[IndexSearch]
