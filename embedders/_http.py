@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.errors import ConfigurationError, EmbeddingError, UnavailableError
+from pipeline.errors import ConfigurationError, EmbeddingError, LongleafError, UnavailableError
 from pipeline.http_calls import RETRIED, authorization, said
 
 _MOST_WAIT_SECONDS = 60.0
@@ -107,29 +107,32 @@ class Server:
         )
 
     def _read(self, answer: httpx.Response) -> Any:  # noqa: ANN401 - JSON
-        message = said(answer)
-        if answer.status_code in (401, 403):
-            raise ConfigurationError(
-                f"The embedding server {self._config.url} refuses the key ({answer.status_code}): {message}",
-                remedy="Put a valid key into the file that embedder.api_key_file names.",
-            )
-        if answer.status_code in (404, 405):
-            raise ConfigurationError(
-                f"The embedding server has nothing at {answer.url} ({answer.status_code}): {message}",
-                remedy="Check embedder.url and embedder.model.",
-            )
         if answer.status_code >= 400:
-            raise EmbeddingError(
-                f"The embedding server refuses a request ({answer.status_code}): {message}",
-                remedy="Use smaller chunks than its model reads, or check the embedder's options.",
-            )
+            raise self._refusal(answer)
         try:
             return answer.json()
         except ValueError as error:
             raise UnavailableError(
-                f"The embedding server at {answer.url} does not answer in JSON: {message}",
+                f"The embedding server at {answer.url} does not answer in JSON: {said(answer)}",
                 remedy="Check embedder.url.",
             ) from error
+
+    def _refusal(self, answer: httpx.Response) -> LongleafError:
+        message = said(answer)
+        if answer.status_code in (401, 403):
+            return ConfigurationError(
+                f"The embedding server {self._config.url} refuses the key ({answer.status_code}): {message}",
+                remedy="Put a valid key into the file that embedder.api_key_file names.",
+            )
+        if answer.status_code in (404, 405):
+            return ConfigurationError(
+                f"The embedding server has nothing at {answer.url} ({answer.status_code}): {message}",
+                remedy="Check embedder.url and embedder.model.",
+            )
+        return EmbeddingError(
+            f"The embedding server refuses a request ({answer.status_code}): {message}",
+            remedy="Use smaller chunks than its model reads, or check the embedder's options.",
+        )
 
 
 def matrix(
