@@ -31,7 +31,7 @@ class Choices:
 
     passage_tokens: int = 128
     late: float = 0.5
-    unit_candidates: int = 300
+    unit_candidates: int = 150
     passage_candidates: int = 200
     rollup: str = "max"
     rollup_top: int = 3

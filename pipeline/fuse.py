@@ -93,22 +93,21 @@ def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:
     documents_lexical = comparable(_relative(evidence.documents_lexical, fair, _document))
     if fusion.method == "rrf":
         fusion = replace(fusion, dense=0.5, unit=0.5, passage=0.5)
+    wholes: dict[Whole, tuple[dict[str, float], float]] = {}
     ranked = []
     for place in units.scores.keys() | passages.scores.keys() | lexical.scores.keys():
         document: Whole = place[0], place[1]
-        scores = {
-            "unit": units.of(place),
-            "passage": passages.of(place),
-            "lexical": lexical.of(place),
-            "document_unit": document_units.of(document),
-            "document_passage": document_passages.of(document),
-            "document_lexical": documents_lexical.of(document),
-        }
-        own = _convex(fusion, scores["unit"], scores["passage"], scores["lexical"])
-        whole = _convex(
-            fusion, scores["document_unit"], scores["document_passage"], scores["document_lexical"]
-        )
-        score = fusion.passage * own + (1 - fusion.passage) * whole
+        if document not in wholes:
+            of_whole = {
+                "document_unit": document_units.of(document),
+                "document_passage": document_passages.of(document),
+                "document_lexical": documents_lexical.of(document),
+            }
+            wholes[document] = of_whole, _convex(fusion, *of_whole.values())
+        of_whole, whole = wholes[document]
+        unit, passage, words = units.of(place), passages.of(place), lexical.of(place)
+        score = fusion.passage * _convex(fusion, unit, passage, words) + (1 - fusion.passage) * whole
+        scores = {"unit": unit, "passage": passage, "lexical": words, **of_whole}
         ranked.append(Ranked(*document, place[2], score, scores))
     return sorted(ranked, key=lambda r: (-r.score, r.document_id, r.ordinal))
 

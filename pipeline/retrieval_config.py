@@ -41,7 +41,7 @@ class RetrievalConfig:
     """How many of the best `mean_top` takes, 1 or more."""
     roll_up_temperature: float = 0.05
     """Softness of `log_sum_exp`, above 0; towards 0 it is the maximum."""
-    unit_candidates: int = 300
+    unit_candidates: int = 150
     """Units looked at for each sentence of the question."""
     passage_candidates: int = 200
     """Passages looked at for each sentence, and for the words of the question."""
