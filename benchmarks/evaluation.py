@@ -48,9 +48,8 @@ FUSIONS: Mapping[str, dict[str, Any]] = {
     "plain RRF": {"fusion": "rrf"},
     "weighted RRF": {"fusion": "weighted_rrf"},
     "distribution": {"fusion": "distribution"},
-    "passage 0.75": {"passage_weight": 0.75},
+    "every length alike": {"usual_question_words": 0},
     "unit 0.75": {"unit_weight": 0.75},
-    "unit and passage 0.75": {"unit_weight": 0.75, "passage_weight": 0.75},
 }
 PLAN = Plan(cutoffs=(1, 5, 10), budgets=(500, 1000, 2000), depth=100)
 

@@ -29,6 +29,7 @@ class Fusion:
     unit: float = 0.5
     passage: float = 0.5
     rrf_k: int = 60
+    usual_words: int = 20
 
 
 def fused(signals: Signals, fusion: Fusion, docs: Array) -> Array:
@@ -49,8 +50,8 @@ def fused(signals: Signals, fusion: Fusion, docs: Array) -> Array:
             for name, values in parts.items()
         }
     if fusion.method == "rrf":
-        fusion = Fusion(dense=0.5, unit=0.5, passage=fusion.passage)
-    d, u, p = fusion.dense, fusion.unit, fusion.passage
+        fusion = Fusion(dense=0.5, unit=0.5, passage=fusion.passage, usual_words=0)
+    d, u, p = fusion.dense, fusion.unit, _shares(fusion, signals.query_words)[:, None]
     own = d * (u * parts["unit"] + (1 - u) * parts["passage"]) + (1 - d) * parts["lexical"]
     whole = (
         d * (u * parts["document_unit"] + (1 - u) * parts["document_passage"])
@@ -58,6 +59,14 @@ def fused(signals: Signals, fusion: Fusion, docs: Array) -> Array:
     )
     scores: Array = p * own + (1 - p) * whole[:, docs]
     return scores if signals.allowed is None else np.where(signals.allowed, scores, -np.inf)
+
+
+def _shares(fusion: Fusion, words: Array) -> Array:
+    """Of the passage's own evidence, by question: see :meth:`pipeline.fuse.Fusion.share_of_passage`."""
+    usual = np.where(words > 0, fusion.usual_words, 0)
+    own, whole = fusion.passage * usual, (1 - fusion.passage) * words
+    shares: Array = np.where(usual > 0, own / np.maximum(own + whole, 1e-9), fusion.passage)
+    return shares
 
 
 def _relative(scores: Array, query_weight: Array) -> Array:
@@ -149,11 +158,11 @@ def _trim(data: Set, unit: int, p: int, cut: Mapping[str, Array], left: int) -> 
 def grid() -> list[Fusion]:
     """What is tried: shares of convex and weighted sums, and the methods without shares."""
     shares = [
-        Fusion(method=method, dense=d, unit=u, passage=p)
+        Fusion(method=method, dense=d, unit=u, passage=p, usual_words=words)
         for method in ("convex", "weighted_rrf", "distribution")
         for d in (0.0, 0.4, 0.5, 0.6, 0.7, 1.0)
         for u in (0.25, 0.5, 0.75, 1.0)
-        for p in (0.5, 0.75, 1.0)
+        for p, words in ((0.25, 0), (0.5, 0), (0.5, 10), (0.5, 20), (0.5, 40), (0.75, 0), (1.0, 0))
     ]
     return [*shares, Fusion(method="rrf")]
 
@@ -210,7 +219,7 @@ def main() -> None:
 
 def told(fusion: Fusion) -> str:
     """A fusion in words."""
-    return f"{fusion.method} d={fusion.dense} u={fusion.unit} p={fusion.passage}"
+    return f"{fusion.method} d={fusion.dense} u={fusion.unit} p={fusion.passage} words={fusion.usual_words}"
 
 
 if __name__ == "__main__":

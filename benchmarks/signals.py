@@ -51,6 +51,8 @@ class Signals:
     document_passage: Array
     document_lexical: Array
     query_weight: Array
+    query_words: Array
+    """(Q,) how many words each question has."""
     allowed: Array | None
     """Boolean (Q, P), None where every question may find every passage."""
     best_unit: Array
@@ -203,7 +205,11 @@ class Set:
             allowed = self.allowed(docs)
             if allowed is not None:
                 found[name] *= allowed
-        return {**found, "query_weight": np.array([float(v.values.sum()) for v in asked])}
+        return {
+            **found,
+            "query_weight": np.array([float(v.values.sum()) for v in asked]),
+            "query_words": np.array([analyser.length(q.text) for q in self.questions]),
+        }
 
 
 def bm25(vectors: Sequence[SparseVector], asked: Sequence[SparseVector]) -> Array:

@@ -39,7 +39,8 @@ class Fusion:
     """Shares of the evidence, each in [0, 1], and how scores become comparable.
 
     ``dense`` against lexical; ``unit`` against the passage's own vector within dense; ``passage``
-    against the whole document. Methods: ``convex`` sums the scores themselves; ``weighted_rrf`` sums
+    against the whole document, for a question of ``usual_words`` words: see :meth:`share_of_passage`.
+    Methods: ``convex`` sums the scores themselves; ``weighted_rrf`` sums
     reciprocal ranks, ``1 / (rrf_k + rank)`` (Cormack et al. 2009); ``rrf`` is that with all shares equal;
     ``distribution`` sums scores that mean plus and minus three deviations of their list bound to [0, 1]
     (distribution-based score fusion, as Qdrant has it). Roll-ups of units to passages and of both to
@@ -54,13 +55,25 @@ class Fusion:
     roll_up: RollUp = "max"
     roll_up_top: int = 3
     roll_up_temperature: float = 0.05
+    usual_words: int = 0
+
+    def share_of_passage(self, words: int) -> float:
+        """``passage`` for a question of this many words: its odds fall as the question grows.
+
+        A long question tells what a document is about; a short one asks for a place in it. With
+        ``usual_words`` 0, or words unknown (0), it is ``passage`` itself.
+        """
+        if not (self.usual_words and words):
+            return self.passage
+        own, whole = self.passage * self.usual_words, (1 - self.passage) * words
+        return own / (own + whole)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Matches of one query: for units and passages one list a sentence, best first.
 
-    ``query_weight`` is the sum of the query's lexical weights.
+    ``query_weight`` is the sum of the query's lexical weights, ``query_words`` how many words it has.
     """
 
     units: Sequence[Sequence[Match]]
@@ -68,6 +81,7 @@ class Evidence:
     passages_lexical: Sequence[Match]
     documents_lexical: Sequence[Match]
     query_weight: float = 0.0
+    query_words: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +106,8 @@ def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:
     document_passages = comparable(_rolled(evidence.passages, _document, fusion))
     documents_lexical = comparable(_relative(evidence.documents_lexical, fair, _document))
     if fusion.method == "rrf":
-        fusion = replace(fusion, dense=0.5, unit=0.5, passage=0.5)
+        fusion = replace(fusion, dense=0.5, unit=0.5, passage=0.5, usual_words=0)
+    share = fusion.share_of_passage(evidence.query_words)
     wholes: dict[Whole, tuple[dict[str, float], float]] = {}
     ranked = []
     for place in units.scores.keys() | passages.scores.keys() | lexical.scores.keys():
@@ -106,7 +121,7 @@ def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:
             wholes[document] = of_whole, _convex(fusion, *of_whole.values())
         of_whole, whole = wholes[document]
         unit, passage, words = units.of(place), passages.of(place), lexical.of(place)
-        score = fusion.passage * _convex(fusion, unit, passage, words) + (1 - fusion.passage) * whole
+        score = share * _convex(fusion, unit, passage, words) + (1 - share) * whole
         scores = {"unit": unit, "passage": passage, "lexical": words, **of_whole}
         ranked.append(Ranked(*document, place[2], score, scores))
     return sorted(ranked, key=lambda r: (-r.score, r.document_id, r.ordinal))

@@ -30,7 +30,10 @@ class RetrievalConfig:
     unit_weight: float = 0.5
     """Share of a passage's best small unit against the passage's own vector, 0 to 1."""
     passage_weight: float = 0.5
-    """Share of a passage's own evidence against that of its whole document, 0 to 1."""
+    """Share of a passage's own evidence against that of its whole document, 0 to 1, for a question of
+    `usual_question_words` words; of longer questions the document has more, of shorter ones less."""
+    usual_question_words: int = 20
+    """See `passage_weight`; 0 weighs questions of every length alike."""
     fusion: Method = "convex"
     """How evidence becomes one score: `convex`, `weighted_rrf`, `rrf` or `distribution`."""
     rrf_k: int = 60
@@ -57,6 +60,7 @@ class RetrievalConfig:
     """Neighbouring passages that rank next to each other are joined up to this length; 0 joins none."""
 
     def __post_init__(self) -> None:
+        """Raise ConfigurationError for a value out of range."""
         for name in ("dense_weight", "unit_weight", "passage_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(
@@ -72,6 +76,11 @@ class RetrievalConfig:
             raise ConfigurationError(
                 f"retrieval.roll_up_temperature is {self.roll_up_temperature}.",
                 remedy="Set it above 0 and up to 10.",
+            )
+        if not 0 <= self.usual_question_words <= 10_000:
+            raise ConfigurationError(
+                f"retrieval.usual_question_words is {self.usual_question_words}.",
+                remedy="Set it between 0 and 10,000.",
             )
         for name, most in _MOST.items():
             if not 1 <= getattr(self, name) <= most:
@@ -90,4 +99,5 @@ class RetrievalConfig:
             self.roll_up,
             self.roll_up_top,
             self.roll_up_temperature,
+            self.usual_question_words,
         )

@@ -174,6 +174,7 @@ class Retriever:
             passages_lexical=by_passage[-1] if lexical else [],
             documents_lexical=by_document[0] if by_document else [],
             query_weight=float(words.values.sum()),
+            query_words=self._analyser.length(query.text),
         )
 
     def _search(

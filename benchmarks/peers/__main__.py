@@ -23,54 +23,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.peers.systems import SYSTEMS, Document, Piece
+from benchmarks.peers.longleaf import Longleaf
+from benchmarks.peers.systems import SYSTEMS, Document, Piece, tokenizer_of
 from pipeline import measure
 from pipeline.evaluation.dataset import EvaluationSet, Question, load_set
 
 RANKED = 100  # pieces of which documents are ranked
-
-
-class Longleaf:
-    """The defaults, through the same two methods."""
-
-    def __init__(self, model: Path, work: Path) -> None:
-        from contextlib import ExitStack
-
-        from api.build import open_longleaf
-        from api.settings import load_settings
-
-        flags = {"data": work / "longleaf", "embedder.model": str(model), "language_model.spec": "none"}
-        self._closing = ExitStack()
-        self._longleaf = self._closing.enter_context(open_longleaf(load_settings(flags)))
-        self._longleaf.embedder.embed_queries(["warm"])  # the others load their weights here, too
-        self._longleaf.open_stores()
-
-    def take(self, documents: Sequence[Document]) -> None:
-        """Ingest."""
-        from pipeline.ingest import Source
-
-        sources = [Source(d.id, text=d.text, title=d.title or None) for d in documents]
-        for result in self._longleaf.ingestor.ingest(sources):
-            if result.status == "failed":
-                raise SystemExit(f"{result.document_id}: {result.message}")
-
-    def find(self, question: str, scope: str | None, limit: int) -> list[Piece]:
-        """Search for passages."""
-        from pipeline.types import Query
-
-        hits = self._longleaf.retriever.search(Query(question, top_k=limit, document_id=scope)).hits
-        return [Piece(hit.document_id, hit.start, hit.end) for hit in hits]
-
-    def within(self, question: str, scope: str | None, budget_tokens: int) -> list[Piece]:
-        """Search with the budget told."""
-        from pipeline.types import Query
-
-        query = Query(question, document_id=scope, budget_tokens=budget_tokens)
-        return [Piece(h.document_id, h.start, h.end) for h in self._longleaf.retriever.search(query).hits]
-
-    def close(self) -> None:
-        """Let go."""
-        self._closing.close()
 
 
 def documents_of(given: EvaluationSet) -> list[Document]:
@@ -85,7 +43,7 @@ def run_system(name: str, given: EvaluationSet, model: Path, budget: int) -> dic
     texts = {d.id: d.text for d in documents}
     tokens = sum(len(encode(d.text)) for d in documents)
     with tempfile.TemporaryDirectory() as work:
-        system: Any = (Longleaf if name == "longleaf" else SYSTEMS[name])(model, Path(work))
+        system: Any = {"longleaf": Longleaf, **SYSTEMS}[name](model, Path(work))
         began = time.perf_counter()
         system.take(documents)
         seconds = time.perf_counter() - began
@@ -139,11 +97,7 @@ def taken(
 
 
 def _encoder(model: Path) -> Any:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = tokenizer_of(model)
     return lambda text: tokenizer.encode(text, add_special_tokens=False).offsets
 
 
@@ -191,23 +145,21 @@ def main() -> None:
     parser.add_argument("--questions", type=int)
     parser.add_argument("--share", type=float, help="share of each set's documents, 0 to 1")
     parser.add_argument("--budget-tokens", type=int, default=1000)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="results by set and tool; those that are there are kept")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     given = parser.parse_args()
     from pipeline.models import locate
 
     model = locate(given.model).path
-    data = {name: _questions(load_set(given.data / name), given) for name in given.sets}
-    if given.only:
-        for each in data.values():
-            print(json.dumps(run_system(given.only, each, model, given.budget_tokens)), flush=True)
-        return
-    found = {system: _apart(given, system) for system in given.systems}
-    for name, each in data.items():
-        results = {system: by[name] for system, by in found.items() if name in by}
-        title = f"{name}: {len(each.documents)} documents, {len(each.questions)} questions"
+    for name in given.sets:
+        data = _questions(load_set(given.data / name), given)
+        if given.only:
+            print(json.dumps(run_system(given.only, data, model, given.budget_tokens)), flush=True)
+            continue
+        results = {system: row for system in given.systems if (row := _row_of(given, name, system))}
+        title = f"{name}: {len(data.documents)} documents, {len(data.questions)} questions"
         tokens = next(iter(results.values()))["tokens"]
-        print(f"{title}, {tokens:,} tokens\n\n{compared(each, results)}\n", flush=True)
+        print(f"{title}, {tokens:,} tokens\n\n{compared(data, results)}\n", flush=True)
 
 
 def _questions(data: EvaluationSet, given: argparse.Namespace) -> EvaluationSet:
@@ -220,26 +172,40 @@ def _questions(data: EvaluationSet, given: argparse.Namespace) -> EvaluationSet:
     return judged.sample(None, given.questions)
 
 
-def _apart(given: argparse.Namespace, system: str) -> dict[str, Any]:
-    """One tool on all sets in a fresh process, so that memory and imports are its own; results by set."""
+def _row_of(given: argparse.Namespace, name: str, system: str) -> dict[str, Any] | None:
+    """One tool on one set, now or before; None if it failed."""
+    same = {key: getattr(given, key) for key in ("documents", "questions", "share", "budget_tokens")}
+    kept = given.out / f"{name}.{system}.json" if given.out else None
+    if kept and kept.exists():
+        row: dict[str, Any] = json.loads(kept.read_text())
+        if row["workload"] == same:
+            return row
+    found = _apart(given, name, system)
+    if found is None:
+        return None
+    found["workload"] = same
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(found))
+    print(f"{name}: {system} done", file=sys.stderr, flush=True)
+    return found
+
+
+def _apart(given: argparse.Namespace, name: str, system: str) -> dict[str, Any] | None:
+    """In a fresh process, so that memory and imports are its own."""
     python = sys.executable if system == "longleaf" else given.peer_python
-    command = [python, "-m", "benchmarks.peers", str(given.data), "--sets", *given.sets, "--only", system]
+    command = [python, "-m", "benchmarks.peers", str(given.data), "--sets", name, "--only", system]
     command += ["--model", given.model, "--budget-tokens", str(given.budget_tokens)]
     for option in ("documents", "questions", "share"):
         if getattr(given, option) is not None:
             command += [f"--{option}", str(getattr(given, option))]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "TOKENIZERS_PARALLELISM": "true"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        print(f"{system} failed:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
-    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"system"')]
-    found = dict(zip(given.sets, rows, strict=False))
-    for name, row in found.items():
-        print(f"{name}: {system} done", file=sys.stderr, flush=True)
-        if given.out:
-            given.out.mkdir(parents=True, exist_ok=True)
-            (given.out / f"{name}.{system}.json").write_text(json.dumps(row))
-    return found
+    rows = [line for line in done.stdout.splitlines() if line.startswith('{"system"')]
+    if done.returncode or not rows:
+        print(f"{name}: {system} failed:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
+        return None
+    return dict(json.loads(rows[-1]))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,16 @@ class System(Protocol):
         ...
 
 
+def tokenizer_of(model: Path) -> Any:
+    """The model's tokenizer, as it reads a text of any length."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
 def with_title(document: Document) -> tuple[str, int]:
     """The text as it goes in, and how many characters were put before it."""
     begins = " ".join(document.text[:1000].split()).casefold()
@@ -63,12 +73,8 @@ def with_title(document: Document) -> tuple[str, int]:
 def cut(documents: Sequence[Document], model: Path) -> list[tuple[Piece, str]]:
     """Recursive chunks of at most 254 tokens, by paragraph, sentence, then word (chonkie)."""
     from chonkie import RecursiveChunker
-    from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    chunker = RecursiveChunker(tokenizer, chunk_size=CHUNK_TOKENS)
+    chunker = RecursiveChunker(tokenizer_of(model), chunk_size=CHUNK_TOKENS)
     found = []
     for document in documents:
         text, before = with_title(document)
@@ -157,11 +163,8 @@ class LlamaIndex:
         from llama_index.core import VectorStoreIndex
         from llama_index.core.node_parser import SentenceSplitter
         from llama_index.retrievers.bm25 import BM25Retriever
-        from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(self._model / "tokenizer.json"))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
+        tokenizer = tokenizer_of(self._model)
 
         def encode(text: str) -> list[int]:
             return list(tokenizer.encode(text, add_special_tokens=False).ids)

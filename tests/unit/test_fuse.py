@@ -71,6 +71,27 @@ def test_sharing_one_word_of_many_is_no_full_match() -> None:
     assert scores == {"a": 0.0, "b": pytest.approx(1 / 3)}
 
 
+def test_long_questions_lean_on_the_document_and_short_ones_on_the_passage() -> None:
+    fusion = Fusion(passage=0.5, usual_words=20)
+    assert [fusion.share_of_passage(words) for words in (5, 20, 60)] == [0.8, 0.5, 0.25]
+    assert Fusion(passage=0.75, usual_words=20).share_of_passage(60) == pytest.approx(0.5)
+    for constant in (Fusion(passage=0.3), Fusion(passage=0.3, usual_words=20)):
+        assert constant.share_of_passage(0) == 0.3
+    assert Fusion(passage=0.3).share_of_passage(99) == 0.3
+    assert [Fusion(passage=p, usual_words=20).share_of_passage(7) for p in (0.0, 1.0)] == [0, 1]
+
+
+def test_the_length_of_a_question_decides_between_a_place_and_a_document() -> None:
+    lists = [[passage("a", 0, 0.8), passage("b", 0, 0.7), passage("b", 1, 0.2)]]
+    by_document = [passage("b", 0, 9.0), passage("a", 0, 4.0)]
+    best = {
+        words: fuse(Evidence([[]], lists, [], by_document, query_words=words), Fusion(usual_words=20))[0]
+        for words in (2, 100)
+    }
+    assert best[2].document_id == "a"
+    assert best[100].document_id == "b"
+
+
 def test_nothing_found_is_an_empty_ranking() -> None:
     assert fuse(Evidence([[]], [[]], [], []), Fusion()) == []
 

@@ -30,8 +30,9 @@ def best_first(matches: list[Match]) -> list[Match]:
     return sorted(matches, key=lambda m: -m.score)
 
 
+@pytest.mark.parametrize("usual_words", [0, 20])
 @pytest.mark.parametrize("method", ["convex", "weighted_rrf", "rrf", "distribution"])
-def test_offline_scores_are_those_of_a_search(method: str) -> None:
+def test_offline_scores_are_those_of_a_search(method: str, usual_words: int) -> None:
     random = np.random.default_rng(4)
     units, passages = random.uniform(-0.2, 0.9, (2, 18)), random.uniform(-0.2, 0.9, (2, 6))
     words, whole = random.uniform(0.5, 9, 6), random.uniform(0.5, 20, 3)
@@ -41,6 +42,7 @@ def test_offline_scores_are_those_of_a_search(method: str) -> None:
         best_first([match(DOCS[p], p, s, p) for p, s in enumerate(words)]),
         best_first([match(d, 0, s) for d, s in enumerate(whole)]),
         query_weight=6.0,
+        query_words=8,
     )  # fmt: skip
     choices = Choices()
     by_document = np.flatnonzero(np.r_[True, DOCS[1:] != DOCS[:-1]])
@@ -52,10 +54,11 @@ def test_offline_scores_are_those_of_a_search(method: str) -> None:
         document_passage=roll_up(passages, by_document, choices).mean(0)[None],
         document_lexical=whole[None],
         query_weight=np.array([6.0]),
+        query_words=np.array([8]),
         allowed=None,
         best_unit=np.zeros((1, 6), int),
     )
-    shares = {"dense": 0.7, "unit": 0.3, "passage": 0.6}
+    shares = {"dense": 0.7, "unit": 0.3, "passage": 0.6, "usual_words": usual_words}
     offline = fused(signals, Offline(method=method, **shares), DOCS)[0]
     searched = fuse(evidence, Fusion(method=method, **shares))  # type: ignore[arg-type]
     assert len(searched) == 6
