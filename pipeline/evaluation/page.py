@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from pipeline.evaluation.report import Report, ordered
+from pipeline.evaluation.runner import PLACES
 from pipeline.measure import Interval
 
 _WIDTH, _BAR, _LEFT, _RIGHT = 640, 22, 200, 170
@@ -87,4 +88,4 @@ def _measures(measures: Mapping[str, Interval]) -> str:
 def _in_reading_order(
     places: Mapping[str, Mapping[str, Interval]],
 ) -> list[tuple[str, Mapping[str, Interval]]]:
-    return [(place, places[place]) for place in ("beginning", "middle", "end") if place in places]
+    return [(place, places[place]) for place in PLACES if place in places]

@@ -17,6 +17,10 @@ from pipeline.results import IngestResult
 from pipeline.retrieve import Findings
 from pipeline.types import Hit, Query, Retrieval
 
+THIRDS = ("beginning", "middle", "end")
+PLACES = (*THIRDS, "several")
+"""Where in its document the evidence of a question stands; `several` if in more than one third."""
+
 Values = dict[str, float]
 Progress = Callable[[str, int, int], None]
 
@@ -211,8 +215,8 @@ def _smaller(query: Query, *, top_k: int | None = None, budget_tokens: int | Non
 
 
 def groups(question: Question, lengths: Mapping[str, int]) -> dict[str, str]:
-    """What results are also shown by: language, length of the document that answers, and where in it
-    the first evidence stands (thirds)."""
+    """What results are also shown by: language, length of the document that answers, and in which third of
+    it the evidence stands (see ``PLACES``)."""
     made = {"language": question.language} if question.language else {}
     if question.kind:
         made["type"] = question.kind
@@ -220,9 +224,12 @@ def groups(question: Question, lengths: Mapping[str, int]) -> dict[str, str]:
     if gold:
         made["length"] = _length_class(max(lengths[document] for document in gold))
     if question.spans:
-        document, spans = next(iter(question.spans.items()))
-        middle = (spans[0][0] + spans[0][1]) / 2 / max(lengths[document], 1)
-        made["position"] = ("beginning", "middle", "end")[min(2, int(3 * middle))]
+        places = {
+            THIRDS[min(2, int(3 * (start + end) / 2 / max(lengths[document], 1)))]
+            for document, spans in question.spans.items()
+            for start, end in spans
+        }
+        made["position"] = places.pop() if len(places) == 1 else "several"
     return made
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.evaluation.compare import Difference
 from pipeline.evaluation.report import Report, SetReport
+from pipeline.evaluation.runner import PLACES
 from pipeline.measure import Interval
 
 _COLUMNS = ("nDCG@10", "R@10", "span_recall@500", "span_recall@1000", "span_recall@2000", "span_iou@1000")
@@ -18,7 +19,6 @@ _ANSWERS = (
     "citation_recall",
     "abstained",
 )
-_POSITIONS = ("beginning", "middle", "end")
 _COSTS = ("ingestion_tokens_per_second", "search_ms_p50", "search_ms_p95", "answer_ms_p50", "bytes_per_token")
 
 
@@ -57,7 +57,7 @@ def differences_table(differences: Iterable[Difference], tolerance: float) -> st
 def _values(report: SetReport, group: str) -> list[str]:
     """Values of a group; positions as one reads."""
     found = report.by.get(group, {})
-    known = [place for place in _POSITIONS if place in found]
+    known = [place for place in PLACES if place in found]
     return known or list(found)
 
 
