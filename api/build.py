@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from pipeline.lexical import Analyser, LexicalConfig
     from pipeline.lm.contexts import Contexts
     from pipeline.lm.model import LocalModel
-    from pipeline.records import VersionKey
     from pipeline.rerank import Reranked, Searching
     from pipeline.retrieve import Retriever
     from pipeline.seams import Embedder, Indexer, LanguageModel, Reranker
@@ -157,10 +157,14 @@ class Longleaf:
     @once
     def worker(self) -> Worker:
         """Works on jobs once it is started."""
+        from api import building
         from pipeline.worker import Worker
 
         worker = Worker(
-            self.ledger, self.job_queue, lambda tenant, name: self.benches.of(tenant, name).ingestor
+            self.ledger,
+            self.job_queue,
+            lambda tenant, name: self.benches.of(tenant, name).ingestor,
+            partial(building.keep, self) if building.at_ingestion(self.settings) else None,
         )
         self._closing.callback(worker.close)
         return worker
@@ -279,20 +283,11 @@ class Longleaf:
     @once
     def cached_states(self) -> CachedStates:
         """KV states that come and go with documents."""
+        from api import building
         from pipeline.cached_states import CachedStates
 
-        building = self.settings.contexts.build == "ingestion" and self.settings.language_model.spec != "none"
-        return CachedStates(
-            self.states_folder, lambda: self.made.get("contexts"), self._build_states if building else None
-        )
-
-    def _build_states(self, key: VersionKey) -> None:
-        """Build the states of a version, while nobody else wants the model."""
-        from pipeline.cached_states import build_states
-
-        states = self.cached_states
-        for _ in build_states(self.contexts, self.ledger, self.indexer, key, lambda: states.is_stopped(key)):
-            pass
+        builds = partial(building.build, self) if building.at_ingestion(self.settings) else None
+        return CachedStates(self.states_folder, lambda: self.made.get("contexts"), builds)
 
     @once
     def answerer(self) -> Answerer:

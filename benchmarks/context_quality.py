@@ -24,8 +24,12 @@ HEADS = ((18, 6), (17, 3), (17, 4), (18, 7), (14, 3), (21, 8), (23, 2))
 """Heads of the default model that attend to the passage that answers, found on other questions."""
 
 FEW = ((1.0, 1.0), (0.9, 0.9), (0.6, 1.0), (0.8, 1.0))
-GRID = tuple((t, s) for t in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0) for s in (0.9, 0.95, 1.0, 1.05))
 CHOSEN = ((0.8, 1.0, 1), (0.8, 1.0, 3), (1.0, 1.0, 3), (0.8, 1.0, 5))
+GRID = tuple((t, s) for t in (0.7, 0.8, 0.9, 1.0) for s in (0.8, 0.9, 1.0))
+GRID_CHOSEN = (
+    *((t, s, n) for n in (3, 5) for t in (0.8, 0.9, 1.0) for s in (0.9, 1.0)),
+    *((t, s, n) for n in (1, 2, 7) for t, s in ((0.9, 0.9), (1.0, 1.0))),
+)
 BEST = (0.8, 1.0)
 KINDS: tuple[KvFormat, ...] = ("int8", "int4")
 
@@ -35,13 +39,13 @@ def run(options: argparse.Namespace) -> None:
     model = load(options.model, device=options.device, dtype=options.dtype, threads=options.threads)
     contexts = _contexts(model)
     results: dict[str, Any] = {"model": dict(model.describe()), "sets": {}}
-    counts = {
-        name: int(n or options.n) for name, _, n in (each.partition(":") for each in options.sets.split(","))
-    }
+    counts: dict[str, int] = {}
+    asked: dict[str, list[Asked]] = {}
+    for name, n, skip in ((*each.split(":"), "", "")[:3] for each in options.sets.split(",")):
+        first = int(skip or options.skip)
+        counts[name] = int(n or options.n)
+        asked[name] = questions(options.data, name, counts[name] + first)[first:]
     names = list(counts)
-    asked = {
-        name: questions(options.data, name, n + options.skip)[options.skip :] for name, n in counts.items()
-    }
     for place in range(max(counts.values())):
         for name in names:
             if time.monotonic() > options.until or place >= len(asked[name]):
@@ -77,10 +81,10 @@ def _measured(native: Contexts, question: Asked, *, grid: bool) -> Iterator[tupl
     yield "sequential", _mean(native.logprob(plain, question.answer, sequential=True))
     for temperature, scale in GRID if grid else FEW:
         yield f"ape T={temperature} S={scale}", lp(ContextOptions(None, temperature, scale))
-    for temperature, scale, count in CHOSEN:
+    for temperature, scale, count in GRID_CHOSEN if grid else CHOSEN:
         name = f"ape T={temperature} S={scale}, best {count}"
         yield name, lp(ContextOptions(None, temperature, scale, count))
-    for kind in KINDS:
+    for kind in () if grid else KINDS:
         yield f"{kind} T={BEST[0]} S={BEST[1]}", lp(ContextOptions(None, *BEST), through=kind)
     yield from _ranks(native, question, passages)
     native.store.remove([owner])
@@ -107,7 +111,7 @@ def print_tables(results: dict[str, Any]) -> None:
                 continue
             mean, low, high = interval((values - base).tolist())
             print(f"  {key:28s} {values.mean():7.3f}   {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
-        for kind in KINDS:
+        for kind in [kind for kind in KINDS if any(key.startswith(kind) for key in rows[0])]:
             native, coded = (f"{k} T={BEST[0]} S={BEST[1]}" for k in ("ape", kind))
             mean, low, high = interval([row[coded] - row[native] for row in rows])
             print(f"  {kind} less native            {mean:+.4f} [{low:+.4f}, {high:+.4f}]")

@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seconds", type=float, default=600.0, help="stop after so long")
     parser.add_argument(
-        "--sets", default="nq10,nq20,hotpot,covid", help="question sets, each with `:n` if need be (quality)"
+        "--sets",
+        default="nq10,nq20,hotpot,covid",
+        help="question sets, `name:n:skip` where they differ from --n and --skip (quality)",
     )
     parser.add_argument("--n", type=int, default=100, help="questions a set (quality)")
     parser.add_argument("--skip", type=int, default=0, help="leave out so many questions first (quality)")

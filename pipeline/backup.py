@@ -22,7 +22,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from pipeline import migrations
+from pipeline import job_rows, migrations
 from pipeline.database import Database
 from pipeline.errors import ConflictError
 from pipeline.job_tables import job_documents, jobs
@@ -93,13 +93,9 @@ def _files(ledger: Ledger, connection: Connection) -> Iterator[str]:
         yield f"{folder}/document.json"
         if (ledger.root / folder / "original").exists():
             yield f"{folder}/original"
-    waiting = sa.select(job_documents.c.job_id, job_documents.c.position).where(_waiting())
+    waiting = sa.select(job_documents.c.job_id, job_documents.c.position).where(job_rows.on_its_way())
     for job_id, position in connection.execute(waiting):
         yield ledger.arrivals.file(job_id, position).relative_to(ledger.root).as_posix()
-
-
-def _waiting() -> sa.ColumnElement[bool]:
-    return sa.or_(job_documents.c.finished.is_(None), job_documents.c.stage == "quarantined")
 
 
 def _copy(root: Path, target: Path, paths: Iterable[str], copied: dict[str, str]) -> None:
@@ -127,7 +123,7 @@ def _copy_rows(connection: Connection, path: Path) -> tuple[int, int]:
             copy_tables(connection, copy)
             _settle(copy)
             live = sa.select(sa.func.count()).select_from(documents).where(documents.c.live.is_not(None))
-            waiting = sa.select(sa.func.count()).select_from(job_documents).where(_waiting())
+            waiting = sa.select(sa.func.count()).select_from(job_documents).where(job_rows.on_its_way())
             return copy.execute(live).scalar_one(), copy.execute(waiting).scalar_one()
     finally:
         database.close()

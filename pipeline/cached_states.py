@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline import layers
-from pipeline.errors import LongleafError, NotFoundError
+from pipeline.errors import LimitExceededError, LongleafError, NotFoundError, PromptTooLongError
 from pipeline.ledger import Ledger
 from pipeline.lm.kv_disk import remove_files
 from pipeline.lm.kv_identity import TenantKeys
@@ -111,15 +113,32 @@ class CachedStates:
         self._waiting.task_done()
 
 
+@dataclass(frozen=True, slots=True)
+class Built:
+    """One passage whose states are there now. ``found`` says where they were: memory, disk, or built in
+    ``seconds``. It is the passage number ``place`` of ``passages``, counted from one."""
+
+    found: str
+    tokens: int
+    seconds: float
+    place: int
+    passages: int
+
+
 def passages_of(contexts: Contexts, ledger: Ledger, indexer: Indexer, key: VersionKey) -> list[Passage]:
-    """The passages of a version as they are stored. Raises NotFoundError if it is gone."""
+    """The passages of a version as they are stored, without those that exceed the model's window. Raises
+    NotFoundError if it is gone."""
     document = ledger.load(key.tenant, key.collection, key.document_id, key.version)
     name = layers.index_name(key.tenant, key.collection, "passages")
     places = sorted(
         (int(payload["_ordinal"]), int(payload["_start"]), int(payload["_end"]))
         for _, payload in indexer.points(name, layers.of_versions([key]))
     )
-    return [contexts.passage(key, document.title, document.text[start:end]) for _, start, end in places]
+    passages = []
+    for _, start, end in places:
+        with contextlib.suppress(PromptTooLongError):
+            passages.append(contexts.passage(key, document.title, document.text[start:end]))
+    return passages
 
 
 def build_states(
@@ -128,21 +147,48 @@ def build_states(
     indexer: Indexer,
     key: VersionKey,
     stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[str, int, float]]:
-    """Build the states of a version, a passage at a time and only while nobody writes an answer.
+) -> Iterator[Built]:
+    """Build the states of a version, a passage at a time and only while nobody uses the model.
 
-    Yields for each passage where it was found, its tokens, and the seconds it took. A version that is
-    gone has none.
+    A version that is gone has none, and building ends where one goes meanwhile.
     """
     try:
         passages = passages_of(contexts, ledger, indexer, key)
     except NotFoundError:
         return
-    for passage in passages:
+    for place, passage in enumerate(passages, 1):
         while contexts.busy and not stopped():
             time.sleep(_PAUSE_SECONDS)
-        if stopped():
+        if stopped() or not _is_live(ledger, key):
             return
         began = time.perf_counter()
         for found in contexts.warm([passage], stopped):
-            yield found, passage.key.tokens, time.perf_counter() - began
+            yield Built(found, passage.key.tokens, time.perf_counter() - began, place, len(passages))
+
+
+def keep_states(
+    contexts: Contexts, ledger: Ledger, indexer: Indexer, key: VersionKey, stopped: Callable[[], bool]
+) -> Iterator[tuple[int, int]]:
+    """The same for a job: yields how many passages are cached, of all.
+
+    Raises LimitExceededError in the end if they were not all kept for want of room.
+    """
+    for built in build_states(contexts, ledger, indexer, key, stopped):
+        yield built.place, built.passages
+    if stopped() or not _is_live(ledger, key):
+        return
+    contexts.store.flush()
+    passages = passages_of(contexts, ledger, indexer, key)
+    missing = sum(not contexts.has_all([passage]) for passage in passages)
+    if missing:
+        raise LimitExceededError(
+            f"The states of {missing:,} of {len(passages):,} passages were not kept.",
+            remedy="They are built again when they are used. See contexts.disk_bytes and the free space.",
+        )
+
+
+def _is_live(ledger: Ledger, key: VersionKey) -> bool:
+    try:
+        return ledger.document(key.tenant, key.collection, key.document_id).version == key.version
+    except NotFoundError:
+        return False

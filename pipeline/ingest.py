@@ -267,8 +267,9 @@ class Ingestor:
             keep=call.on_conflict == "new_version",
             also=lambda *published: confirm(call, claims, *published),
         )
-        for cache in self._caches:
-            cache.added([key for key, published in written if not published.superseded])
+        if call.stages.journal is None:  # what keeps a journal has a stage of its own for this
+            for cache in self._caches:
+                cache.added([key for key, published in written if not published.superseded])
         shared = {"embedding": embedded - began, "indexing": time.perf_counter() - embedded}
         all_tokens = sum(entry.record.tokens for entry in entries)
         results = []

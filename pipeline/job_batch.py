@@ -2,7 +2,8 @@
 
 What is wrong with one document is that document's end: at once where trying again cannot help, after
 ``max_attempts`` otherwise. What is wrong with the world (a full disk, a server that is down) is waited
-for. What ends the process counts as an attempt of whatever it was working on.
+for. What ends the process counts as an attempt of whatever it was working on. A document whose states
+are being cached is stored: whatever goes wrong then, it is done.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,8 @@ from pipeline.errors import (
     ConfigurationError,
     FingerprintMismatchError,
     LongleafError,
+    StorageError,
+    UnavailableError,
     WorkCancelledError,
 )
 from pipeline.ingest import Ingestor
@@ -32,13 +35,15 @@ from pipeline.ledger import Ledger
 from pipeline.records import VersionKey
 from pipeline.results import IngestResult
 
-Cache = Callable[[VersionKey], None]
+Cache = Callable[[VersionKey, Callable[[], bool]], Iterator[tuple[int, int]]]
+"""Builds the states of a version, until told to stop; yields how many of its passages are cached, of all."""
 Told = Callable[[str, IngestResult], None]
 Wanted = Callable[[str, Sequence[OpenDocument]], bool]
 
 _HOPELESS = (ConfigurationError, FingerprintMismatchError)
 _WORTH_ANOTHER_TRY = ("internal", "reader_limit", "index")
 _LOOK_SECONDS = 0.25
+_NOTE_SECONDS = 1.0
 _log = logging.getLogger("longleaf.jobs")
 
 
@@ -94,17 +99,17 @@ class Batch:
         """What needs no ingestion: tried too often, or stored already and only not cached."""
         for item in self._items:
             if item.attempts > self._config.max_attempts:
-                self._end(
+                self._give_up(
                     item,
-                    "quarantined",
-                    status="failed",
                     code="worker_ended",
                     message=f"The process that worked on it ended {item.attempts - 1} times, "
                     f"last at {item.stage}.",
-                    remedy="Look at the service's log and memory; `longleaf jobs retry` tries it again.",
+                    remedy="Look at the service's log and memory; `longleaf jobs retry` tries it again."
+                    if item.stage != "caching"
+                    else "Look at the service's log and memory; `longleaf kv warm` tries it again.",
                 )
             elif item.stage == "caching":
-                self._finish(item, VersionKey(item.tenant, item.collection, item.document_id, item.version))
+                self._build_states(item)
 
     def _ingest(self, ingestor: Ingestor) -> None:
         first = self._items[0]
@@ -126,9 +131,7 @@ class Batch:
                     self._fail(item, result)
                 elif key is None:
                     self._end(item, "done", status=result.status, version=result.version)
-                elif self._cache is not None:
-                    self._finish(item, key)
-                else:  # it ended in the transaction that published it
+                else:  # it ended in the transaction that published it, or is left to be cached
                     self._done(item)
 
     def _on_conflict(self, job_id: str) -> OnConflict:
@@ -147,24 +150,55 @@ class Batch:
         items = [item for name, item in list(self._open.items()) if name not in published]
         return not self._wanted(self._writer, items)
 
-    def _finish(self, item: OpenDocument, key: VersionKey) -> None:
-        if self._cache is not None:
-            self._cache(key)
-        self._end(item, "done")
+    def _build_states(self, item: OpenDocument) -> None:
+        """See the last stage through. Raises WorkCancelledError when something else is to be done first."""
+        stopped = False
+
+        def stop() -> bool:
+            nonlocal stopped
+            stopped = stopped or self._unwanted()
+            return stopped
+
+        key = VersionKey(item.tenant, item.collection, item.document_id, item.version)
+        noted = time.monotonic()
+        try:
+            for cached, passages in self._cache(key, stop) if self._cache is not None else ():
+                if time.monotonic() - noted > _NOTE_SECONDS:
+                    noted = time.monotonic()
+                    self._note(item, message=f"{cached:,} of {passages:,} passages are cached")
+        except (WorkCancelledError, UnavailableError, StorageError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the document is stored, and can do without
+            self._fail(item, IngestResult.failed(item.name, item.document_id, error))
+            return
+        if stopped:
+            raise WorkCancelledError("Something else is to be done first.")
+        self._end(item, "done", message="")
+
+    def _note(self, item: OpenDocument, **values: Any) -> None:  # noqa: ANN401 - columns
+        with self._ledger.database.write() as connection:
+            job_rows.change(connection, item, self._writer, **values)
 
     def _fail(self, item: OpenDocument, result: IngestResult) -> None:
         """End a document that failed, or have it tried again."""
         said = {"code": result.code, "message": result.message, "remedy": result.remedy}
-        if result.code not in _WORTH_ANOTHER_TRY:
+        if result.code not in _WORTH_ANOTHER_TRY and item.stage != "caching":
             self._end(item, "failed", status="failed", **said)
-        elif item.attempts >= self._config.max_attempts:
-            self._end(item, "quarantined", status="failed", **said)
+        elif result.code not in _WORTH_ANOTHER_TRY or item.attempts >= self._config.max_attempts:
+            self._give_up(item, **said)
         else:
             again = time.time() + self._pause(item.attempts)
             self._journal.flush()
             with self._ledger.database.write() as connection:
                 job_rows.change(connection, item, self._writer, writer="", not_before=again, **said)
             self._done(item)
+
+    def _give_up(self, item: OpenDocument, **said: str) -> None:
+        """Quarantine it, unless it is stored already."""
+        if item.stage == "caching":
+            self._end(item, "done", **said)
+        else:
+            self._end(item, "quarantined", status="failed", **said)
 
     def _fail_all(self, error: Exception) -> None:
         for item in list(self._open.values()):
@@ -198,10 +232,9 @@ class Batch:
         return min(self._config.backoff_seconds * 2.0 ** (times - 1), self._config.max_backoff_seconds)
 
     def _tidy(self) -> None:
-        """Remove the files of what has ended."""
+        """Remove the files of what is stored or has ended."""
         needed = sa.select(job_documents.c.position).where(
-            job_documents.c.seq.in_([item.seq for item in self._items]),
-            sa.or_(job_documents.c.finished.is_(None), job_documents.c.stage == "quarantined"),
+            job_documents.c.seq.in_([item.seq for item in self._items]), job_rows.on_its_way()
         )
         with contextlib.suppress(LongleafError):
             with self._ledger.database.read() as connection:

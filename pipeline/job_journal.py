@@ -114,17 +114,22 @@ class JobJournal:
         keys: Sequence[VersionKey],
         published: Sequence[Published],
     ) -> None:
-        """Indexing is done: the documents end here, in the transaction that makes them live.
+        """Indexing is done: the documents end here, in the transaction that makes them live, or are left to
+        whoever caches their states.
 
         Raises WorkCancelledError when one was cancelled, deleted or taken over meanwhile.
         """
         self._write(connection)
         for claimed, key, each in zip(claims, keys, published, strict=True):
             item = self._items[claimed.document_id]
-            done = {"version": key.version, "status": "replaced" if each.replaced else "created"}
+            done: dict[str, Any] = {
+                "version": key.version,
+                "status": "replaced" if each.replaced else "created",
+            }
             if self._after_indexing == "done":
                 mine = job_rows.end(connection, item, self._writer, "done", **done)
             else:
+                done |= {"writer": "", "attempts": 0, "waits": 0}
                 mine = job_rows.change(connection, item, self._writer, stage="caching", **done)
                 job_rows.note_stages(connection, [(item.job_id, item.position, "caching")])
             if not mine:

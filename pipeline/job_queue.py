@@ -198,9 +198,8 @@ class JobQueue:
 
     def _tidy(self, job_id: str) -> None:
         query = sa.select(job_documents.c.position).where(job_documents.c.job_id == job_id)
-        needed = sa.or_(job_documents.c.finished.is_(None), job_documents.c.stage == "quarantined")
         with self._ledger.database.read() as connection:
-            wanted = set(connection.execute(query.where(needed)).scalars())
+            wanted = set(connection.execute(query.where(job_rows.on_its_way())).scalars())
         self._ledger.arrivals.keep_only(job_id, wanted)
 
     def _receive(self, folder: Path, sources: Iterable[Source]) -> list[Claim]:

@@ -64,11 +64,18 @@ def note_stages(connection: Connection, moved: Iterable[tuple[str, int, str]]) -
         connection.execute(sa.insert(job_events), rows)
 
 
+def on_its_way() -> sa.ColumnElement[bool]:
+    """Documents whose files are still needed: those that are not stored yet, and the quarantined ones."""
+    unstored = sa.and_(job_documents.c.finished.is_(None), job_documents.c.stage != "caching")
+    return sa.or_(unstored, job_documents.c.stage == "quarantined")
+
+
 def free() -> sa.ColumnElement[bool]:
-    """Open documents that may be worked on now, each after all earlier ones of its id."""
+    """Open documents that may be worked on now, each after all earlier ones of its id that are not stored."""
     earlier = job_documents.alias()
     before = sa.select(earlier.c.seq).where(
         earlier.c.finished.is_(None),
+        earlier.c.stage != "caching",
         earlier.c.tenant == job_documents.c.tenant,
         earlier.c.collection == job_documents.c.collection,
         earlier.c.document_id == job_documents.c.document_id,
@@ -82,13 +89,28 @@ def free() -> sa.ColumnElement[bool]:
     )
 
 
+def any_urgent(connection: Connection) -> bool:
+    """Whether a document waits that is not stored yet: caching can wait for it."""
+    urgent = sa.select(job_documents.c.seq).where(free(), job_documents.c.stage != "caching")
+    return connection.execute(urgent.limit(1)).one_or_none() is not None
+
+
 def claim(connection: Connection, writer: str, config: JobConfig) -> list[OpenDocument]:
     """Take the next documents of one job for ``writer``; empty if there are none.
 
     Tenants take turns; within a tenant jobs and documents go in the order in which they were accepted.
-    One that was tried before is taken alone, so that it cannot take others down with it.
+    One that was tried before is taken alone, so that it cannot take others down with it; so is one that is
+    stored and only to be cached, and those come after everything else.
     """
-    waiting = sa.select(job_documents.c.tenant).where(free()).distinct().subquery()
+    is_cached = job_documents.c.stage == "caching"
+    return _claim(connection, writer, config, ~is_cached) or _claim(connection, writer, config, is_cached)
+
+
+def _claim(
+    connection: Connection, writer: str, config: JobConfig, kind: sa.ColumnElement[bool]
+) -> list[OpenDocument]:
+    able = sa.and_(free(), kind)
+    waiting = sa.select(job_documents.c.tenant).where(able).distinct().subquery()
     turns = (
         sa.select(waiting.c.tenant)
         .select_from(waiting.outerjoin(job_turns, waiting.c.tenant == job_turns.c.tenant))
@@ -97,12 +119,11 @@ def claim(connection: Connection, writer: str, config: JobConfig) -> list[OpenDo
     tenant = connection.execute(turns.limit(1)).scalar_one_or_none()
     if tenant is None:
         return []
-    mine = sa.select(job_documents).where(free(), job_documents.c.tenant == tenant)
+    mine = sa.select(job_documents).where(able, job_documents.c.tenant == tenant)
     first = connection.execute(mine.order_by(job_documents.c.seq).limit(1)).one()
     same = mine.where(job_documents.c.job_id == first.job_id).order_by(job_documents.c.seq)
-    rows = (
-        [first] if first.attempts else _batch(connection.execute(same.limit(config.batch_documents)), config)
-    )
+    alone = first.attempts or first.stage == "caching"
+    rows = [first] if alone else _batch(connection.execute(same.limit(config.batch_documents)), config)
     taken = job_documents.c.seq.in_([row.seq for row in rows])
     connection.execute(
         sa.update(job_documents)
@@ -164,8 +185,8 @@ def end(
     return True
 
 
-def conclude(connection: Connection, job_id: str) -> None:
-    """Give a job its last state, if all its documents have ended."""
+def conclude(connection: Connection, job_id: str, *, cancelled: bool = False) -> None:
+    """Give a job its last state, if all its documents have ended; ``cancelled`` if somebody stopped it."""
     by_stage = (
         sa.select(job_documents.c.stage, sa.func.count())
         .where(job_documents.c.job_id == job_id)
@@ -180,7 +201,7 @@ def conclude(connection: Connection, job_id: str) -> None:
     done = counts.get("done", 0)
     failed = counts.get("failed", 0) + counts.get("quarantined", 0)
     state: JobState = "done"
-    if counts.get("cancelled") or not counts:
+    if cancelled or counts.get("cancelled") or not counts:
         state = "cancelled"
     elif failed:
         state = "partial" if done else "failed"
@@ -190,18 +211,23 @@ def conclude(connection: Connection, job_id: str) -> None:
 
 
 def cancel(connection: Connection, job_id: str) -> list[tuple[str, int]]:
-    """End every open document of a job as cancelled; returns whose files may go."""
+    """End every open document of a job, as cancelled if it is not stored yet; returns whose files may go."""
+    is_stored = job_documents.c.stage == "caching"
     rows = connection.execute(
         sa.update(job_documents)
         .where(job_documents.c.job_id == job_id, job_documents.c.finished.is_(None))
-        .values(stage="cancelled", finished=time.time(), writer="")
-        .returning(job_documents.c.job_id, job_documents.c.position)
+        .values(
+            stage=sa.case((is_stored, "done"), else_="cancelled"),
+            message=sa.case((is_stored, "Cancelled before all its states were cached."), else_=""),
+            finished=time.time(),
+            writer="",
+        )
+        .returning(job_documents.c.job_id, job_documents.c.position, job_documents.c.stage)
     ).all()
-    files = [(row.job_id, row.position) for row in rows]
-    note_stages(connection, [(*file, "cancelled") for file in files])
-    if files:
-        conclude(connection, job_id)
-    return files
+    note_stages(connection, [(row.job_id, row.position, row.stage) for row in rows])
+    if rows:
+        conclude(connection, job_id, cancelled=True)
+    return [(row.job_id, row.position) for row in rows]
 
 
 def names(connection: Connection, tenant: str, collection: str) -> set[str]:
@@ -221,8 +247,7 @@ def forget(
     named = [job_documents.c.tenant == tenant, job_documents.c.collection == collection]
     if document_id is not None:
         named.append(job_documents.c.document_id == document_id)
-    waiting_ones = sa.or_(job_documents.c.finished.is_(None), job_documents.c.stage == "quarantined")
-    unborn = sa.select(job_documents.c.document_id).where(*named, waiting_ones)
+    unborn = sa.select(job_documents.c.document_id).where(*named, on_its_way())
     for name in connection.execute(unborn.distinct()).scalars().all():
         lifecycle.bury_unborn(connection, VersionKey(tenant, collection, name, 0))
     rows = connection.execute(
@@ -234,12 +259,16 @@ def forget(
 
 
 def waiting(connection: Connection, tenant: str) -> tuple[int, int]:
-    """Open documents of a tenant, and their bytes."""
+    """Documents of a tenant that are neither stored nor ended, and their bytes."""
     sums = sa.select(
         sa.func.count(), sa.cast(sa.func.coalesce(sa.func.sum(job_documents.c.bytes), 0), sa.BigInteger)
     )
     row = connection.execute(
-        sums.where(job_documents.c.tenant == tenant, job_documents.c.finished.is_(None))
+        sums.where(
+            job_documents.c.tenant == tenant,
+            job_documents.c.finished.is_(None),
+            job_documents.c.stage != "caching",
+        )
     ).one()
     return int(row[0]), int(row[1])
 

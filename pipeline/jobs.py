@@ -89,7 +89,8 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class JobDocument:
     """One document of a job. ``status`` is what became of it, as an upload without a job says it;
-    ``code``, ``message`` and ``remedy`` say why it failed or what is being waited for."""
+    ``code``, ``message`` and ``remedy`` say why it failed, what is being waited for, how many passages are
+    cached, or why not all of a stored document's could be."""
 
     position: int
     document_id: str

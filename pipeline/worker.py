@@ -12,12 +12,11 @@ import sqlalchemy as sa
 from pipeline import job_rows
 from pipeline.errors import LongleafError
 from pipeline.ingest import Ingestor
-from pipeline.job_batch import Batch, Told
+from pipeline.job_batch import Batch, Cache, Told
 from pipeline.job_queue import JobQueue
 from pipeline.job_rows import OpenDocument
 from pipeline.job_tables import job_documents
 from pipeline.ledger import Ledger
-from pipeline.records import VersionKey
 
 _TIDY_SECONDS = 600.0
 _LONGEST_PAUSE_SECONDS = 10.0  # while another process is the one that may, or the ledger does not answer
@@ -27,9 +26,9 @@ _log = logging.getLogger("longleaf.jobs")
 class Worker:
     """Works on the jobs of a queue, from :meth:`start` to :meth:`close`, or as :meth:`drain` is called.
 
-    ``ingestor_of`` gives the ingestor for a tenant's collection; ``cache`` is called with each version
-    that went live, before its document counts as done. ``told`` may be set to what is to hear of every
-    result, with its tenant.
+    ``ingestor_of`` gives the ingestor for a tenant's collection. ``cache`` builds what is derived from each
+    version that went live, before its document counts as done and when no document waits to be stored.
+    ``told`` may be set to what is to hear of every result, with its tenant.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Worker:
         ledger: Ledger,
         queue: JobQueue,
         ingestor_of: Callable[[str, str], Ingestor],
-        cache: Callable[[VersionKey], None] | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self._ledger = ledger
         self._queue = queue
@@ -114,7 +113,8 @@ class Worker:
             self._queue.arrived.clear()
 
     def _wanted(self, writer: str, items: Sequence[OpenDocument]) -> bool:
-        """Whether this process goes on, and all these documents are still this writer's."""
+        """Whether this process goes on, and all these documents are still this writer's; documents that are
+        only to be cached let others go first."""
         if self._closing.is_set():
             return False
         query = sa.select(sa.func.count()).where(
@@ -123,4 +123,7 @@ class Worker:
             job_documents.c.finished.is_(None),
         )
         with self._ledger.database.read() as connection:
-            return connection.execute(query).scalar_one() == len(items)
+            if connection.execute(query).scalar_one() != len(items):
+                return False
+            caching = bool(items) and all(item.stage == "caching" for item in items)
+            return not (caching and job_rows.any_urgent(connection))

@@ -136,7 +136,19 @@ def _ingest(run: Run, sources: list[Source], collection: str, on_conflict: OnCon
         except LongleafError as error:  # what was finished before is kept, and told
             stopped = error
     _report(run, results, time.perf_counter() - started, notes, stopped)
+    _cache(run, results)
     return FAILED if stopped or any(result.status == "failed" for result in results) else DONE
+
+
+def _cache(run: Run, results: list[IngestResult]) -> None:
+    """See the building of cached states through, if settings ask for it and anything is new."""
+    from api import building
+
+    new = sum(result.status in ("created", "replaced") for result in results)
+    if new and building.at_ingestion(run.settings):
+        run.note(f"Building cached states of {new} documents; Ctrl-C leaves the rest to their first use.")
+        run.longleaf.cached_states.drain()
+        run.longleaf.contexts.store.flush()
 
 
 def _report(

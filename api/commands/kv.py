@@ -78,10 +78,10 @@ def warm(
     counts = {"memory": 0, "disk": 0, "built": 0}
     tokens, seconds = 0, 0.0
     for key in _versions(run, collection, document_id):
-        for found, read, took in build_states(contexts, longleaf.ledger, longleaf.indexer, key):
-            counts[found] += 1
-            if found == "built":
-                tokens, seconds = tokens + read, seconds + took
+        for built in build_states(contexts, longleaf.ledger, longleaf.indexer, key):
+            counts[built.found] += 1
+            if built.found == "built":
+                tokens, seconds = tokens + built.tokens, seconds + built.seconds
         run.note(f"{key.document_id}: done")
     contexts.store.flush()
     unwritten = contexts.store.counts.unwritten

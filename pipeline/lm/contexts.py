@@ -96,8 +96,8 @@ class Contexts:
 
     @property
     def busy(self) -> bool:
-        """Whether answers are being written at this moment: work in the background should wait."""
-        return self._model.engine.writing > 0
+        """Whether anybody uses the model at this moment: work in the background should wait."""
+        return self._model.engine.busy
 
     def has_all(self, passages: Sequence[Passage]) -> bool:
         """Whether the states of all these passages are in memory or on disk."""

@@ -75,6 +75,11 @@ class Engine:
         """Requests that are writing an answer at this moment."""
         return self._writing
 
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is being written or anything is being read."""
+        return self._writing > 0 or self._led
+
     @contextlib.contextmanager
     def writer(self) -> Iterator[None]:
         """Inside, the caller reads one token after another; a leader may wait a moment for its next."""

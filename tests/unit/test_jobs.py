@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 from workplace import files_below, text, workplace
 
 from embedders import hashing
@@ -20,6 +21,7 @@ from pipeline.errors import (
 )
 from pipeline.ingest import Source
 from pipeline.job_queue import JobQueue
+from pipeline.job_tables import job_documents
 from pipeline.jobs import JobConfig
 from pipeline.read import Limits
 from pipeline.reconcile import verify
@@ -344,19 +346,113 @@ def test_caching_comes_last_and_is_finished_alone(tmp_path):
     """A document that is stored already is not ingested again because its caching was interrupted."""
     cached, embedder = [], Counting()
 
-    def cache(key):
+    def cache(key, _stopped):
         cached.append(key.document_id)
         if len(cached) == 1:
             raise UnavailableError("The cache is down.")
+        yield 1, 1
 
     with office(tmp_path, embedder=embedder, cache=cache) as (place, queue, worker):
         job, _ = queue.submit([text("a", "Otter.")])
         assert worker.step()
-        assert (queue.get(job.id).state, stages(queue, job)) == ("running", ["caching"])
+        assert (queue.get(job.id).state, stages(queue, job), cached) == ("running", ["caching"], [])
         assert place.texts() == {"a": "Otter."}
+        assert queue.waiting("default") == (0, 0), "it is stored, and keeps nobody from uploading"
+        assert not list(files_below(tmp_path / "jobs"))
+        worker.step()
+        assert (queue.get(job.id).waiting, stages(queue, job)) == ("The cache is down.", ["caching"])
         until(lambda: worker.drain() or queue.get(job.id).finished)
         assert stages(queue, job) == ["done"]
         assert (cached, len(embedder.texts)) == (["a", "a"], 1)
+        told = [e.detail for e in queue.events(job.id) if e.kind == "document"]
+        assert told[-2:] == ["caching", "done"]
+
+
+def test_caching_lets_new_documents_go_first(tmp_path, url):
+    """In the middle of one document, and with what was cached before kept."""
+    done, others = [], []
+
+    def cache(key, stopped):
+        for passage in range(len([1 for each in done if each[0] == key.document_id]), 3):
+            if done and not others:
+                others.append(queue.submit([text("b", "Heron.")]))
+                until(stopped)
+            if stopped():
+                return
+            done.append((key.document_id, passage))
+            yield passage + 1, 3
+
+    with office(tmp_path, url=url, cache=cache) as (place, queue, worker):
+        job, _ = queue.submit([text("a", "Otter.")])
+        assert worker.step() and worker.step()
+        assert (stages(queue, job), done) == (["caching"], [("a", 0)])
+        (document,) = queue.documents(job.id)
+        assert document.attempts == 0
+        assert worker.step() and place.texts() == {"a": "Otter.", "b": "Heron."}
+        worker.drain()
+        assert done == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 2)]
+        assert {each.state for each in queue.jobs()} == {"done"}
+
+
+def test_a_document_whose_caching_is_cancelled_or_fails_is_stored_all_the_same(tmp_path):
+    def cache(key, stopped):
+        if key.document_id == "a":
+            queue.cancel(job.id)
+            until(stopped)
+            return
+        yield 1, 2
+        raise LimitExceededError("1 of 2 passages were not kept.", remedy="See contexts.disk_bytes.")
+
+    with office(tmp_path, cache=cache) as (place, queue, worker):
+        job, _ = queue.submit([text("a", "Otter.")])
+        worker.drain()
+        assert (queue.get(job.id).state, stages(queue, job)) == ("cancelled", ["done"])
+        assert "Cancelled" in queue.documents(job.id)[0].message
+        other, _ = queue.submit([text("b", "Heron.")])
+        worker.drain()
+        (document,) = queue.documents(other.id)
+        assert (document.stage, document.status, document.code) == ("done", "created", "limit_exceeded")
+        assert "not kept" in document.message and "disk_bytes" in document.remedy
+        assert place.texts() == {"a": "Otter.", "b": "Heron."}
+
+
+def test_a_process_that_ends_while_caching_goes_on_there_and_gives_up_in_the_end(tmp_path):
+    """Never quarantined: the document is stored."""
+    tried = []
+
+    def cache(key, _stopped):
+        tried.append(key.version)
+        raise KeyboardInterrupt
+        yield
+
+    with office(tmp_path, cache=cache) as (place, queue, worker):
+        job, _ = queue.submit([text("a", "Otter.")])
+        worker.step()
+        for attempt in range(1, QUICK.max_attempts + 1):
+            with pytest.raises(KeyboardInterrupt):
+                worker.step()
+            with place.ledger.database.write() as connection:  # as a kill would have left it
+                connection.execute(sa.update(job_documents).values(attempts=attempt))
+        worker.drain()
+        (document,) = queue.documents(job.id)
+        assert (document.stage, document.code, len(tried)) == ("done", "worker_ended", QUICK.max_attempts)
+        assert place.texts() == {"a": "Otter."}
+
+
+def test_progress_of_caching_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.job_batch._NOTE_SECONDS", 0)
+    seen = []
+
+    def cache(_key, _stopped):
+        for place in range(1, 4):
+            yield place, 3
+            seen.append(queue.documents(job.id)[0].message)
+
+    with office(tmp_path, cache=cache) as (_, queue, worker):
+        job, _ = queue.submit([text("a", "Otter.")])
+        worker.drain()
+        assert seen == [f"{place} of 3 passages are cached" for place in (1, 2, 3)]
+        assert queue.documents(job.id)[0].message == ""
 
 
 def test_jobs_are_listed_and_forgotten(tmp_path, url):
