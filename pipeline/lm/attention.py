@@ -202,12 +202,29 @@ def _attention(
     scaling: float | None = None,
     softcap: float | None = None,
     sliding_window: int | None = None,
+    position_ids: torch.Tensor | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in every layer: (B, L, Hq, D) and no weights."""
+    if (turns := getattr(module, "head_turns", None)) is not None:  # of pipeline.lm.head_turns
+        query = turns(query, key, position_ids)
+    one = functools.partial(_attended, module, scaling=scaling, softcap=softcap)
     if isinstance(key, Segments):
-        each = functools.partial(_attention, module, scaling=scaling, softcap=softcap)
-        return attend_packed(query, key, value, sliding_window, each), None
+        return attend_packed(query, key, value, sliding_window, one), None
+    return one(query, key, value, attention_mask)
+
+
+def _attended(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None,
+    softcap: float | None,
+) -> tuple[torch.Tensor, None]:
+    """Attention of one request, or of several that are padded to one length."""
     call = Attending(
         layer=int(module.layer_idx),
         query=query,

@@ -160,12 +160,13 @@ class PassageReader:
     def origin(self, prefix: Prefix, kind: str) -> Origin:
         """What states behind this prefix depend on."""
         shape, config = self.shape(prefix), self._network.config
+        method = getattr(self._network, "position_method", "native")
         rotary = json.dumps(getattr(config, "rope_parameters", None), sort_keys=True, default=str)
         return Origin(
             model=self.revision,
             tokenizer=_digest(self._model.chat.identity),
             prefix=ids_digest(prefix.ids),
-            positions=f"from {len(prefix.ids)}, rotary {_digest(rotary)[:16]}",
+            positions=f"from {len(prefix.ids)}, rotary {_digest(rotary)[:16]}, {method}",
             dtype=str(shape.dtype).removeprefix("torch."),
             layout=f"{shape.layers} layers, {shape.heads} heads, {shape.width} wide",
             format=kind,

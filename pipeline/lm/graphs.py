@@ -30,6 +30,7 @@ def is_fixed_step_possible(sequence: Sequence, new_tokens: int) -> bool:
     return (
         not windowed
         and config.model_type not in ("mistral", "phi3")  # window all layers, without naming them
+        and not hasattr(sequence.engine.network, "head_ratios")  # new keys are then not the last ones
         and sequence.plan is None
         and sequence.length_tokens > 0
         and all(

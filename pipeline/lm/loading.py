@@ -12,6 +12,8 @@ from pipeline.errors import ConfigurationError, ModelError, ModelMemoryError
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.lm.chat import ChatFormat
+
 
 def load_network(path: Path, device: str, dtype: str) -> Any:  # noqa: ANN401 - of transformers
     """The causal language model in a folder, in evaluation mode, on the device and in the dtype named
@@ -38,6 +40,26 @@ def load_network(path: Path, device: str, dtype: str) -> Any:  # noqa: ANN401 - 
             f"The model in {path} cannot be loaded: {error}",
             remedy="It must be a causal language model that transformers knows without running its own code.",
         ) from error
+
+
+def stretch(
+    network: Any,  # noqa: ANN401 - of transformers
+    positions: str,
+    window_tokens: int | None,
+    chat: ChatFormat,
+) -> None:
+    """Apply a spec of :mod:`pipeline.positions`. Raises ConfigurationError for one that does not fit the
+    model, and ModelError for a family without support."""
+    if positions == "native":
+        return
+    from pipeline.positions import MsPoe
+    from pipeline.positions.network import extend_decoder
+
+    choice = extend_decoder(network, positions, window_tokens)
+    if isinstance(choice.method, MsPoe):
+        from pipeline.lm import head_turns
+
+        head_turns.apply(network, choice.method, head_turns.probe(chat))
 
 
 def placement(device: str, dtype: str) -> tuple[str, torch.dtype]:

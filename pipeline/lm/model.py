@@ -66,10 +66,7 @@ def load(
         torch.set_num_threads(threads)
     chat = load_format(located.path)
     network = loading.load_network(located.path, device, dtype)
-    if positions != "native":
-        from pipeline.positions.network import extend_decoder
-
-        extend_decoder(network, positions, window_tokens)
+    loading.stretch(network, positions, window_tokens, chat)
     return LocalModel(
         located,
         network,

@@ -12,6 +12,7 @@ spec                              of       method
 ``longrope:FILE``                 rotary   factors found by search, one a frequency, from a JSON file
 ``self_extend:8:128``             rotary   distances beyond 128 tokens counted in steps of 8
 ``string:2731:128``               rotary   distances from 2731 tokens on counted from 128 again
+``ms_poe:1.2:1.8``                rotary   positions on a scale of each head's own; for language models
 ================================= ======== ============================================================
 
 :func:`choose` reads a spec and says what window it gives, :func:`pipeline.positions.network.extend`
@@ -21,6 +22,7 @@ applies it to a network of transformers. ``str(method)`` is part of an index's f
 from pipeline.positions.absolute import Grouped, ParallelWindows, Recurrent, interpolated
 from pipeline.positions.base_bound import least_base, longest_reach, shortfall
 from pipeline.positions.choice import Choice, Method, choose
+from pipeline.positions.ms_poe import MsPoe
 from pipeline.positions.rotary import (
     DynamicNtk,
     LongRope,
@@ -40,6 +42,7 @@ __all__ = [
     "Grouped",
     "LongRope",
     "Method",
+    "MsPoe",
     "Native",
     "Ntk",
     "ParallelWindows",

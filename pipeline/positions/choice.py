@@ -11,6 +11,7 @@ from typing import Literal
 
 from pipeline.errors import ConfigurationError
 from pipeline.positions.absolute import Grouped, ParallelWindows, Recurrent
+from pipeline.positions.ms_poe import MsPoe
 from pipeline.positions.rotary import (
     DynamicNtk,
     LongRope,
@@ -25,7 +26,7 @@ from pipeline.positions.rotary import (
 Kind = Literal["absolute", "rotary"]
 AbsoluteMethod = Native | ParallelWindows | Grouped | Recurrent | PositionInterpolation
 RotaryMethod = (
-    Native | ParallelWindows | PositionInterpolation | Ntk | DynamicNtk | Yarn | LongRope | SelfExtend
+    Native | ParallelWindows | PositionInterpolation | Ntk | DynamicNtk | Yarn | LongRope | SelfExtend | MsPoe
 )
 Method = AbsoluteMethod | RotaryMethod
 
@@ -39,7 +40,7 @@ _STRETCHED: dict[str, Callable[[float], Method]] = {
     "yarn": Yarn,
     "by_parts": lambda factor: Yarn(factor, temperature=False),
 }
-_NAMES = (*_PLAIN, *_STRETCHED, "longrope", "self_extend", "string")
+_NAMES = (*_PLAIN, *_STRETCHED, "longrope", "self_extend", "string", "ms_poe")
 _STRING_SHARE, _STRING_LOCAL = 3, 128  # An et al. 2024, section 4.1
 _NEIGHBOURS_SHARE = 4  # of the trained length; Jin et al. use a quarter to a half
 
@@ -106,8 +107,8 @@ def _method(
         if numbers and group != numbers[0]:
             raise ConfigurationError(f"The group of {spec!r} is not a whole number.", remedy="Try 4 or 8.")
         return SelfExtend(group, neighbours)
-    if name == "string":
-        return _string(values, spec, trained_tokens)
+    if name in ("string", "ms_poe"):
+        return _string(values, spec, trained_tokens) if name == "string" else _ms_poe(values, spec)
     numbers = _numbers(values, spec, most=3 if name in ("yarn", "by_parts") else 1)
     if len(numbers) == 3:
         return Yarn(numbers[0], name == "yarn", numbers[1], numbers[2])
@@ -125,6 +126,15 @@ def _string(values: Sequence[str], spec: str, trained_tokens: int) -> String:
             remedy="Write string:<distance>:<counted again from>, such as string:2731:128.",
         )
     return String(1, neighbours, local)
+
+
+def _ms_poe(values: Sequence[str], spec: str) -> MsPoe:
+    given = _numbers(values, spec, most=2)
+    if len(given) == 1 or given != sorted(given):
+        raise ConfigurationError(
+            f"{spec!r} names no ratios from the least to the most.", remedy="Write ms_poe:1.2:1.8."
+        )
+    return MsPoe(*given)
 
 
 def _numbers(values: Sequence[str], spec: str, most: int) -> list[float]:

@@ -18,6 +18,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.positions.absolute import interpolated
 from pipeline.positions.choice import AbsoluteMethod, Choice, Method, choose
 from pipeline.positions.declared import long_rope_of, rope_of
+from pipeline.positions.ms_poe import MsPoe
 from pipeline.positions.rotary import DynamicNtk, LongRope, Native, Rope, SelfExtend
 
 NEAR = "sliding_attention"
@@ -42,9 +43,19 @@ def extend(network: Any, method: Method, rope: Rope, window_tokens: int, *, deco
             f"{str(method)!r} has {len(method.long)} factors; this model has {rope.dim // 2} frequencies.",
             remedy="Use factors that were found for this model.",
         )
+    if isinstance(method, MsPoe) and not decoder:
+        raise ConfigurationError(
+            f"{str(method)!r} turns the heads of a language model; this is an embedding model.",
+            remedy="Use ntk, yarn or pi.",
+        )
+    network.position_method = str(method)
+    network.config.max_position_embeddings = window_tokens
     owners = _owners(network)
     for owner in owners:
         _require_same(owner.rotary_emb, rope, type(network).__name__)
+    if isinstance(method, MsPoe):
+        return
+    for owner in owners:
         fixed_tokens = window_tokens if decoder else None
         owner.rotary_emb = Rotary(method, rope, owner.rotary_emb, fixed_tokens)
     if isinstance(method, SelfExtend):
@@ -52,7 +63,6 @@ def extend(network: Any, method: Method, rope: Rope, window_tokens: int, *, deco
 
         near = any(owner.rotary_emb.near_as_stock for owner in owners)
         network.set_attn_implementation(register(method, rope, near_as_stock=near))
-    network.config.max_position_embeddings = window_tokens
 
 
 def settle(network: Any, trained_tokens: int) -> None:  # noqa: ANN401 - of transformers
