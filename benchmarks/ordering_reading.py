@@ -14,9 +14,9 @@ from pipeline.lm.kv_cache import new_cache
 from pipeline.lm.looking import watched
 from pipeline.lm.model import LocalModel
 from pipeline.lm.observe import SpanMass
-from pipeline.lm.reweigh import reweighing, shares
+from pipeline.lm.reweigh import reweighing
 from pipeline.lm.sequence import Sequence as Read
-from pipeline.lm.signals import CONTENT_FREE, Looks
+from pipeline.lm.signals import CONTENT_FREE, Looks, shares
 from pipeline.prompt import place
 from pipeline.types import Hit
 

@@ -7,7 +7,7 @@ verified one at a time and only the supported ones become text. Which of the two
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import cached_property
@@ -17,15 +17,9 @@ from pipeline import cues, ground
 from pipeline import evidence as evidences
 from pipeline.answer_config import DEFAULTS, NOTHING_ASKED, AnswerConfig, AnswerOptions, Mode
 from pipeline.cached_reading import CachedReading
-from pipeline.compose import STOP, composed, written
+from pipeline.compose import STOP, composed, named_failures, written
 from pipeline.compress import shortened
-from pipeline.errors import (
-    InvalidRequestError,
-    LongleafError,
-    ModelError,
-    UnavailableError,
-    WorkCancelledError,
-)
+from pipeline.errors import InvalidRequestError, LongleafError, WorkCancelledError
 from pipeline.events import Contextualised, Done, Event, Retrieved
 from pipeline.evidence import Evidence, Ranking, Reader
 from pipeline.lexical import Analyser, LexicalConfig
@@ -38,6 +32,7 @@ from pipeline.recheck import Documents, recheck
 from pipeline.seams import Embedder, LanguageModel, Sampling
 from pipeline.similarity import calibrate
 from pipeline.types import Answer, Hit, Query, Retrieval, Statement
+from pipeline.weighing import weighed
 from pipeline.wide import long_prompt
 
 __all__ = ["AnswerConfig", "AnswerOptions", "Answerer", "Mode", "Retriever"]
@@ -174,11 +169,13 @@ class Answerer:
         if self._cached is not None:
             hits = evidences.passages_by_evidence(read, best)
             sentences = self._cached.sentences(run, config, hits, run.speculation)
+            if sentences is not None and config.reweigh != "off":
+                run.degraded.append("attention was not moved between passages: they come from cached states")
         if sentences is None:
             sentences = self._sequential(run, config, read, best, model)
         if sentences is None:
             return
-        with closing(_named_failures(sentences, run)) as said_so:
+        with closing(named_failures(sentences, run)) as said_so:
             for sentence in said_so:
                 with run.timed("ground"):
                     said = self._verified(sentence, run.query.text, config, read, best)
@@ -201,6 +198,7 @@ class Answerer:
                 advice=self._advice,
                 cancelled=run.cancelled,
             )
+            made = weighed(made, run, config, model, self._advice)
         built, run.ordering = made.prompt, made.ordering
         run.degraded += made.degraded
         if built is None or not built.context.passages:
@@ -223,6 +221,7 @@ class Answerer:
                 config.context_strength,
                 reuse=reuse,
                 draft=built,
+                weighed=made.weighed,
             ),
             max_sentences=config.max_sentences,
             cancelled=run.cancelled,
@@ -286,11 +285,3 @@ def _with(config: T, options: AnswerOptions) -> T:
     """The configuration with what the request says instead."""
     given = {field.name: getattr(options, field.name, None) for field in fields(config)}
     return replace(config, **{key: value for key, value in given.items() if value is not None})
-
-
-def _named_failures(sentences: Iterator[str], run: Progress) -> Generator[str]:
-    """The sentences up to where the model fails, if it does; ``degraded`` then says so."""
-    try:
-        yield from sentences
-    except (ModelError, UnavailableError) as error:
-        run.degraded.append(f"the language model failed: {error}")

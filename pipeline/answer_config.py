@@ -9,7 +9,7 @@ from pipeline.compose import MOST_STRENGTH
 from pipeline.errors import ConfigurationError
 from pipeline.lm.context_options import ContextOptions
 from pipeline.lm.request import Decoding, DrafterName
-from pipeline.ordering import Order, check
+from pipeline.ordering import Order, Reweigh, check
 
 Mode = Literal["auto", "extractive", "composed"]
 
@@ -42,6 +42,9 @@ class AnswerConfig:
     """Order of passages in the prompt: `auto` (what the model's calibration found best), `score` (best
     first), `reverse` (best last), `edges` (best at both ends), `document`, or, after the model has looked
     at them, `attention_sorting` or `found_in_the_middle`."""
+    reweigh: Reweigh = "off"
+    """By which scores the model's attention to passages is moved while it writes: `score`, or after a look
+    `attention_sorting` or `found_in_the_middle`; `off` leaves it."""
     compress_tokens: int | None = None
     """Passages in the prompt are shortened to their best sentences within these tokens; null leaves them."""
     long_tokens: int = 0
@@ -66,6 +69,10 @@ class AnswerConfig:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"answer.{name} is {getattr(self, name)}.", remedy="Set 1 or more.")
         check(self.order)
+        if self.reweigh not in get_args(Reweigh):
+            raise ConfigurationError(
+                f"answer.reweigh is {self.reweigh!r}.", remedy=f"Choose from: {', '.join(get_args(Reweigh))}."
+            )
         if self.compress_tokens is not None and self.compress_tokens < 1:
             raise ConfigurationError(
                 f"answer.compress_tokens is {self.compress_tokens}.", remedy="Set 1 or more, or leave it out."
@@ -90,6 +97,7 @@ class AnswerOptions:
     mode: Mode | None = None
     max_tokens: int | None = None
     order: Order | None = None
+    reweigh: Reweigh | None = None
     compress_tokens: int | None = None
     context_strength: float | None = None
     context: ContextOptions | None = None

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
-from pipeline.errors import WorkCancelledError
-from pipeline.lm.request import GeneratingModel, Generation
+from pipeline.errors import ModelError, UnavailableError, WorkCancelledError
+from pipeline.lm.request import GeneratingModel, Generation, Weighed
 from pipeline.progress import Progress
 from pipeline.prompt import Prompt, place
 from pipeline.seams import LanguageModel, Sampling, TextDelta
@@ -31,9 +31,11 @@ def written(
     *,
     reuse: bool = True,
     draft: Prompt | None = None,
+    weighed: Weighed | None = None,
 ) -> Iterator[TextDelta]:
     """What the model writes after reading the prompt, drawn to the passages by ``strength``, or drafted as
-    the request says by a drafter that reads ``draft``. ``reuse`` lets it begin with what it has read before.
+    the request says by a drafter that reads ``draft``. ``reuse`` lets it begin with what it has read before;
+    ``weighed`` moves its attention between passages.
     What the model cannot do is said in ``degraded``.
     """
     speculation = run.speculation
@@ -55,6 +57,7 @@ def written(
                 run.query.tenant,
                 run.cancelled,
                 reuse=reuse,
+                weighed=weighed,
             )
         )
     if demanded:
@@ -71,6 +74,14 @@ def written(
             reuse=reuse,
         )
     )
+
+
+def named_failures(sentences: Iterator[str], run: Progress) -> Generator[str]:
+    """The sentences up to where the model fails, if it does; ``degraded`` then says so."""
+    try:
+        yield from sentences
+    except (ModelError, UnavailableError) as error:
+        run.degraded.append(f"the language model failed: {error}")
 
 
 def composed(

@@ -14,12 +14,15 @@ from typing import Literal, Protocol, get_args
 
 from pipeline.errors import ConfigurationError, LongleafError, WorkCancelledError
 from pipeline.lm.calibration import AttentionOrder, Calibration, Placement
+from pipeline.lm.request import Weighed
 from pipeline.order import ReadingOrder, placed_by
 from pipeline.prompt import Prompt, build, place
 from pipeline.seams import LanguageModel, Reranker
 from pipeline.types import Hit, Ordering
 
 Order = Literal["auto", "score", "reverse", "edges", "document", "attention_sorting", "found_in_the_middle"]
+Reweigh = Literal["off", "score", "attention_sorting", "found_in_the_middle"]
+"""By which scores the answer's attention is moved between passages (:mod:`pipeline.weighing`)."""
 SAFE: Placement = "reverse"
 """Where nothing was measured: the best passage last, next to the question, where every model reads well."""
 
@@ -38,11 +41,13 @@ class Advice(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """The prompt (None if not even the question fits), how it was ordered, and what could not be done."""
+    """The prompt (None if not even the question fits), how it was ordered, what could not be done, and how
+    attention is to be moved, if it is."""
 
     prompt: Prompt | None
     ordering: Ordering | None
     degraded: tuple[str, ...] = ()
+    weighed: Weighed | None = None
 
 
 def check(order: str) -> None:

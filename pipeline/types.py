@@ -261,7 +261,8 @@ class Ordering:
     ``asked`` is the order the request named, ``used`` what it came to. ``before`` are the passages
     (``chunk_id``) as retrieval ranks them, best first; ``after`` is their order in the prompt. ``scores`` are
     each passage's, by stage. ``readings`` counts how often the model read the passages to order them,
-    before it read them to answer, and ``seconds`` what those readings took.
+    before it read them to answer, and ``seconds`` what those readings took. ``shares`` are what each passage
+    got of the answer's attention to all of them, if that was moved.
     """
 
     asked: str
@@ -271,6 +272,7 @@ class Ordering:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     readings: int = 0
     seconds: float = 0.0
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

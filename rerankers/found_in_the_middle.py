@@ -4,8 +4,8 @@ As published (Hsieh et al. 2024, "Found in the Middle: Calibrating Positional At
 Context Utilization"): the last token's attention less that to a dummy document in the same place. With a
 question without content instead of a dummy (in-context re-ranking, Chen et al. 2024), which takes one
 reading of a few tokens: the question's attention less that of "N/A". With a calibration of the model: the
-tokens, layers or heads that find answers, fused with the retriever's scores. :func:`intervention` re-weights
-the passages inside the model instead of moving them.
+tokens, layers or heads that find answers, fused with the retriever's scores. By the same scores passages can
+be re-weighted inside the model instead of moved (:mod:`pipeline.lm.reweigh`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from pipeline.lm.calibration import AttentionOrder
 from pipeline.lm.model import LocalModel, load
-from pipeline.lm.signals import Floats, Signal, Tokens
+from pipeline.lm.signals import Signal, Tokens
 from pipeline.seams import Reranker
 from pipeline.types import Hit
 
@@ -100,25 +100,3 @@ class FoundInTheMiddle:
         else:
             attended = ranking.by_signal(self._model, query, hits, self.used.signal, cancelled=cancelled)
         return ranking.ranked(NAME, hits, attended, self.used.weight)
-
-
-def intervention(
-    model: Any,  # noqa: ANN401 - a LocalModel
-    question: str,
-    passages: Sequence[Hit],
-    scores: Floats,
-    *,
-    temperature: float = 0.5,
-) -> Any:  # noqa: ANN401 - a Plan of pipeline.lm.attention
-    """A plan under which the answer's tokens spread their attention to the passages as their scores say,
-    in the second half of the layers (Hsieh et al. 2024, section 3.3). Raises ModelError for a family
-    without support."""
-    from pipeline.lm import attention
-    from pipeline.lm.looking import watched
-    from pipeline.lm.reweigh import reweighing, shares
-
-    attention.require(model.network, "Moving attention")
-    prompt, _ = watched(model.chat, question, passages)
-    layers = int(model.network.config.num_hidden_layers)
-    start = len(prompt.ids) - 1  # the last token of the prompt, which predicts the answer's first
-    return reweighing([prompt.spans], [shares(scores, temperature)], [start], (layers // 2, layers))

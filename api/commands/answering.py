@@ -38,6 +38,10 @@ def ask(
         | None,
         typer.Option(help="Order of passages in the prompt; auto is what the model's calibration found."),
     ] = None,
+    reweigh: Annotated[
+        Literal["off", "score", "attention_sorting", "found_in_the_middle"] | None,
+        typer.Option(help="Scores by which the model's attention to passages is moved while it writes."),
+    ] = None,
     compress: Annotated[
         int | None, typer.Option(min=1, help="Shorten passages to their best sentences within these tokens.")
     ] = None,
@@ -94,6 +98,7 @@ def ask(
         mode=mode,
         max_tokens=max_tokens,
         order=order,
+        reweigh=reweigh,
         compress_tokens=compress,
         context_strength=context_strength,
         context=ContextOptions(context, attended=attended),
@@ -114,7 +119,7 @@ def ask(
             run.out.print("\n")
             for line in passages.source_lines(event.answer):
                 run.out.print(line, soft_wrap=True)
-            if order is not None and event.answer.ordering is not None:
+            if (order or reweigh) and event.answer.ordering is not None:
                 run.note(passages.ordering_line(event.answer.ordering))
             for what in event.answer.degraded:
                 run.note(f"note: {what}", "yellow")

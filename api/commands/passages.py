@@ -51,7 +51,9 @@ def ordering_line(ordering: Ordering) -> str:
     rank = {chunk_id: number for number, chunk_id in enumerate(ordering.before, 1)}
     after = ", ".join(str(rank[chunk_id]) for chunk_id in ordering.after)
     cost = f"; {ordering.readings} more readings, {ordering.seconds:.2f} s" if ordering.readings else ""
-    return f"order {ordering.used} (passages by rank, as the model read them): {after}{cost}"
+    shares = ", ".join(f"{share:.2f}" for share in ordering.shares.values())
+    moved = f"; attention by passage, as read: {shares}" if shares else ""
+    return f"order {ordering.used} (passages by rank, as the model read them): {after}{moved}{cost}"
 
 
 def said(text: str) -> Text:

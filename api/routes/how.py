@@ -8,7 +8,7 @@ from pipeline.answer import AnswerOptions, Mode
 from pipeline.compose import MOST_STRENGTH
 from pipeline.lm.context_options import MOST_ATTENDED, ContextMode, ContextOptions
 from pipeline.lm.request import MOST_DRAFT_TOKENS, Decoding, DrafterName
-from pipeline.ordering import Order
+from pipeline.ordering import Order, Reweigh
 
 
 class HowToAnswer(BaseModel):
@@ -18,6 +18,10 @@ class HowToAnswer(BaseModel):
 
     mode: Mode | None = Field(default=None, description="Overrides the configured mode.")
     order: Order | None = Field(default=None, description="Order of passages in the prompt.")
+    reweigh: Reweigh | None = Field(
+        default=None,
+        description="Scores by which attention to passages is moved while the model writes; off leaves it.",
+    )
     compress_tokens: int | None = Field(
         default=None, ge=1, description="Shorten the prompt's passages to their best sentences within these."
     )
@@ -63,6 +67,7 @@ class HowToAnswer(BaseModel):
             mode=self.mode,
             max_tokens=max_tokens,
             order=self.order,
+            reweigh=self.reweigh,
             compress_tokens=self.compress_tokens,
             context_strength=self.context_strength,
             context=ContextOptions(self.context, self.context_temperature, self.context_scale, self.attended),

@@ -198,8 +198,12 @@ class LocalModel:
             contrast.check(request)
             bare = self._chat.prompt_ids(request.bare_messages)
             return contrast.contrasted(self, request, prompt, bare, self._ends)
-        draft_prompt = self._drafting.prompt(request)
-        return self._generate(request, prompt, draft_prompt)
+        plan = None
+        if request.weighed is not None:
+            from pipeline.lm.reweigh import weighing
+
+            plan = weighing(self, request.messages, request.weighed)
+        return self._generate(request, prompt, self._drafting.prompt(request), plan)
 
     def logprob(self, messages: Sequence[Message], continuation: str) -> list[float]:
         """Natural logarithm of each token's probability, were ``continuation`` the answer.
@@ -237,12 +241,12 @@ class LocalModel:
         return torch.cat(rows), answer
 
     def _generate(
-        self, request: Generation, prompt: list[int], draft_prompt: list[int]
+        self, request: Generation, prompt: list[int], draft_prompt: list[int], plan: Plan | None
     ) -> Iterator[TextDelta]:
         most_tokens = min(request.sampling.max_tokens, self._window_tokens - len(prompt))
         tenant = request.tenant if request.reuse else None
         sequence = self.reader.begin(tenant, prompt, most_tokens + MOST_DRAFT_TOKENS)
-        known = len(sequence.ids)
+        known, sequence.plan = len(sequence.ids), plan
         try:
             logits = self.reader.read(sequence, prompt[known:], request.cancelled)
             if logits is None:

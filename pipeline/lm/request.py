@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from pipeline.errors import InvalidRequestError
+from pipeline.lm.spans import Place
 from pipeline.seams import LanguageModel, Message, Sampling, TextDelta
 
 Decoding = Literal["auto", "plain", "speculative"]
@@ -66,6 +67,15 @@ PLAIN = Speculation()
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """Where passages stand in the messages, and the share of its attention to all of them that the answer
+    is to pay to each (:mod:`pipeline.lm.reweigh`)."""
+
+    places: tuple[Place, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """One answer to be generated.
 
@@ -73,7 +83,8 @@ class Generation:
     it reads what the model reads; words are copied from there too. ``tenant`` keeps the KV states of
     different users apart; without ``reuse`` every token is read anew. ``context_strength`` above 0 decodes
     context-aware (:mod:`pipeline.lm.contrast`): away from what the model would say to ``bare_messages``, the
-    question without passages; nothing is then drafted.
+    question without passages; nothing is then drafted. ``weighed`` moves attention between passages, which
+    cannot be had together with that.
     """
 
     messages: Sequence[Message]
@@ -85,6 +96,7 @@ class Generation:
     context_strength: float = 0.0
     bare_messages: Sequence[Message] = ()
     reuse: bool = True
+    weighed: Weighed | None = None
 
 
 @runtime_checkable

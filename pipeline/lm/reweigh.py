@@ -9,20 +9,32 @@ Imports torch, which takes seconds: import this module where a model is about to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from pipeline.lm.attention import Attending, Plan, attend, weight_blocks
-from pipeline.lm.signals import Floats, standardised
-from pipeline.lm.spans import Span
+from pipeline.lm.attention import Attending, Plan, attend, require, weight_blocks
+from pipeline.lm.request import Weighed
+from pipeline.lm.signals import Floats
+from pipeline.lm.spans import Span, address
+from pipeline.seams import Message
+
+if TYPE_CHECKING:
+    from pipeline.lm.model import LocalModel
 
 
-def shares(scores: Floats, temperature: float) -> Floats:
-    """A share for each passage, together 1: the softmax of the standardised scores over ``temperature``."""
-    sharpened = standardised(scores) / temperature
-    raised: Floats = torch.from_numpy(sharpened).softmax(-1).numpy()
-    return raised
+def weighing(model: LocalModel, messages: Sequence[Message], weighed: Weighed) -> Plan:
+    """The plan for an answer to these messages: its tokens, and the prompt's last, which predicts the first
+    of them, spread their attention in the second half of the layers. What stands before is read as ever.
+
+    Raises ModelError for a family without support, InvalidRequestError for a passage without tokens.
+    """
+    require(model.network, "Moving attention")
+    found = address(model.chat, messages, weighed.places)
+    layers = int(model.network.config.get_text_config(decoder=True).num_hidden_layers)
+    wanted = np.asarray(weighed.shares, np.float32)
+    return reweighing([found.spans], [wanted], [len(found.ids) - 1], (layers // 2, layers))
 
 
 def reweighing(

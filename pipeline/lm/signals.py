@@ -122,6 +122,14 @@ def standardised(values: Floats) -> Floats:
     return result
 
 
+def shares(scores: Floats, temperature: float) -> Floats:
+    """A share for each passage, together 1: the softmax of the standardised scores over ``temperature``."""
+    sharpened = standardised(scores) / temperature
+    raised = np.exp(sharpened - sharpened.max())
+    result: Floats = raised / raised.sum()
+    return result
+
+
 def fused(retrieved: Floats, attended: Floats, weight: float) -> Floats:
     """``(1 - weight) * z(retrieved) + weight * z(attended)``: the retriever's and the attention's scores on
     one scale. With weight 0 the order is the retriever's."""

@@ -63,6 +63,26 @@ def test_an_extractive_answer_has_no_order(service):
     assert ask(service, mode="extractive").json()["ordering"] is None
 
 
+@pytest.mark.parametrize("reweigh", ["score", "found_in_the_middle"])
+def test_attention_is_moved_instead_of_passages(service, reweigh):
+    plain = ask(service, order="document", max_tokens=24).json()
+    moved = ask(service, order="document", max_tokens=24, reweigh=reweigh).json()
+    assert moved["ordering"]["after"] == plain["ordering"]["after"]
+    assert plain["ordering"]["shares"] == {}
+    assert set(moved["ordering"]["shares"]) == set(moved["ordering"]["after"])
+    assert sum(moved["ordering"]["shares"].values()) == pytest.approx(1, abs=1e-4)
+    assert moved["ordering"]["readings"] == (reweigh == "found_in_the_middle")
+    assert not any("not moved" in said for said in moved["degraded"])
+    # The ordinary answer is as before: nothing that was moved is begun with.
+    assert ask(service, order="document", max_tokens=24).json()["statements"] == plain["statements"]
+
+
+def test_where_attention_cannot_be_moved_the_answer_says_so(service):
+    for wish in ({"context_strength": 1}, {"context": "ape"}, {"long_tokens": 400}):
+        said = ask(service, reweigh="score", **wish).json()["degraded"]
+        assert any("attention was not moved between passages" in each for each in said), wish
+
+
 def test_compression_shortens_the_prompt_and_citations_keep_to_the_documents(service):
     whole, short = ask(service, mode="auto"), ask(service, mode="auto", compress_tokens=60)
     assert short.json()["usage"]["prompt_tokens"] < whole.json()["usage"]["prompt_tokens"]
@@ -83,7 +103,13 @@ def test_context_strength_reaches_the_model(service):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"order": "sideways"}, {"compress_tokens": 0}, {"context_strength": -1}, {"context_strength": 9}],
+    [
+        {"order": "sideways"},
+        {"reweigh": "loud"},
+        {"compress_tokens": 0},
+        {"context_strength": -1},
+        {"context_strength": 9},
+    ],
 )
 def test_senseless_wishes_are_refused(service, wrong):
     response = ask(service, **wrong)
@@ -161,6 +187,9 @@ def test_calibrating_stores_a_table_and_a_plot_that_later_answers_use(place, cap
     )
     assert code == 0
     assert "order found_in_the_middle" in err
+    code, _, err = run(capsys, "ask", "When does the lease end?", "--reweigh", "score", "--max-tokens", "4")
+    assert code == 0
+    assert "attention by passage" in err
 
 
 def test_calibrating_with_given_pairs_and_without_a_model(place, capsys, monkeypatch):

@@ -232,23 +232,3 @@ def test_a_classifier_of_several_classes_is_refused(encoder_folder, tmp_path):
     BertForSequenceClassification(config).save_pretrained(tmp_path / "three")
     with pytest.raises(ModelError, match="3 scores"):
         plugins.load("rerankers", "cross_encoder", model=str(tmp_path / "three"))
-
-
-def test_the_intervention_changes_answers_and_not_what_was_read(built, language_model):
-    import torch
-
-    from pipeline.lm.looking import watched
-    from rerankers.found_in_the_middle import intervention
-
-    prompt, _ = watched(language_model.chat, QUESTION, HITS)
-    ids = list(prompt.ids)
-
-    def logits(plan):
-        cache = language_model._new_cache(len(ids))
-        return language_model._step(ids, cache, keep=2, plan=plan)
-
-    scores = np.array([0.0, 0, 9, 0], np.float32)
-    plan = intervention(language_model, QUESTION, HITS, scores, temperature=0.3)
-    plain, moved = logits(None), logits(plan)
-    torch.testing.assert_close(moved[0], plain[0], atol=1e-4, rtol=0)
-    assert (moved[1] - plain[1]).abs().max() > 0.01

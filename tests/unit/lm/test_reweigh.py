@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tiny_networks import make_network
 
+from pipeline.errors import InvalidRequestError, ModelError
 from pipeline.lm.attention import Attending, Plan, attend, following, install, weight_blocks
 from pipeline.lm.kv_cache import new_cache
-from pipeline.lm.reweigh import reweighing, shares
+from pipeline.lm.model import load
+from pipeline.lm.request import Generation, Weighed
+from pipeline.lm.reweigh import reweighing, weighing
+from pipeline.lm.signals import shares
+from pipeline.lm.spans import Place
+from pipeline.prompt import place
+from pipeline.seams import Message, Sampling
+from pipeline.types import Hit
 
 SPANS = ((2, 8), (10, 19), (19, 25))
 
@@ -77,6 +87,40 @@ def test_prompts_of_a_batch_have_their_own_passages(network):
     for n, (spans, start) in enumerate([(SPANS, 30), (other, 35)]):
         alone = logits(network, both[n : n + 1], reweighing([spans], [wanted[n]], [start], (0, 3)), (40,))
         torch.testing.assert_close(together[n : n + 1], alone, atol=1e-4, rtol=0)
+
+
+def test_a_request_moves_attention_and_leaves_nothing_behind(model_folder):
+    """What is read before the answer is as ever, so later requests may begin with nothing that was moved."""
+    model = load(str(model_folder("llama")))
+    texts = ["The lease ends in March.", "The tenant returns the keys.", "Rent is due monthly."]
+    placed = place("When?", [Hit(str(n), "d", 1, "", t, 0, len(t), 1.0) for n, t in enumerate(texts)])
+
+    def said(*given: float) -> str:
+        weighed = Weighed(placed.passages, given) if given else None
+        request = Generation(placed.messages, Sampling(8), weighed=weighed)
+        return "".join(delta.text for delta in model.generate(request))
+
+    plain = said()
+    assert {said(1.0, 0.0, 0.0), said(0.0, 0.0, 1.0)} != {plain}
+    assert said() == plain
+    plan = weighing(model, placed.messages, Weighed(placed.passages, (1.0, 0.0, 0.0)))
+    prompt = model.chat.prompt_ids(placed.messages)
+    begun, free = (model._step(prompt, model._new_cache(200), len(prompt), p) for p in (plan, None))
+    torch.testing.assert_close(begun[:-1], free[:-1], atol=1e-4, rtol=0)
+    assert (begun[-1] - free[-1]).abs().max() > 1e-2
+
+
+def test_it_is_refused_beside_context_aware_decoding_and_without_attention(model_folder):
+    model = load(str(model_folder("llama")))
+    messages = (Message("user", "The lease ends in March."),)
+    asked = Generation(messages, weighed=Weighed((Place(0, 0, 9),), (1.0,)), bare_messages=messages)
+    with pytest.raises(InvalidRequestError, match="one of them"):
+        model.generate(replace(asked, context_strength=1.0))
+    with pytest.raises(InvalidRequestError, match="no tokens"):
+        model.generate(replace(asked, weighed=Weighed((Place(0, 3, 3),), (1.0,))))
+    model.network.set_attn_implementation("sdpa")
+    with pytest.raises(ModelError, match="Moving attention"):
+        model.generate(asked)
 
 
 def test_shares_sum_to_one_and_follow_the_scores():
