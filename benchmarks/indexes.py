@@ -74,12 +74,13 @@ def points(matrix: np.ndarray, first: int = 0) -> Iterator[list[Point]]:
 
 
 class Memory:
-    """Peak of the private and shared memory of this process and its children, sampled."""
+    """Peaks of the memory of this process and its children, sampled: all of it, with the pages of mapped files
+    that the system takes back when others need them, and what is their own."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._ended = threading.Event()
-        self.peak_bytes = 0
+        self.peak_bytes = self.own_peak_bytes = 0
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Memory:
@@ -93,13 +94,15 @@ class Memory:
     def _watch(self) -> None:
         while not self._ended.wait(0.2):
             self.peak_bytes = max(self.peak_bytes, self.now())
+            self.own_peak_bytes = max(self.own_peak_bytes, self.now(own=True))
 
-    def now(self) -> int:
-        """Bytes now, this process's and its children's."""
+    def now(self, *, own: bool = False) -> int:
+        """Bytes now, this process's and its children's; ``own`` leaves mapped files out."""
         total = 0
         for process in (self._process, *self._process.children(recursive=True)):
             try:
-                total += process.memory_info().rss
+                memory = process.memory_info()
+                total += memory.rss - (getattr(memory, "shared", 0) if own else 0)
             except psutil.NoSuchProcess:
                 continue
         return total
@@ -143,7 +146,7 @@ def measure(
             folder.mkdir(parents=True)
             built.write_text(json.dumps({"backend": backend, **_built(open_(), folder, matrix)}))
         row: dict[str, Any] = json.loads(built.read_text())
-        before = baseline.now()
+        before, own_before = baseline.now(), baseline.now(own=True)
         indexer: Indexer = open_()
         start = time.perf_counter()
         indexer.search(NAME, [IndexSearch(1, dense=queries[0])])
@@ -152,6 +155,7 @@ def measure(
         for label, where in (("all", None), ("1 %", ONE_PERCENT)):
             row |= _searched(indexer, label, where, matrix, queries)
         row["memory_mb_searched_above_start"] = round((baseline.now() - before) / 1e6)
+        row["of_it_own_mb_searched"] = round((baseline.now(own=True) - own_before) / 1e6)
         indexer.close()
     finally:
         if not keep:
@@ -162,7 +166,7 @@ def measure(
 def _built(indexer: Indexer, folder: Path, matrix: np.ndarray) -> dict[str, Any]:
     """Store every point and optimise: seconds, disk, and the most memory above what there was."""
     with Memory() as memory:
-        before = memory.now()
+        before, own_before = memory.now(), memory.now(own=True)
         with contextlib.closing(indexer):
             indexer.create(NAME, IndexSchema("synthetic", matrix.shape[1], False, {}))
             start = time.perf_counter()
@@ -178,6 +182,7 @@ def _built(indexer: Indexer, folder: Path, matrix: np.ndarray) -> dict[str, Any]
         "optimise_seconds": round(optimised - stored, 1),
         "disk_mb": round(sum(f.stat().st_blocks * 512 for f in folder.rglob("*") if f.is_file()) / 1e6),
         "peak_memory_mb_above_start": round((memory.peak_bytes - before) / 1e6),
+        "of_it_own_mb": round((memory.own_peak_bytes - own_before) / 1e6),
     }
 
 

@@ -28,6 +28,14 @@ BEGIN, END = "<!-- made by `make eval`: begin -->", "<!-- end -->"
 COLUMNS = ("nDCG@10", "R@10", "span_recall@500", "span_recall@1000", "span_recall@2000")
 # Documents and questions of each set, so that all together take about so long on two cores.
 SIZES: Mapping[str, Mapping[str, tuple[int | None, int | None]]] = {
+    "one-minute": {
+        "chunking_eval": (1, 20),
+        "contractnli": (6, 20),
+        "covidqa": (3, 20),
+        "hotpotqa_100": (100, None),
+        "xquad": (24, 24),
+        "cranfield": (60, 20),
+    },
     "ten-minutes": {
         "chunking_eval": (None, 100),
         "contractnli": (30, 120),
