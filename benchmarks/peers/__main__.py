@@ -4,7 +4,7 @@
     python -m benchmarks.peers DATA --sets chunking_eval covidqa --peer-python peers/bin/python --out OUT
 
 Told are nDCG@10 by document, span recall at a budget of tokens (of the model's tokenizer; the last piece is
-cut at the budget), tokens of text made searchable and durable a second, milliseconds a question, and the
+cut at the budget; a copy of the evidence elsewhere in its document counts, for every tool), tokens of text made searchable and durable a second, milliseconds a question, and the
 most memory of the process with its children. Differences are Longleaf minus the peer, paired by question.
 """
 
@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.peers.longleaf import Longleaf
 from benchmarks.peers.systems import SYSTEMS, Document, Piece, tokenizer_of
 from pipeline import measure
+from pipeline.evaluation.copies import copies_of, with_copies
 from pipeline.evaluation.dataset import EvaluationSet, Question, load_set
 
 RANKED = 100  # pieces of which documents are ranked
@@ -76,7 +77,10 @@ def _row(
         within = getattr(system, "within", None)
         if within:
             pieces = within(question.text, question.scope, budget)
-        row["recall"] = measure.spans(question.spans, taken(pieces, texts, encode, budget))["recall"]
+        selected = taken(pieces, texts, encode, budget)
+        row["marked_recall"] = measure.spans(question.spans, selected)["recall"]
+        credited = with_copies(selected, copies_of(question, texts))
+        row["recall"] = measure.spans(question.spans, credited)["recall"]
     return row
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from pipeline import measure
 from pipeline.errors import InvalidRequestError
 from pipeline.evaluation.answers import Answers, Likelihood, answer_values
+from pipeline.evaluation.copies import Copies, copies_of, with_copies
 from pipeline.evaluation.dataset import EvaluationSet, Question
 from pipeline.ingest import Source
 from pipeline.results import IngestResult
@@ -141,7 +142,8 @@ def ask(
     Raises MissingDependencyError without ir-measures, before the first question is asked.
     """
     measure.rankings({}, {}, plan.cutoffs)
-    lengths = {document.id: len(document.text) for document in given.documents}
+    texts = {document.id: document.text for document in given.documents}
+    lengths = {document: len(text) for document, text in texts.items()}
     asked = [q for q in given.questions if q.judged or (plan.answers and not q.answerable)]
     filtered = any(document.language for document in given.documents)
     found: list[Asked] = []
@@ -151,7 +153,9 @@ def ask(
         values: Values = {}
         seconds: dict[str, float] = {}
         if question.judged:
-            rankings[question.id], values = _search(question, query, searcher, plan, seconds)
+            rankings[question.id], values = _search(
+                question, query, searcher, plan, seconds=seconds, copies=copies_of(question, texts)
+            )
         if answerer is not None and plan.answers:
             values |= answer_values(question, query, answerer, seconds, likelihood)
         found.append(Asked(question.id, values, seconds, groups(question, lengths)))
@@ -175,7 +179,13 @@ def _query(question: Question, collection: str, depth: int, filtered: bool) -> Q
 
 
 def _search(
-    question: Question, query: Query, searcher: Searcher, plan: Plan, seconds: dict[str, float]
+    question: Question,
+    query: Query,
+    searcher: Searcher,
+    plan: Plan,
+    *,
+    seconds: dict[str, float],
+    copies: Copies,
 ) -> tuple[list[str], Values]:
     """Documents best first, and span measures at each budget. A question that is refused finds nothing."""
     values: Values = {}
@@ -197,7 +207,7 @@ def _search(
         selected: dict[str, list[measure.Span]] = {}
         for hit in within:
             selected.setdefault(hit.document_id, []).append((hit.start, hit.end))
-        for name, value in measure.spans(question.spans, selected).items():
+        for name, value in measure.spans(question.spans, with_copies(selected, copies)).items():
             values[f"span_{name}@{budget}"] = value
     return list(dict.fromkeys(hit.document_id for hit in hits)), values
 

@@ -1,0 +1,39 @@
+"""Evidence that its document repeats is found wherever it is found."""
+
+from __future__ import annotations
+
+from pipeline.evaluation.copies import AROUND_CHARS, copies_of, with_copies
+from pipeline.evaluation.dataset import Question
+from pipeline.measure import spans
+
+PAGE = f"{'On the first page this stood:'.rjust(AROUND_CHARS)} the fee is 5 % a year {'and so on. ' * 9}"
+TEXT = f"Preface. {PAGE}Other things, with a fee is 5 % inside. {PAGE}"
+START = TEXT.index("the fee is 5 %")
+END = START + len("the fee is 5 %")
+SECOND = TEXT.rindex("the fee is 5 %")
+QUESTION = Question("q", "What is the fee?", relevance={"a": 1}, spans={"a": ((START, END),)})
+
+
+def test_a_copy_is_the_evidence_with_what_stands_around_it() -> None:
+    assert SECOND > END
+    assert copies_of(QUESTION, {"a": TEXT}) == {"a": [((START, END), (SECOND, SECOND + END - START))]}
+    assert copies_of(QUESTION, {"a": TEXT[: SECOND - 20]}) == {}
+
+
+def test_part_of_a_copy_counts_as_that_part_of_the_evidence() -> None:
+    copies = copies_of(QUESTION, {"a": TEXT})
+    half = {"a": [(SECOND - 100, SECOND + 7)]}
+    assert spans(QUESTION.spans, half)["recall"] == 0
+    assert with_copies(half, copies) == {"a": [(SECOND - 100, SECOND + 7), (START, START + 7)]}
+    assert spans(QUESTION.spans, with_copies(half, copies))["recall"] == 7 / (END - START)
+    both = {"a": [(SECOND, SECOND + 7), (START, END)]}
+    assert spans(QUESTION.spans, with_copies(both, copies))["recall"] == 1
+    elsewhere = {"a": [(0, 5)], "b": [(SECOND, SECOND + 7)]}
+    assert with_copies(elsewhere, copies) == elsewhere
+
+
+def test_evidence_at_the_edges_of_a_document() -> None:
+    text = "Fee: 5 %." + " " * 60 + "Fee: 5 %."
+    for place in ((0, 9), (len(text) - 9, len(text))):
+        question = Question("q", "?", spans={"a": (place,)})
+        assert copies_of(question, {"a": text}) == {}
