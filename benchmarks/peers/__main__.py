@@ -44,7 +44,8 @@ def run_system(name: str, given: EvaluationSet, model: Path, budget: int) -> dic
     texts = {d.id: d.text for d in documents}
     tokens = sum(len(encode(d.text)) for d in documents)
     with tempfile.TemporaryDirectory() as work:
-        system: Any = {"longleaf": Longleaf, **SYSTEMS}[name](model, Path(work))
+        made: dict[str, Any] = {"longleaf": Longleaf, **SYSTEMS}
+        system = made[name](model, Path(work))
         began = time.perf_counter()
         system.take(documents)
         seconds = time.perf_counter() - began

@@ -41,7 +41,8 @@ def speed(name: str, documents: Sequence[Document], questions: Sequence[str], mo
     tokenizer = tokenizer_of(model)
     tokens = sum(len(tokenizer.encode(d.text, add_special_tokens=False).ids) for d in documents)
     with tempfile.TemporaryDirectory() as work:
-        system: Any = {**OURS, **SYSTEMS}[name](model, Path(work))
+        made: dict[str, Any] = {**OURS, **SYSTEMS}
+        system = made[name](model, Path(work))
         began = time.perf_counter()
         system.take(documents)
         seconds = time.perf_counter() - began
