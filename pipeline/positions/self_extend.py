@@ -40,7 +40,7 @@ def register(method: SelfExtend, rope: Rope, *, near_as_stock: bool) -> str:
 def attention(method: SelfExtend, rope: Rope, *, near_as_stock: bool = False) -> AttentionFunction:
     """The attention function of this method for heads that turn as ``rope`` says."""
     frequencies = torch.from_numpy(rope.frequencies()).float()
-    shift = method.shift
+    shift, near = method.shift, method.neighbours
 
     def attend(  # noqa: PLR0917 - as transformers calls it
         module: Any,  # noqa: ANN401 - an attention layer of transformers
@@ -53,27 +53,34 @@ def attention(method: SelfExtend, rope: Rope, *, near_as_stock: bool = False) ->
     ) -> tuple[torch.Tensor, None]:
         if near_as_stock and getattr(module, "sliding_window", None):
             return _stock(module, query, key, value, attention_mask, scaling, others)
-        if value.shape[1] != query.shape[1]:
-            groups = query.shape[1] // value.shape[1]
-            key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
         length, total = query.shape[2], key.shape[2]
         turns = frequencies.to(query.device)
         keys_at = torch.arange(total, device=query.device)
         queries_at = keys_at[total - length :]
         near_keys = rotate(key, keys_at, turns)
         far_keys = rotate(key, keys_at // method.group, turns)
+        if value.shape[1] != query.shape[1]:
+            groups = query.shape[1] // value.shape[1]
+            near_keys, far_keys, value = (
+                t.repeat_interleave(groups, dim=1) for t in (near_keys, far_keys, value)
+            )
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
         rows = []
         for start in range(0, length, _QUERY_BLOCK):
             at = queries_at[start : start + _QUERY_BLOCK]
             asked = query[:, :, start : start + _QUERY_BLOCK]
-            distance = at[:, None] - keys_at
-            scores = rotate(asked, at, turns) @ near_keys.transpose(2, 3)
-            for side, moved in ((1, shift), (-1, -shift)):
-                far = distance * side >= method.neighbours
-                if far.any():
-                    grouped = rotate(asked, at // method.group + moved, turns) @ far_keys.transpose(2, 3)
-                    scores = torch.where(far, grouped, scores)
+            first, last = total - length + start, total - length + start + len(at) - 1
+            # Keys that some row sees as near; those that every row sees as far are computed once only.
+            low, high = max(first - near + 1, 0), min(last + near, total)
+            scores = asked.new_empty((*asked.shape[:3], total))
+            scores[..., low:high] = rotate(asked, at, turns) @ near_keys[:, :, low:high].transpose(2, 3)
+            before, after = slice(0, max(last - near + 1, 0)), slice(first + near, None)
+            for side, moved, keys in ((1, shift, before), (-1, -shift, after)):
+                if len(of := keys_at[keys]):
+                    turned = rotate(asked, at // method.group + moved, turns)
+                    grouped = turned @ far_keys[:, :, keys].transpose(2, 3)
+                    far = (at[:, None] - of) * side >= near
+                    scores[..., keys] = torch.where(far, grouped, scores[..., keys])
             scores = scores.float() * scale
             if softcap := others.get("softcap"):
                 scores = (scores / softcap).tanh() * softcap

