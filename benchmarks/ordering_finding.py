@@ -1,12 +1,14 @@
-"""Does attention alone find the passage in the middle, and do other positions help the model to use it?
+"""Does attention alone find the passage in the middle, and what helps without looking first: attention moved by
+the retriever's scores, or other positions?
 
     python -m benchmarks.ordering_finding run --cells cells.json --calibration cal.json --out found.json
     python -m benchmarks.ordering_finding run ... --out scaled.json --positions ms_poe:1.2:1.8
     python -m benchmarks.ordering_finding report --out found.json --other scaled.json
 
-Each question of ``benchmarks.ordering_cells`` is read once, with the gold passage in the middle: its rank by
-every signal, and the log-probability of the reference answer. The sets take turns. Results are added to
-``--out`` after every question. ``report`` compares ``--other`` with ``--out`` question by question.
+Each question of ``benchmarks.ordering_cells`` is read with the gold passage in the middle, for its rank by every
+signal, and with the retriever's best passage last; for both the log-probability of the reference answer is
+taken, as it is and with attention moved. The sets take turns. Results are added to ``--out`` after every
+question. ``report`` compares ``--other`` with ``--out`` question by question.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from benchmarks.ordering_trials import trial
 from benchmarks.report import heading, interval
 from pipeline.lm.calibration import Calibration, from_json
 from pipeline.lm.model import LocalModel, load
+from pipeline.order import placed_by
+from pipeline.weighing import SHARPNESS
 
 
 def main() -> None:
@@ -69,7 +73,16 @@ def found(model: LocalModel, cell: dict[str, Any], calibration: Calibration) -> 
     retrieved = np.array([hit.score for hit in hits], np.float32)
     scores = signal_scores(reading.own, reading.free(), retrieved, calibration)
     first = {form: int((values >= values[middle]).sum() == 1) for form, values in scores.items()}
-    return {"first": first, "logprob": round(reading.scored.logprob, 4)}
+    last = placed_by(hits, [hit.score for hit in hits], "reverse")
+    again = Reading(model, one.question, last, one.answer)
+    by_rank = np.array([hit.score for hit in last], np.float32)
+    logprob = {
+        "given": reading.scored.logprob,
+        "given, moved by the retriever": reading.moved(retrieved, SHARPNESS).logprob,
+        "best last": again.scored.logprob,
+        "best last, moved by the retriever": again.moved(by_rank, SHARPNESS).logprob,
+    }
+    return {"first": first, "logprob": {form: round(value, 4) for form, value in logprob.items()}}
 
 
 def report(results: dict[str, Any], other: dict[str, Any] | None = None) -> None:
@@ -81,14 +94,20 @@ def report(results: dict[str, Any], other: dict[str, Any] | None = None) -> None
             right = [q["first"][form] for q in questions]
             less = [q["first"][form] - q["first"]["retriever"] for q in questions]
             print(f"| {form} | {_shown(interval(right))} | {_shown(interval(less), sign='+')} |")
-        print(f"\nlog-probability {np.mean([q['logprob'] for q in questions]):.3f}")
+        print("\n| order | log-probability | less given | less best last |\n|---|---:|---:|---:|")
+        for form in questions[0]["logprob"]:
+            values = [q["logprob"][form] for q in questions]
+            gains = (
+                _shown(interval([q["logprob"][form] - q["logprob"][base] for q in questions]), sign="+")
+                for base in ("given", "best last")
+            )
+            print(f"| {form} | {np.mean(values):.2f} | {' | '.join(gains)} |")
         both = list(zip(questions, (other or {}).get(name, []), strict=False))
-        if both:
-            gain = interval([b["logprob"] - a["logprob"] for a, b in both])
-            print(f"the other run's, less this one's, n = {len(both)}: {_shown(gain, sign='+')}")
-            for form in both[0][0]["first"]:
-                moved = interval([b["first"][form] - a["first"][form] for a, b in both])
-                print(f"- R@1 of {form}: {_shown(moved, sign='+')}")
+        for kind in ("logprob", "first") if both else ():
+            print(f"\nthe other run's {kind}, less this one's, n = {len(both)}:")
+            for form in both[0][0][kind]:
+                gain = interval([b[kind][form] - a[kind][form] for a, b in both])
+                print(f"- {form}: {_shown(gain, sign='+')}")
 
 
 def _shown(values: tuple[float, float, float], sign: str = "") -> str:
