@@ -7,7 +7,8 @@
 
 ``run`` puts the gold passage of each NaturalQuestions question at five positions (``random10``; at the
 first, middle and last of the other sets), scores the passages by every published and calibrated signal, puts
-the best passage last by each, and takes the log-probability of the reference answer. HotpotQA counts how
+the best passage last by each, and takes the log-probability of the reference answer. Of ``random10`` all forms
+are read for one question in ``--whole-every``, for the others those that decide what ``auto`` does. HotpotQA counts how
 often both supporting passages end in the last two places. Results are added to ``--out`` after every
 question, until ``--seconds`` are over.
 """
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=["random10", "hard10", "hotpot", "random20", "hard20"])
     parser.add_argument("--count", type=int, default=100, help="Questions of each set.")
     parser.add_argument("--scored", type=int, help="Of a calibration, questions whose answers are scored.")
+    parser.add_argument("--whole-every", type=int, default=1, help="All forms for one question in so many.")
     parser.add_argument("--passages", type=int, help="Only the first so many of each question.")
     parser.add_argument("--seconds", type=float, default=1e9, help="No new question begins after these.")
     arguments = parser.parse_args()
@@ -107,20 +109,22 @@ def run(model: LocalModel, cells: dict[str, Any], calibration: Calibration, argu
             if name == "hotpot":
                 done.append(supporting(model, cell, calibration))
             else:
-                done.append(positions(model, cell, calibration, whole=name == "random10", number=n))
+                every = arguments.whole_every if name == "random10" else None
+                done.append(positions(model, cell, calibration, n, every))
             path.write_text(json.dumps(results), "utf-8")
         print(f"{time.perf_counter() - began:6.0f} s  {name}: {len(done)} questions", flush=True)
 
 
 def positions(
-    model: LocalModel, cell: dict[str, Any], calibration: Calibration, *, whole: bool, number: int
+    model: LocalModel, cell: dict[str, Any], calibration: Calibration, number: int, whole_every: int | None
 ) -> dict[str, Any]:
-    """One question with its gold passage at several positions."""
+    """One question with its gold passage at several positions: five, or three without ``whole_every``."""
     one = trial(cell)
+    whole = whole_every is not None and number % whole_every == 0
     count = len(one.passages)
     places = sorted({round(n * (count - 1) / 4) for n in range(5)})
     middle = places[len(places) // 2]
-    if not whole:
+    if whole_every is None:
         places = [places[0], middle, places[-1]]
     found: dict[str, Any] = {"passages": count, "places": places, "logprob": {}, "greedy": {}, "first": {}}
     known: dict[tuple[str, ...], Scored] = {}
