@@ -60,7 +60,11 @@ class QdrantIndexer:
 
     def _make(self, name: str, schema: IndexSchema) -> None:
         config = self._config
-        arguments = wire.collection(schema, quantized=config.quantization == "int8")
+        arguments = wire.collection(
+            schema,
+            quantized=config.quantization == "int8",
+            exact_below_points=config.exact_below_points,
+        )
         described = json.dumps({"name": name, "schema": asdict(schema)}, ensure_ascii=False)
         try:
             self._calls.once(

@@ -22,7 +22,7 @@ RANGE_INDEX = models.PayloadSchemaType.FLOAT
 _EXACT_LIMIT = 1000  # beyond this many matches a graph walk costs more than a scan
 
 
-def collection(schema: IndexSchema, *, quantized: bool) -> dict[str, Any]:
+def collection(schema: IndexSchema, *, quantized: bool, exact_below_points: int) -> dict[str, Any]:
     """Arguments of ``create_collection`` that follow from the schema."""
     dense = None
     if schema.dim is not None:
@@ -32,10 +32,14 @@ def collection(schema: IndexSchema, *, quantized: bool) -> dict[str, Any]:
     scalar = models.ScalarQuantization(
         scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
     )
+    threshold = models.OptimizersConfigDiff(
+        indexing_threshold=max(1, exact_below_points * (schema.dim or 1) * 4 // 1024)  # kB
+    )
     return {
         "vectors_config": dense or {},
         "sparse_vectors_config": sparse,
         "hnsw_config": models.HnswConfigDiff(m=16, ef_construct=128),
+        "optimizers_config": threshold,
         "quantization_config": scalar if quantized and dense else None,
     }
 

@@ -45,6 +45,9 @@ class Config(BaseModel):
     """Copies that are asked and must agree: a number, `majority`, `quorum` or `all`; null asks one."""
     quantization: Literal["none", "int8"] = "none"
     """`int8` keeps one byte a dimension in memory and rescores with the stored vectors."""
+    exact_below_points: int = Field(default=250_000, ge=1)
+    """Up to so many vectors a segment of the server is scanned exactly; beyond that it builds a graph, which
+    is faster and misses some; for new collections."""
     ef: int = Field(default=256, ge=16, le=4096)
     """Candidates that a graph search keeps: more is slower and finds more."""
     timeout_seconds: int = Field(default=30, ge=1)

@@ -2,7 +2,8 @@
 
 One process owns the folder at a time. Writes are durable once ``flush`` returned. Up to
 ``exact_below_points`` vectors an index is scanned exactly; beyond that ``optimize`` builds an HNSW
-graph (Malkov and Yashunin 2018).
+graph (Malkov and Yashunin 2018). A graph hardly reaches what lies apart from everything else, as a single
+fact in a long text does, so the limit is high.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pipeline.types import Match, Point
 _UPSERT_POINTS = 128  # searches wait for one such batch, about 20 ms
 _SEARCHES = 128
 _PAGE_POINTS = 1000
+_LARGE_POINTS = 30_000  # an index of more is optimised aside, since that takes longer than a search may wait
 _GROWN_SHARE = 0.1  # a large index that has grown by no more than this is not optimised again
 _UNFLUSHED_BYTES = 32 << 20  # what may have to be written again if the engine dies
 
@@ -43,8 +45,9 @@ class Config(BaseModel):
 
     path: Path = Path("index")
     """Folder of all indexes."""
-    exact_below_points: int = Field(default=30_000, ge=1)
-    """Up to so many vectors an index is scanned exactly; beyond that a graph is built."""
+    exact_below_points: int = Field(default=250_000, ge=1)
+    """Up to so many vectors an index is scanned exactly; beyond that a graph is built, which is faster and
+    misses some; for new indexes."""
     ef: int = Field(default=256, ge=16, le=4096)
     """Candidates that a graph search keeps: more is slower and finds more."""
     quantization: Literal["none", "int8"] = "none"
@@ -177,9 +180,10 @@ class QdrantEdgeIndexer:
             self.flush()
             manifest = self._manifests()[name]
             points = manifest.points or 0
-            large = points > self._config.exact_below_points
+            most = min(self._config.exact_below_points, _LARGE_POINTS)
+            large = points > most
             grown = points - manifest.settled if manifest.settled is not None else points
-            if large and grown <= min(_GROWN_SHARE * points, self._config.exact_below_points):
+            if large and grown <= min(_GROWN_SHARE * points, most):
                 return
             reserve = self._config.reserve_bytes
             if large and _edge_aside.has_room(Path(self._path(name)), reserve):

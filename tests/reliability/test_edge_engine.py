@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 import pytest
 
-from indexers import _edge_aside, _edge_process, _folders
+from indexers import _edge_aside, _edge_process, _folders, qdrant_edge
 from indexers.qdrant_edge import Config, QdrantEdgeIndexer
 from pipeline.errors import DiskFullError, IndexDamagedError, IndexingError, IndexOwnedError, UnavailableError
 from pipeline.filters import Equals, Range
@@ -389,6 +389,24 @@ def test_a_large_index_is_optimised_when_it_pays(
     files = [f.read_bytes() for f in indexer._root.rglob("*") if f.is_file()]
     assert any(b"point 70" in data for data in files)
     assert not any(needle + b'"' in data for data in files)
+
+
+def test_a_large_index_is_scanned_exactly_up_to_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optimised aside, as it is large, but without a graph: it finds every lone point among copies."""
+    monkeypatch.setattr(qdrant_edge, "_LARGE_POINTS", 300)
+    rng = np.random.default_rng(5)
+    common, lone = rng.standard_normal((40, 64)), rng.standard_normal((60, 64)) - 5
+    rows = np.concatenate([np.repeat(common, 40, axis=0), lone]).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    with contextlib.closing(QdrantEdgeIndexer(Config(path=tmp_path, exact_below_points=5000))) as indexer:
+        indexer.create(NAME, IndexSchema("f", 64, False, {}))
+        indexer.upsert(NAME, [Point(str(uuid.UUID(int=n)), {"n": n}, row) for n, row in enumerate(rows)])
+        indexer.optimize(NAME)
+        assert indexer._path(NAME).split("/")[-1] != _folders.SHARD, "optimised aside"
+        found = indexer.search(NAME, [IndexSearch(1, dense=rows[n]) for n in range(1600, 1660)])
+        assert [matches[0].payload["n"] for matches in found] == list(range(1600, 1660))
 
 
 def test_an_optimisation_that_fails_leaves_the_old_shard(
