@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.peers.systems import Document, Piece
 
+MOST = 100  # hits, as the other tools' pieces
 LATE_ALONE: Mapping[str, float] = {"passage_late": 1.0, "unit_late": 1.0}  # one pass over the text
 
 
@@ -44,10 +45,10 @@ class Longleaf:
         return [Piece(hit.document_id, hit.start, hit.end) for hit in hits]
 
     def within(self, question: str, scope: str | None, budget_tokens: int) -> list[Piece]:
-        """Search with the budget told."""
+        """Search with the budget told, and with no other bound that could leave some of it unused."""
         from pipeline.types import Query
 
-        query = Query(question, document_id=scope, budget_tokens=budget_tokens)
+        query = Query(question, top_k=MOST, document_id=scope, budget_tokens=budget_tokens)
         return [Piece(h.document_id, h.start, h.end) for h in self._longleaf.retriever.search(query).hits]
 
     def close(self) -> None:
