@@ -116,14 +116,14 @@ def joined(reports: Sequence[Report]) -> list[Report]:
     return [Report(by_fusion[n][0].about, [each for r in by_fusion[n] for each in r.sets]) for n in names]
 
 
-def insert(path: Path, text: str) -> None:
+def insert(path: Path, text: str, begin: str = BEGIN) -> None:
     """Replace what stands between the marks, or add them at the end."""
     before = path.read_text(encoding="utf-8") if path.exists() else "# Measured\n"
-    if BEGIN not in before:
-        before = f"{before.rstrip()}\n\n## Retrieval by set\n\n{BEGIN}\n{END}\n"
-    head, _, rest = before.partition(BEGIN)
+    if begin not in before:
+        before = f"{before.rstrip()}\n\n## Retrieval by set\n\n{begin}\n{END}\n"
+    head, _, rest = before.partition(begin)
     _, _, tail = rest.partition(END)
-    path.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+    path.write_text(f"{head}{begin}\n{text}\n{END}{tail}", encoding="utf-8")
 
 
 def _cell(by: Any, place: str) -> str:

@@ -29,6 +29,7 @@ from pipeline import measure
 from pipeline.evaluation.copies import copies_of, with_copies
 from pipeline.evaluation.dataset import EvaluationSet, Question, load_set
 
+MARK = "<!-- made by `python -m benchmarks.peers`: begin -->"
 RANKED = 100  # pieces of which documents are ranked
 
 
@@ -106,8 +107,10 @@ def _encoder(model: Path) -> Any:
     return lambda text: tokenizer.encode(text, add_special_tokens=False).offsets
 
 
-def compared(given: EvaluationSet, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table of one set."""
+def values_of(
+    given: EvaluationSet, results: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """nDCG@10 and span recall by tool, then by question."""
     relevance = {q.id: q.relevance for q in given.questions if q.scope is None}
     gains = {
         name: {
@@ -122,6 +125,12 @@ def compared(given: EvaluationSet, results: Mapping[str, Mapping[str, Any]]) -> 
         name: {q: row["recall"] for q, row in found["rows"].items() if "recall" in row}
         for name, found in results.items()
     }
+    return gains, recalls
+
+
+def compared(given: EvaluationSet, results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of one set."""
+    gains, recalls = values_of(given, results)
     lines = [
         "| | nDCG@10 | Longleaf minus it | span recall | Longleaf minus it | tokens/s | search ms | MiB |",
         "|---" * 8 + "|",
@@ -129,13 +138,42 @@ def compared(given: EvaluationSet, results: Mapping[str, Mapping[str, Any]]) -> 
     for name, found in results.items():
         cells = [name]
         for values in (gains, recalls):
-            cells.append(f"{measure.interval(list(values[name].values())).mean:.3f}" if values[name] else "")
-            change = measure.difference(values["longleaf"], values[name]) if values[name] else None
-            told = f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]" if change else ""
-            cells.append(told if name != "longleaf" else "")
+            cells += [_mean(values[name]), _less(values, name) if name != "longleaf" else ""]
         cells += [f"{found[key]:,.0f}" for key in ("tokens_per_second", "search_ms_p50", "peak_mib")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def summary(rows: Sequence[tuple[EvaluationSet, Mapping[str, Mapping[str, Any]]]]) -> str:
+    """Every set and tool in one table, without speeds."""
+    lines = [
+        "| | nDCG@10: Longleaf | the other | difference | span recall: Longleaf | the other | difference |",
+        "|---" * 7 + "|",
+    ]
+    for given, results in rows:
+        both = values_of(given, results)
+        for name in results:
+            cells = [f"{given.name}, {name}"]
+            for values in both:
+                cells += [_mean(values["longleaf"]), _mean(values[name]), _less(values, name)]
+            if name != "longleaf":
+                lines.append("| " + " | ".join(cells) + " |")
+    sizes = "; ".join(
+        f"{given.name} {len(given.documents):,} documents, {results['longleaf']['tokens']:,} tokens"
+        for given, results in rows
+    )
+    return "\n".join(lines) + f"\n\nSizes: {sizes}."
+
+
+def _mean(values: Mapping[str, float]) -> str:
+    return f"{measure.interval(list(values.values())).mean:.3f}" if values else ""
+
+
+def _less(values: Mapping[str, Mapping[str, float]], name: str) -> str:
+    if not values[name]:
+        return ""
+    change = measure.difference(values["longleaf"], values[name])
+    return f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}] n={change.n}"
 
 
 def main() -> None:
@@ -151,20 +189,30 @@ def main() -> None:
     parser.add_argument("--share", type=float, help="share of each set's documents, 0 to 1")
     parser.add_argument("--budget-tokens", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="results by set and tool; those that are there are kept")
+    parser.add_argument("--kept", action="store_true", help="tell of results that are there, and make none")
+    parser.add_argument("--into", type=Path, help="document to write one table of all sets into")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     given = parser.parse_args()
     from pipeline.models import locate
 
     model = locate(given.model).path
+    done: list[tuple[EvaluationSet, Mapping[str, Mapping[str, Any]]]] = []
     for name in given.sets:
         data = _questions(load_set(given.data / name), given)
         if given.only:
             print(json.dumps(run_system(given.only, data, model, given.budget_tokens)), flush=True)
             continue
         results = {system: row for system in given.systems if (row := _row_of(given, name, system))}
+        if "longleaf" not in results:
+            continue
         title = f"{name}: {len(data.documents)} documents, {len(data.questions)} questions"
-        tokens = next(iter(results.values()))["tokens"]
+        tokens = results["longleaf"]["tokens"]
         print(f"{title}, {tokens:,} tokens\n\n{compared(data, results)}\n", flush=True)
+        done.append((data, results))
+        if given.into:
+            from benchmarks.results import insert
+
+            insert(given.into, summary(done), MARK)
 
 
 def _questions(data: EvaluationSet, given: argparse.Namespace) -> EvaluationSet:
@@ -185,7 +233,7 @@ def _row_of(given: argparse.Namespace, name: str, system: str) -> dict[str, Any]
         row: dict[str, Any] = json.loads(kept.read_text())
         if row["workload"] == same:
             return row
-    found = _apart(given, name, system)
+    found = None if given.kept else _apart(given, name, system)
     if found is None:
         return None
     found["workload"] = same

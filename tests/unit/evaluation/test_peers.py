@@ -47,11 +47,14 @@ def test_differences_are_longleafs_less_the_others_by_question() -> None:
         found = {f"q{i}": {"documents": order, "recall": r} for i, r in enumerate(recalls)}
         return {**costs, "rows": found}
 
-    told = peers.compared(
-        given, {"longleaf": rows(["a", "b"], [1, 1, 1]), "plain": rows(["b", "a"], [0.5] * 3)}
-    )
+    results = {"longleaf": rows(["a", "b"], [1, 1, 1]), "plain": rows(["b", "a"], [0.5] * 3)}
+    told = peers.compared(given, results)
     assert "| longleaf | 1.000 |  | 1.000 |  | 1,000 | 2 | 3 |" in told
-    assert "| plain | 0.631 | +0.369 [+0.369, +0.369] | 0.500 | +0.500 [+0.500, +0.500] |" in told
+    assert "| plain | 0.631 | +0.369 [+0.369, +0.369] n=3 | 0.500 | +0.500 [+0.500, +0.500] n=3 |" in told
+    results["longleaf"]["tokens"] = 7
+    [line] = [line for line in peers.summary([(given, results)]).splitlines() if "plain" in line]
+    change = "1.000 | 0.631 | +0.369 [+0.369, +0.369] n=3 | 1.000 | 0.500 | +0.500 [+0.500, +0.500] n=3"
+    assert line == f"| s, plain | {change} |"
 
 
 def test_results_of_the_same_work_are_kept_and_those_of_other_work_are_not(
@@ -65,12 +68,16 @@ def test_results_of_the_same_work_are_kept_and_those_of_other_work_are_not(
 
     monkeypatch.setattr(peers, "_apart", apart)
     given = argparse.Namespace(documents=None, questions=3, share=None, budget_tokens=9, out=tmp_path / "out")
+    given.kept = False
     first = peers._row_of(given, "s", "plain")
     assert first is not None
     assert peers._row_of(given, "s", "plain") == first
     assert json.loads((tmp_path / "out" / "s.plain.json").read_text()) == first
     assert peers._row_of(given, "s", "broken") is None
     given.questions = 4
+    given.kept = True
+    assert peers._row_of(given, "s", "plain") is None
+    given.kept = False
     peers._row_of(given, "s", "plain")
     assert ran == ["s plain", "s broken", "s plain"]
 
