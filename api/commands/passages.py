@@ -50,7 +50,8 @@ def ordering_line(ordering: Ordering) -> str:
     """How the passages of the prompt came into their order, and what that cost."""
     rank = {chunk_id: number for number, chunk_id in enumerate(ordering.before, 1)}
     after = ", ".join(str(rank[chunk_id]) for chunk_id in ordering.after)
-    cost = f"; {ordering.readings} more readings, {ordering.seconds:.2f} s" if ordering.readings else ""
+    readings = "reading" if ordering.readings == 1 else "readings"
+    cost = f"; {ordering.readings} more {readings}, {ordering.seconds:.2f} s" if ordering.readings else ""
     shares = ", ".join(f"{share:.2f}" for share in ordering.shares.values())
     moved = f"; attention by passage, as read: {shares}" if shares else ""
     return f"order {ordering.used} (passages by rank, as the model read them): {after}{moved}{cost}"

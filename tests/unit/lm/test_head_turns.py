@@ -8,12 +8,15 @@ from test_fixed_steps import ids
 
 from pipeline.errors import ModelError
 from pipeline.lm.attention import Plan
+from pipeline.lm.context_options import ContextOptions, ContextsConfig
+from pipeline.lm.contexts import Asked, Contexts
 from pipeline.lm.graphs import is_fixed_step_possible
 from pipeline.lm.head_turns import HeadTurns
 from pipeline.lm.kv_cache import new_cache
 from pipeline.lm.model import load
 from pipeline.lm.observe import SpanMass
 from pipeline.lm.sequence import Sequence
+from pipeline.records import VersionKey
 from pipeline.seams import Message, Sampling
 
 ASKED = [Message("user", "When does the lease end? " * 4)]
@@ -68,6 +71,20 @@ def test_requests_in_one_pass_get_what_each_gets_alone(scaled):
     _packed_pass(scaled.network, steps)
     for step, expected in zip(steps, alone, strict=True):
         torch.testing.assert_close(step.logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_cached_passage_is_read_as_it_would_be_in_order(scaled, tmp_path):
+    """Its keys were turned when it was cached; the question's are turned where they come to stand."""
+    contexts = Contexts(scaled, ContextsConfig(), tmp_path / "kv", None)
+    try:
+        owner = VersionKey("acme", "contracts", "lease", 1)
+        passage = contexts.passage(owner, "Lease", "The lease ends on the last day of March.", 1.0)
+        asked = Asked(ASKED[0].content, [passage], ContextOptions(temperature=1.0, scale=1.0))
+        both = [contexts.logprob(asked, "In March.", sequential=way) for way in (False, True)]
+        assert both[0] == pytest.approx(both[1], abs=1e-4)
+        assert "ms_poe" in contexts._reader.origin(contexts._reader.prefix(ids(5, 1)), "native").positions
+    finally:
+        contexts.close()
 
 
 def test_attention_is_observed_as_it_is_computed(scaled):
