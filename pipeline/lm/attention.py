@@ -22,7 +22,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from pipeline.errors import ModelError
-from pipeline.lm.few_rows import attend_few
+from pipeline.lm.few_rows import attend_few, attend_grouped
 from pipeline.lm.packing import Segments, attend_packed
 
 NAME = "longleaf"
@@ -129,6 +129,8 @@ def attend(call: Attending) -> torch.Tensor:
     groups, length = query.shape[1] // key.shape[1], query.shape[2]
     causal, shared = mask is None and length > 1, {}
     if groups > 1:
+        if query.device.type == "cpu" and length <= _FEW_ROWS and not causal:
+            return attend_grouped(query, key, value, mask, call.scaling)
         if query.device.type == "cpu" or (mask is None and query.dtype != torch.float32):
             shared = {"enable_gqa": True}
         elif mask is not None and length <= _FEW_ROWS and mask.shape[1] == 1:

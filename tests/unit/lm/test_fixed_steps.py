@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.lm.attention import Plan
-from pipeline.lm.few_rows import attend_few
+from pipeline.lm.few_rows import attend_few, attend_grouped
 from pipeline.lm.graphs import FixedStep, is_fixed_step_possible
 from pipeline.lm.kv_cache import new_cache
 from pipeline.lm.sequence import Sequence
@@ -65,6 +65,14 @@ def test_attention_in_parts_is_attention(tokens, floats):
     longer[..., :tokens, :] = torch.stack([key, value])
     views = longer[0, :, :, :tokens], longer[1, :, :, :tokens]
     torch.testing.assert_close(attend_few(query, *views, given, 0.3), expected, atol=1e-5, rtol=1e-5)
+    for each in (given, given.expand(1, 6, 5, tokens)):
+        torch.testing.assert_close(attend_grouped(query, *views, each, 0.3), expected, atol=1e-5, rtol=1e-5)
+    alone = torch.nn.functional.scaled_dot_product_attention(
+        query[:, :, -1:], key, value, scale=0.3, enable_gqa=True
+    )
+    torch.testing.assert_close(
+        attend_grouped(query[:, :, -1:], *views, None, 0.3), alone, atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.gpu

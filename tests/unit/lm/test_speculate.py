@@ -15,12 +15,13 @@ from pipeline.errors import (
     ModelMemoryError,
     PromptTooLongError,
 )
+from pipeline.lm import attention
 from pipeline.lm import model as lm
 from pipeline.lm.kv_cache import roll_back
 from pipeline.lm.request import MOST_DRAFT_TOKENS, Generation, Speculation
 from pipeline.seams import Message, Sampling
 
-FAMILIES = ["llama", "qwen2", "mistral", "gemma2", "qwen3", "phi3"]
+FAMILIES = sorted(attention.FAMILIES)
 WORDS = " ".join(LINES).split()
 GREEDY = Sampling(max_tokens=24)
 
