@@ -1,5 +1,6 @@
 """Questions with a long context for the model and the best passages of it for a drafter, from sets in the
-uniform layout: NaturalQuestions (gold among other passages), HotpotQA (ten paragraphs), QMSum (meetings)."""
+uniform layout: NaturalQuestions (gold among other passages), HotpotQA (ten paragraphs), QMSum (meetings),
+CovidQA (articles; the sentence that answers is to be quoted)."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ from pipeline.seams import Message
 
 _ASK = "Answer the question from the passages, in as few words as possible."
 _SUMMARISE = "Answer the question about the meeting in one or two sentences."
+_QUOTE = "Quote the sentence of the passages that answers the question, word for word."
+_SYSTEM = {"qmsum": _SUMMARISE, "covid": _QUOTE}
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -41,8 +44,10 @@ class LongQuestion:
     def messages(self, passages: Sequence[str]) -> list[Message]:
         """The question after these passages."""
         shown = "\n\n".join(f"[passage {n}]\n{text}\n[/passage]" for n, text in enumerate(passages, 1))
-        system = _SUMMARISE if self.task == "qmsum" else _ASK
-        return [Message("system", system), Message("user", f"{shown}\n\nQuestion: {self.question}")]
+        return [
+            Message("system", _SYSTEM.get(self.task, _ASK)),
+            Message("user", f"{shown}\n\nQuestion: {self.question}"),
+        ]
 
 
 def questions(
@@ -54,8 +59,8 @@ def questions(
     draft_passages: int = 3,
 ) -> Iterator[LongQuestion]:
     """So many questions of a task with at most ``budget_tokens`` of passages each, the same ones always."""
-    made = {"nq": _natural_questions, "hotpot": _hotpot, "qmsum": _qmsum}[task](data, budget_tokens, tokens)
-    for number, (question, answers, passages, others) in enumerate(made):
+    made = {"nq": _natural_questions, "hotpot": _hotpot, "qmsum": _qmsum, "covid": _covid}[task]
+    for number, (question, answers, passages, others) in enumerate(made(data, budget_tokens, tokens)):
         if number == count:
             return
         order = _ranked(question, passages)
@@ -111,23 +116,52 @@ def _qmsum(data: Path, budget: int, tokens: Callable[[str], int]) -> Iterator[Ra
         document, answering = spans[query["id"]]
         if not answering:
             continue
-        parts = _parts(corpus[document])
+        at = meetings.index(document)
+        others = [corpus[meetings[n % len(meetings)]] for n in range(at + 1, at + 4)]
         middle = sum(answering[0]) // 2
-        centre = next((n for n, (start, text) in enumerate(parts) if start + len(text) > middle), 0)
-        first = last = centre
-        used = tokens(parts[centre][1])
-        while used < budget and (first > 0 or last < len(parts) - 1):
-            at = (
-                first - 1
-                if first > 0 and (centre - first <= last - centre or last == len(parts) - 1)
-                else last + 1
-            )
-            used += tokens(parts[at][1]) + 12
-            if used < budget:
-                first, last = min(first, at), max(last, at)
-        other = _parts(corpus[meetings[(meetings.index(document) + 1) % len(meetings)]])
-        passages = [text for _, text in parts[first : last + 1]]
-        yield query["question"], (query["text"],), passages, [text for _, text in other[:5]]
+        passages = _around(corpus[document], middle, others, budget, tokens)
+        wrong = [text for _, text in _parts(others[0])[:5]]
+        yield query["question"], (query["text"],), passages, wrong
+
+
+def _covid(data: Path, budget: int, tokens: Callable[[str], int]) -> Iterator[Raw]:
+    """The part of the article around the answer, as parts of about 200 words."""
+    folder = data / "covidqa"
+    corpus = {row["id"]: row["text"] for row in rows(folder, "corpus")}
+    spans = {row["query_id"]: (row["doc_id"], row["spans"]) for row in rows(folder, "qrels")}
+    articles = sorted(corpus)
+    for query in rows(folder, "queries")[::29]:
+        document, answering = spans[query["id"]]
+        at = articles.index(document)
+        others = [corpus[articles[n % len(articles)]] for n in range(at + 1, at + 9)]
+        passages = _around(corpus[document], sum(answering[0]) // 2, others, budget, tokens)
+        yield query["text"], tuple(query["answers"]), passages, [text for _, text in _parts(others[0])[:5]]
+
+
+def _around(
+    text: str, middle: int, others: Sequence[str], budget: int, tokens: Callable[[str], int]
+) -> list[str]:
+    """Parts of a text on both sides of a place, and of others after it where it is too short."""
+    parts = _parts(text)
+    centre = next((n for n, (start, part) in enumerate(parts) if start + len(part) > middle), 0)
+    first = last = centre
+    used = tokens(parts[centre][1])
+    while used < budget and (first > 0 or last < len(parts) - 1):
+        at = (
+            first - 1
+            if first > 0 and (centre - first <= last - centre or last == len(parts) - 1)
+            else last + 1
+        )
+        used += tokens(parts[at][1]) + 12
+        if used < budget:
+            first, last = min(first, at), max(last, at)
+    chosen = [part for _, part in parts[first : last + 1]]
+    for part in (part for other in others for _, part in _parts(other)):
+        used += tokens(part) + 12
+        if used >= budget:
+            break
+        chosen.append(part)
+    return chosen
 
 
 def _parts(text: str, most_chars: int = 1000) -> list[tuple[int, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Several
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -105,7 +106,9 @@ class ModelDrafter:
         proposals: list[torch.Tensor] = []
         guides: list[torch.Tensor] = []
         unread = self._truth[self.sequence.length_tokens :]
+        passes = 0
         while not cancelled():
+            passes += 1
             scores = self._chooser.scores(self._read(unread)[-1], tokens)
             guide = as_long_as((scores / self._chooser.temperature).softmax(-1), self._vocabulary)
             guides.append(guide)
@@ -117,7 +120,7 @@ class ModelDrafter:
             if len(tokens) == most_tokens and not self.guides:
                 break
             unread = [token]
-        return Draft(tuple(tokens), tuple(proposals), tuple(guides), source="model")
+        return Draft(tuple(tokens), tuple(proposals), tuple(guides), source="model", passes=passes)
 
     def follow(self, draft: Draft) -> Draft:
         """The same draft with this model's probabilities at each of its positions, read in one pass."""
@@ -131,7 +134,7 @@ class ModelDrafter:
             )
             for at, row in enumerate(logits)
         )
-        return Draft(draft.tokens, draft.proposals, guides, draft.source, draft.match_tokens)
+        return replace(draft, guides=guides, passes=1)
 
     def settle(self, tokens: Several[int]) -> None:
         """Forget drafted tokens that were not written."""

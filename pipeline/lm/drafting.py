@@ -117,7 +117,9 @@ class Drafting:
         reader = self._drafter.reader
         known = reader.known_tokens(request.tenant, prompt)
         parts = -(-(len(prompt) - known) // reader.part_tokens)
-        start_seconds = parts * reader.costs.seconds(len(prompt) // 2, min(len(prompt), reader.part_tokens))
+        part_seconds = reader.part_seconds or reader.costs.seconds(
+            len(prompt) // 2, min(len(prompt), reader.part_tokens)
+        )
 
         def make(chooser: Chooser, cancelled: Callable[[], bool]) -> ModelDrafter | None:
             from pipeline.lm.drafters import ModelDrafter
@@ -134,7 +136,7 @@ class Drafting:
         def keep(drafter: ModelDrafter) -> None:
             reader.keep(request.tenant, drafter.sequence)
 
-        return ModelSource(make, keep, reader.costs, len(prompt), start_seconds)
+        return ModelSource(make, keep, reader.costs, len(prompt), parts * part_seconds)
 
     @staticmethod
     def _must(request: Generation) -> bool:

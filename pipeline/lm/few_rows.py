@@ -43,9 +43,10 @@ def attend_grouped(
     batch, heads, length, width = query.shape
     shared = key.shape[1]
     groups = heads // shared
-    if mask is not None:
-        each = mask.shape[1] == heads
-        mask = mask.reshape(-1, shared, groups * length, mask.shape[-1]) if each else mask.repeat(1, 1, groups, 1)
+    if mask is not None and mask.shape[1] == heads:
+        mask = mask.reshape(-1, shared, groups * length, mask.shape[-1])
+    elif mask is not None:
+        mask = mask.repeat(1, 1, groups, 1)
     out = torch.nn.functional.scaled_dot_product_attention(
         query.reshape(batch, shared, groups * length, width), key, value, attn_mask=mask, scale=scaling
     )

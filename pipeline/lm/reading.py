@@ -25,6 +25,7 @@ PREFILL_TOKENS = 256
 """Prompt tokens of one step: cancellation is noticed, and other requests come along, this often."""
 GPU_PREFILL_TOKENS = 2048
 """The same on a GPU, which reads so many in the time that a processor takes for a few."""
+_PART_RATE = 0.3
 
 
 class PromptReader:
@@ -35,6 +36,8 @@ class PromptReader:
         self.engine = engine
         self._prefix_bytes = prefix_bytes
         self._window_tokens = window_tokens
+        self.part_seconds: float | None = None
+        """How long a whole part near the beginning of a prompt takes, by the latest ones; None before any."""
 
     def new_cache(self, capacity_tokens: int) -> Cache:
         """An empty cache. Raises ModelMemoryError only when it is written to."""
@@ -76,9 +79,17 @@ class PromptReader:
             part = self.part_tokens
             if self.engine.writing:
                 part = max(part // 4, 1)
+            before = sequence.length_tokens
             logits = sequence.read(ids[at : at + part])
+            if sequence.seconds is not None and part == self.part_tokens and part <= len(ids) - at:
+                self._learn_part(before, sequence.seconds)
             at += part
         return logits
+
+    def _learn_part(self, before: int, seconds: float) -> None:
+        if before <= 4 * self.part_tokens:
+            known = self.part_seconds or seconds
+            self.part_seconds = known + _PART_RATE * (seconds - known)
 
     @property
     def part_tokens(self) -> int:

@@ -128,12 +128,14 @@ class SpeculativeRounds:
             return Draft(), None
         draft = self._drawn(source, found, choice.draft_tokens, cancelled)
         # The drafter may have stopped earlier; what that is worth is known before the target reads it.
-        return draft, self._worth(_key(draft), range(len(draft.tokens), len(draft.tokens) + 1))
+        return draft, self._worth(_key(draft), range(len(draft.tokens), len(draft.tokens) + 1), draft.passes)
 
     def _drawn(self, source: str, found: Draft, length: int, cancelled: Callable[[], bool]) -> Draft:
         drafter = self._model.drafter if self._model is not None else None
-        if source == "model" and drafter is not None:
-            return drafter.propose(length, cancelled)
+        if source == "model" and self._model is not None and drafter is not None:
+            written = drafter.propose(length, cancelled)
+            self._model.observe(written)
+            return written
         draft = replace(found, tokens=found.tokens[:length], proposals=found.proposals[:length])
         return drafter.follow(draft) if self._asked.eta and drafter is not None else draft
 
@@ -143,14 +145,20 @@ class SpeculativeRounds:
         least = min(1, most) if fixed is None else min(fixed, most)
         return range(least, (most if fixed is None else least) + 1)
 
-    def _worth(self, key: Hashable, lengths: range) -> Choice:
-        """The length that is expected to pay most for a draft of this kind, in this context."""
+    def _worth(self, key: Hashable, lengths: range, passes: int | None = None) -> Choice:
+        """The length that is expected to pay most for a draft of this kind, in this context.
+
+        ``passes`` of the drafting model are known once there is a draft.
+        """
         context = self._target.context_tokens
-        guiding = self._asked.eta > 0 and self._model is not None
+        guiding = self._asked.eta > 0
 
         def seconds(length: int) -> float:
-            steps = (length if key == "model" else 0) + guiding
-            drafting = self._model.seconds(steps) if self._model is not None and steps else 0.0
+            drafting = 0.0
+            if self._model is not None and passes is not None:
+                drafting = self._model.seconds(passes)
+            elif self._model is not None and (key == "model" or guiding):
+                drafting = self._model.seconds(self._model.passes(length if key == "model" else 0) + guiding)
             return drafting + self._costs.seconds(context, length + 1)
 
         return best_length(self._trial.rate(key), lengths, self._costs.seconds(context, 1), seconds)
@@ -170,7 +178,9 @@ class SpeculativeRounds:
                 self.ledger.best_rejected = max(self.ledger.best_rejected, gain)
                 return False
         try:
-            return self._model.start(self._chooser, cancelled)
+            started = self._model.start(self._chooser, cancelled)
+            self.ledger.predicted_seconds += self._model.start_seconds
+            return started
         except ModelMemoryError as error:
             self._model.failed = True
             without = ", and eta was not applied" if self._asked.eta else ""
@@ -236,6 +246,7 @@ class ModelSource:
         self._costs = costs
         self._prompt_tokens = prompt_tokens
         self.start_seconds = start_seconds
+        self._drafted, self._passes = 4.0, 4.0
         self.drafter: ModelDrafter | None = None
         self.failed = False
 
@@ -249,10 +260,19 @@ class ModelSource:
         if self.drafter is not None:
             self._keep(self.drafter)
 
-    def seconds(self, draft_tokens: int) -> float:
-        """What drafting so many tokens takes."""
+    def seconds(self, passes: float) -> float:
+        """What so many passes take."""
         context = self.drafter.sequence.length_tokens if self.drafter is not None else self._prompt_tokens
-        return draft_tokens * self._costs.seconds(context, 1)
+        return passes * self._costs.seconds(context, 1)
+
+    def passes(self, draft_tokens: int) -> float:
+        """Passes that a draft is expected to take: one more than tokens where it ends in doubt."""
+        return draft_tokens * self._passes / self._drafted
+
+    def observe(self, draft: Draft) -> None:
+        """Learn from a draft that was made."""
+        self._drafted += len(draft.tokens)
+        self._passes += draft.passes
 
 
 def _key(draft: Draft) -> Hashable:

@@ -11,80 +11,81 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-NEW_TOKENS = (1, 2, 4, 8)
+NEW_TOKENS = (1, 2, 4, 9)
 _REPEATS = 2
-_SLOWEST_REFINEMENT = 0.1
+_LOAD_RATE = 0.2
+_CLASS_RATE = 0.1
+_RECENT_PASSES = 8
 
 
 class StepCosts:
-    """Seconds of a pass: linear in context and new tokens, corrected by what was seen since.
+    """Seconds of a pass: linear in context, linear between the numbers of new tokens that were measured.
 
-    The shape ``a + b n + [m > 1] (c + d (m - 1) + e n (m - 1))`` (n tokens of context, m new ones) is fitted
-    to the measurements at the start, in relative error. What runs later only scales it, for each class of m
-    apart: so a machine that becomes busy is noticed, and few, uneven observations cannot bend the shape.
+    Not one line over all of those: one token is a product with a vector, some are one with a matrix, and
+    how many of them cost nothing more depends on the machine and the number format. What runs later only
+    scales the costs: by a factor of all passes alike, which is how busy the machine is, and by one for each
+    class of more than one new token, which mends the measurement. That one compares a pass with the last one
+    of a single token, if that was a moment ago: so a machine that was busy during a few checks of drafts does
+    not make checks look dearer than plain steps.
     """
 
     def __init__(self, measured: Mapping[tuple[int, int], float]) -> None:
-        """``measured``: seconds by (context tokens, new tokens); at least two of each."""
-        rows = np.array([_features(n, m) for n, m in measured])
-        seconds = np.array(list(measured.values()))
-        # Coefficients below zero would predict nonsense beyond what was measured.
-        self._weights = _non_negative(rows / seconds[:, None], np.ones(len(seconds)))
-        self._scales: dict[int, tuple[float, int]] = {}
+        """``measured``: seconds by (context tokens, new tokens), each of one with each of the other; at least
+        two contexts, and one new token among others."""
+        contexts = sorted({context for context, _ in measured})
+        self._new = np.array(sorted({new for _, new in measured}), float)
+        rows = np.array([[measured[context, int(new)] for new in self._new] for context in contexts])
+        # Neither more tokens nor a longer context make a pass faster; noise may have said so.
+        rows = np.maximum.accumulate(np.maximum.accumulate(rows, 1), 0)
+        self._start = float(contexts[0])
+        self._base = rows[0]
+        self._slopes = np.maximum.accumulate((rows[-1] - rows[0]) / max(contexts[-1] - contexts[0], 1))
+        self._load, self._seen = 1.0, 2
+        self._plain, self._since_plain = 1.0, _RECENT_PASSES
+        self._of_class: dict[int, tuple[float, int]] = {}
         self._guard = threading.Lock()
 
     def seconds(self, context_tokens: int, new_tokens: int) -> float:
         """What a pass is expected to take."""
-        base = float(_features(context_tokens, new_tokens) @ self._weights)
-        return base * self._scales.get(_class(new_tokens), (self._common(), 0))[0]
+        return self._measured(context_tokens, new_tokens) * self._load * self._class_scale(new_tokens)
 
     def learn(self, context_tokens: int, new_tokens: int, seconds: float) -> None:
-        """A pass took so long. The first ones of a class count most."""
-        base = float(_features(context_tokens, new_tokens) @ self._weights)
+        """A pass took so long. The first ones count most."""
         with self._guard:
-            scale, seen = self._scales.get(_class(new_tokens), (self._common(), 2))
-            rate = max(_SLOWEST_REFINEMENT, 1 / (seen + 1))
-            # An outlier (the machine was busy elsewhere for a moment) moves the scale by a bounded factor.
-            ratio = min(max(seconds / base, scale / 2), scale * 2)
-            self._scales[_class(new_tokens)] = (scale + rate * (ratio - scale), seen + 1)
+            kind, ratio = _class(new_tokens), seconds / self._measured(context_tokens, new_tokens)
+            scale, seen = self._of_class.get(kind, (1.0, 0))
+            if kind == 1:
+                self._plain, self._since_plain = ratio, 0
+            elif self._since_plain < _RECENT_PASSES:
+                self._since_plain += 1
+                scale *= _bounded(ratio / self._plain / scale) ** max(_CLASS_RATE, 1 / (seen + 3))
+                self._of_class[kind] = (scale, seen + 1)
+            self._load *= _bounded(ratio / scale / self._load) ** max(_LOAD_RATE, 1 / (self._seen + 1))
+            self._seen += 1
 
-    def _common(self) -> float:
-        """The scale of classes that were not seen yet: that of what was."""
-        scales = [scale for scale, _ in self._scales.values()]
-        return float(np.mean(scales)) if scales else 1.0
+    def _measured(self, context: int, new: int) -> float:
+        """By the measurement alone; beyond its longest row the last slope goes on."""
+        row = np.maximum(self._base + self._slopes * (context - self._start), self._base / 2)
+        if new <= self._new[-1]:
+            return float(np.interp(new, self._new, row))
+        step = (row[-1] - row[-2]) / (self._new[-1] - self._new[-2])
+        return float(row[-1] + step * (new - self._new[-1]))
+
+    def _class_scale(self, new: int) -> float:
+        return self._of_class.get(_class(new), (1.0, 0))[0]
 
 
 def measure(run: Callable[[int, int], float], contexts: Sequence[int]) -> StepCosts:
     """Costs from timed passes. ``run(n, m)`` reads m tokens after n and says how many seconds it took."""
-    measured = {}
-    for context in contexts:
-        for new in NEW_TOKENS:
-            run(context, new)  # the first pass of a shape prepares kernels and memory
-            measured[context, new] = min(run(context, new) for _ in range(_REPEATS))
-    return StepCosts(measured)
+    # The first pass of a shape prepares kernels and memory, so the faster of two counts.
+    return StepCosts({(n, m): min(run(n, m) for _ in range(_REPEATS)) for n in contexts for m in NEW_TOKENS})
 
 
-def _features(context: int, new: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    more = new - 1
-    return np.array([1.0, context / 1000, float(more > 0), more, more * context / 1000])
+def _bounded(ratio: float) -> float:
+    """An outlier (the machine was busy elsewhere for a moment) moves a scale by a bounded factor."""
+    return min(max(ratio, 0.5), 2.0)
 
 
 def _class(new: int) -> int:
     """1, 2-3, 4-6 and more tokens are refined apart."""
     return 1 if new == 1 else 2 if new < 4 else 4 if new < 7 else 7
-
-
-def _non_negative(
-    rows: np.ndarray[tuple[int, int], np.dtype[np.float64]],
-    wanted: np.ndarray[tuple[int], np.dtype[np.float64]],
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Least squares with coefficients of 0 or more: the negative ones are left out, the worst first."""
-    kept = list(range(rows.shape[1]))
-    while True:
-        found = np.linalg.lstsq(rows[:, kept], wanted, rcond=None)[0]
-        if len(kept) == 1 or found.min() >= 0:
-            break
-        del kept[int(found.argmin())]
-    weights = np.zeros(rows.shape[1])
-    weights[kept] = np.maximum(found, 0)
-    return weights

@@ -23,7 +23,8 @@ class Draft:
 
     ``proposals`` are the distributions (V,) that each was drawn from, None where it was not drawn but
     looked up, which is a distribution with all of its weight on that token. ``guides`` are the drafter's
-    own probabilities (V,) at each position and at the one after the last; empty if it has none.
+    own probabilities (V,) at each position and at the one after the last; empty if it has none. ``passes``
+    are those that a language model took to make it.
     """
 
     tokens: tuple[int, ...] = ()
@@ -31,6 +32,7 @@ class Draft:
     guides: tuple[torch.Tensor, ...] = ()
     source: str = "lookup"
     match_tokens: int = 0
+    passes: int = 0
 
 
 def verify(

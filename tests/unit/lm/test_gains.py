@@ -57,6 +57,39 @@ def test_costs_follow_a_machine_that_slows_down():
     assert costs.seconds(2000, 1) < 3 * true_cost(2000, 1)
 
 
+def test_costs_that_jump_are_found_where_they_were_measured():
+    """As in bfloat16 on matrix units: a second token costs something, those after it hardly anything."""
+
+    def jumping(context: int, new: int) -> float:
+        return 0.05 + 3e-6 * context + (new > 1) * (0.01 + 2e-6 * context) + 0.0005 * (new - 1)
+
+    costs = measure(jumping, [512, 4096])
+    for context, new in [(512, 1), (2000, 2), (8000, 4), (30_000, 9)]:
+        assert costs.seconds(context, new) == pytest.approx(jumping(context, new), rel=0.02)
+
+
+def test_a_busy_machine_does_not_make_checks_look_dear():
+    """Half of the passes take three times as long, and more of the checks than of the plain steps."""
+    costs, chance, errors = measure(true_cost, [512, 4096]), random.Random(3), []
+    for n in range(400):
+        busy = 3.0 if n % 100 < 50 else 1.0
+        new = 5 if chance.random() < (0.7 if busy > 1 else 0.3) else 1
+        costs.learn(2000, new, busy * chance.uniform(0.95, 1.05) * true_cost(2000, new))
+        ratio = costs.seconds(2000, 5) / costs.seconds(2000, 1)
+        errors.append(abs(ratio / (true_cost(2000, 5) / true_cost(2000, 1)) - 1))
+    assert sum(errors) / len(errors) < 0.08
+    assert max(errors) < 0.5  # a plain step and a check on two sides of a change are compared, for a moment
+
+
+def test_a_wrong_measurement_is_mended_while_running():
+    costs = measure(lambda n, m: true_cost(n, m) * (1.5 if m > 1 else 1.0), [512, 4096])
+    for _ in range(60):
+        for new in (1, 5):
+            costs.learn(2000, new, true_cost(2000, new))
+    ratio = costs.seconds(2000, 5) / costs.seconds(2000, 1)
+    assert ratio == pytest.approx(true_cost(2000, 5) / true_cost(2000, 1), rel=0.05)
+
+
 def test_noise_never_makes_a_longer_context_cheaper():
     chance = random.Random(2)
     for _ in range(50):
