@@ -115,7 +115,7 @@ class Answerer:
         if not query.text.strip():
             raise InvalidRequestError("The question is empty.", remedy="Ask something.")
         config, speculation = _with(self._config, options), _with(self._speculation, options)
-        speculation.check()
+        speculation.check(options.eta)
         run = Progress(query, cancelled, options.context or NO_OPTIONS, speculation)
         with run.timed("retrieve"):
             retrieval = self._retriever.search(query)
@@ -226,6 +226,7 @@ class Answerer:
             max_sentences=config.max_sentences,
             cancelled=run.cancelled,
             heard=run.listener(),
+            enough=run.enough,
         )
 
     def _shown(

@@ -97,7 +97,8 @@ class CachedReading:
                     return None
             calibrated = contexts.calibration.attended if contexts.calibration else None
             most = options.attended or self._config.attended or calibrated or config.prompt_passages
-            asked = Asked(run.query.text, passages, replace(options, attended=most), run.cancelled)
+            options = replace(options, attended=most)
+            asked = Asked(run.query.text, passages, options, run.ended, run.query.tenant)
             run.usage["completion_tokens"] = 0
             heard = run.listener()
             deltas = self._deltas(contexts, asked, run, hits, Writing(config.max_tokens, speculation))
@@ -112,6 +113,7 @@ class CachedReading:
             max_sentences=config.max_sentences,
             cancelled=run.cancelled,
             heard=heard,
+            enough=run.enough,
         )
 
     def close(self) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from pipeline.errors import ModelError, UnavailableError, WorkCancelledError
-from pipeline.lm.request import GeneratingModel, Generation, Weighed
+from pipeline.lm.request import MOST_DRAFT_TOKENS, GeneratingModel, Generation, Weighed
 from pipeline.progress import Progress
 from pipeline.prompt import Prompt, place
 from pipeline.seams import LanguageModel, Sampling, TextDelta
@@ -19,6 +20,8 @@ from pipeline.sentences import sentences
 STOP = ("\n\n",)
 MOST_STRENGTH = 4.0
 """Beyond this, context-aware decoding writes what is merely unlikely without the passages."""
+_MOST_REST = MOST_DRAFT_TOKENS + 2
+"""Deltas of the tokens that one round of drafting may still have written, and the last one."""
 _LEAD_IN = re.compile(r"^(?:the )?answer(?: to [^:?]*)? is:?\s+(?=\S)|^answer:\s*", re.IGNORECASE)
 
 
@@ -55,7 +58,7 @@ def written(
                 speculation,
                 drafted,
                 run.query.tenant,
-                run.cancelled,
+                run.ended,
                 reuse=reuse,
                 weighed=weighed,
             )
@@ -90,11 +93,14 @@ def composed(
     max_sentences: int,
     cancelled: Callable[[], bool],
     heard: Callable[[TextDelta], None],
+    enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[str]:
     """At most ``max_sentences`` of what a model writes, wherever it reads. ``heard`` is told every delta.
 
-    A sentence that the token limit cuts off is no statement and is left out. Raises WorkCancelledError
-    within one step of ``cancelled()`` being true, and ModelError from the model.
+    ``enough`` is told once there are as many, and says whether the deltas are still to be heard to their end,
+    which the model then reaches without another step. A sentence that the token limit cuts off is no
+    statement and is left out. Raises WorkCancelledError within one step of ``cancelled()`` being true, and
+    ModelError from the model.
     """
     written, given = "", 0
     with _closed_after(deltas):
@@ -113,6 +119,8 @@ def composed(
                     yield sentence
             given = max(given, whole)
             if given >= max_sentences:
+                for rest in islice(deltas, _MOST_REST if enough() else 0):
+                    heard(rest)
                 return
 
 

@@ -34,6 +34,16 @@ class Progress:
     ordering: Ordering | None = None
     decoding: dict[str, int | float | str] = field(default_factory=dict)
     trace: dict[str, Any] = field(default_factory=dict)
+    has_enough: bool = False
+
+    def ended(self) -> bool:
+        """Whether the model is to stop: the answer is cancelled, or long enough."""
+        return self.has_enough or self.cancelled()
+
+    def enough(self) -> bool:
+        """No more sentences are wanted. Whether the model has something left to tell: how it drafted."""
+        self.has_enough = True
+        return self.speculation.decoding != "plain"
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -20,9 +20,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question behind some passages, and how one request wants them read."""
+    """A question behind some passages, and how one request wants them read. What a drafter reads is kept for
+    later requests of ``tenant`` alone."""
 
     question: str
     passages: Sequence[Passage]
     options: ContextOptions = field(default_factory=ContextOptions)
     cancelled: Callable[[], bool] = lambda: False
+    tenant: str = "default"

@@ -145,7 +145,7 @@ class Contexts:
         check(sampling)
         speculation.check()
         asked.options.check()
-        request = Generation((), sampling, speculation, cancelled=asked.cancelled)
+        request = Generation((), sampling, speculation, tenant=asked.tenant, cancelled=asked.cancelled)
         return self._write(asked, request, opened, observe=observe)
 
     def logprob(

@@ -115,7 +115,8 @@ class Drafting:
         if len(prompt) + request.sampling.max_tokens > self._drafter.window_tokens:
             return None
         reader = self._drafter.reader
-        known = reader.known_tokens(request.tenant, prompt)
+        tenant = request.tenant if request.reuse else None
+        known = reader.known_tokens(tenant, prompt) if tenant is not None else 0
         parts = -(-(len(prompt) - known) // reader.part_tokens)
         part_seconds = reader.part_seconds or reader.costs.seconds(
             len(prompt) // 2, min(len(prompt), reader.part_tokens)
@@ -124,7 +125,7 @@ class Drafting:
         def make(chooser: Chooser, cancelled: Callable[[], bool]) -> ModelDrafter | None:
             from pipeline.lm.drafters import ModelDrafter
 
-            sequence = reader.begin(request.tenant, prompt, room)
+            sequence = reader.begin(tenant, prompt, room)
             unread = prompt[len(sequence.ids) : -1]
             if unread and reader.read(sequence, unread, cancelled) is None:
                 return None
@@ -134,7 +135,7 @@ class Drafting:
             return drafter
 
         def keep(drafter: ModelDrafter) -> None:
-            reader.keep(request.tenant, drafter.sequence)
+            reader.keep(tenant, drafter.sequence)
 
         return ModelSource(make, keep, reader.costs, len(prompt), parts * part_seconds)
 

@@ -39,8 +39,11 @@ class Speculation:
     """Tokens that the drafter gives less than this share of its likeliest token's probability are not
     drawn."""
 
-    def check(self) -> None:
-        """Raise InvalidRequestError for a value that makes no sense, naming it."""
+    def check(self, asked_eta: float | None = None) -> None:
+        """Raise InvalidRequestError for a value that makes no sense, naming it.
+
+        Also for ``asked_eta``, which a request asked for itself, where nothing will be drafted.
+        """
         rules = (
             ("decoding", self.decoding, self.decoding in get_args(Decoding), _one_of(Decoding)),
             ("drafter", self.drafter, self.drafter in get_args(DrafterName), _one_of(DrafterName)),
@@ -56,6 +59,11 @@ class Speculation:
         for name, value, is_right, rule in rules:
             if not is_right:
                 raise InvalidRequestError(f"{name} is {value!r}.", remedy=f"It must be {rule}.")
+        if asked_eta and self.decoding == "plain":
+            raise InvalidRequestError(
+                f"eta is {asked_eta} where decoding is 'plain': nothing would be drawn to the passages.",
+                remedy="Ask for decoding 'auto' or 'speculative' too, or for eta 0.",
+            )
         if self.eta > 0 and self.decoding != "plain" and self.drafter == "lookup":
             raise InvalidRequestError(
                 f"eta is {self.eta} with the drafter 'lookup', which has no distribution of its own.",

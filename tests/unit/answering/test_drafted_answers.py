@@ -33,6 +33,19 @@ class Drafting(Scripted):
         yield TextDelta("", 0, "stop", usage=USED, degraded=("no memory for the drafter",))
 
 
+class Lengthy(Drafting):
+    """Writes on until it is cancelled, three words a round, and only then tells how it drafted."""
+
+    def generate(self, request: Generation):
+        for _ in range(50):
+            if request.cancelled():
+                yield TextDelta("", 0, "cancelled", usage=USED)
+                return
+            yield TextDelta(self.says + " ", 1, marks="d")
+            yield TextDelta("And ", 1, marks="c")
+        raise AssertionError("went on writing")
+
+
 COMPOSED = AnswerConfig(mode="composed")
 ASKED = AnswerOptions()
 
@@ -51,6 +64,13 @@ def test_the_answer_tells_how_it_was_decoded():
     assert "".join(text for text, _ in made.trace["written"]).strip() == TRUE
     assert "".join(marks for _, marks in made.trace["written"])[:4] == "dcdc"
     assert model.requests[0].tenant == "acme"
+
+
+def test_an_answer_that_is_long_enough_tells_it_too():
+    config = AnswerConfig(mode="composed", max_sentences=2)
+    made = answer(Lengthy(TRUE), AnswerOptions(decoding="speculative"), config)
+    assert made.decoding == USED
+    assert made.found
 
 
 def test_what_a_request_says_replaces_the_configuration():
@@ -119,6 +139,7 @@ def test_a_model_that_cannot_draft_decodes_plainly_and_says_so_if_it_had_to():
         (AnswerOptions(eta=-2.0), "eta is -2.0"),
         (AnswerOptions(draft_tokens=99), "draft_tokens is 99"),
         (AnswerOptions(decoding="auto", drafter="lookup", eta=1.0), "no distribution of its own"),
+        (AnswerOptions(eta=2.0), "eta is 2.0 where decoding is 'plain'"),
     ],
 )
 def test_senseless_options_are_refused_before_the_search(options, named):
