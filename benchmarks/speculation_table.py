@@ -15,12 +15,13 @@ import torch
 from benchmarks.long_questions import LongQuestion, questions
 from benchmarks.report import heading, interval
 from benchmarks.speculation import save
+from pipeline.lm.kv_cache import fill
 from pipeline.lm.model import LocalModel, load
 from pipeline.lm.request import MOST_DRAFT_TOKENS, PLAIN, Generation, Speculation
 from pipeline.lm.sequence import Sequence
 from pipeline.seams import Sampling
 
-DRAFTERS = ("lookup", "model", "mixture")
+NEW = (1, 2, 3, 5, 9, 17)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,30 @@ def measured(model: LocalModel, read: Asked, ways: dict[str, Speculation], token
         )  # fmt: skip
         before = after
     return rows
+
+
+def steps(given: argparse.Namespace) -> None:
+    """What a pass costs: the fastest of seven after one, wall clock and processor time."""
+    if given.torch_threads:
+        torch.set_num_threads(given.torch_threads)
+    model = load(given.model, device=given.device, dtype=given.dtype)
+    heading(f"{model.describe()}, milliseconds (processor milliseconds) by new tokens")
+    for context in given.contexts:
+        sequence = Sequence(model.engine, model.reader.new_cache(context + NEW[-1]))
+        sequence.read([0])
+        fill(sequence.cache, context)
+        sequence.ids = [0] * context
+        line = f"{context:6}"
+        for new in NEW:
+            walls, works = [], []
+            for _ in range(8):
+                wall, work = time.perf_counter(), time.process_time()
+                sequence.read([0] * new, new)
+                walls.append(time.perf_counter() - wall)
+                works.append(time.process_time() - work)
+                sequence.roll_back(context)
+            line += f"  {new}: {1000 * min(walls[1:]):.1f} ({1000 * min(works[1:]):.1f})"
+        print(line, flush=True)
 
 
 def table(given: argparse.Namespace) -> None:
