@@ -63,7 +63,7 @@ def test_it_is_what_was_published(smollm):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(30_000)
 def test_fifty_drafted_answers_are_those_of_plain_decoding(smollm):
     """Greedy, by copying and by the model itself on a part of what it reads."""
     from pipeline.lm.request import Generation, Speculation
