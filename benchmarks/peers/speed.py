@@ -105,6 +105,8 @@ def main() -> None:
     data = load_set(given.data / given.set).sample(given.documents, given.questions)
     documents = [Document(d.id, d.title, d.text) for d in data.documents if d.text.strip()]
     questions = [q.text for q in data.questions]
+    if not questions:
+        parser.error(f"no question of {given.set} is about its first {given.documents} documents")
     if given.only:
         print(json.dumps(speed(given.only, documents, questions, model)), flush=True)
         return
