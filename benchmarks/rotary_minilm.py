@@ -84,12 +84,14 @@ def distil(
     }
     teacher = AutoModel.from_pretrained(source, attn_implementation="sdpa").to(device).eval()
     weights = student_weights(load_file(source / "model.safetensors"), shape["layers"])
-    weights = {name: value.to(device).requires_grad_() for name, value in weights.items()}
-    decayed = [v for v in weights.values() if v.dim() > 1]
-    others = [v for v in weights.values() if v.dim() == 1]
+    # The vectors of words are the teacher's: they need no change, and are half of all weights.
+    weights = {n: v.to(device).requires_grad_("word_embeddings" not in n) for n, v in weights.items()}
+    learned = [v for v in weights.values() if v.requires_grad]
+    decayed = [v for v in learned if v.dim() > 1]
+    others = [v for v in learned if v.dim() == 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
-        lr=given.learning_rate, betas=(0.9, 0.98),
+        lr=given.learning_rate, betas=(0.9, 0.98), fused=True,
     )  # fmt: skip
     began, tokens, steps, told = time.perf_counter(), 0, 0, []
     low = getattr(torch, faster_dtype(given.device))
@@ -118,7 +120,7 @@ def distil(
         loss = by_token + 5 * by_mean + 5 * between + size
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         steps += 1
         tokens += ids.numel()

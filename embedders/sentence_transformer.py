@@ -43,6 +43,8 @@ class Config(BaseModel):
     """Where the model runs: `cpu`, `cuda`, `cuda:1` ...; `auto` takes a GPU if there is one."""
     compile: bool = False
     """Compile the network with torch at first use, for families that run through transformers."""
+    backend: Literal["torch", "onnx", "openvino"] = "torch"
+    """What runs the network: `torch`, or ONNX Runtime or OpenVINO on a processor (see docs/embedding.md)."""
     batch_tokens: int | None = Field(default=None, ge=16)
     """Most tokens in flight; null chooses by device."""
     threads: int | None = Field(default=None, ge=1)
@@ -83,6 +85,9 @@ class SentenceTransformerEmbedder:
             dtype=config.dtype,
             device=config.device,
             compiled=config.compile,
+            backend=config.backend,
+            revision=located.revision,
+            cache=config.cache,
             batch_tokens=config.batch_tokens,
             threads=config.threads,
         )

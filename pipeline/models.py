@@ -25,6 +25,7 @@ from pathlib import Path
 
 from pipeline.checksums import sha256
 from pipeline.errors import ConfigurationError, ModelError, ModelNotConvertedError, ModelNotFoundError
+from pipeline.made_once import is_intact
 
 Progress = Callable[[str], None]
 
@@ -98,7 +99,7 @@ def locate(
     if source.path.suffix != ".gguf":
         return _checked(source.path, source.name, needs, cache)
     folder = _converted_folder(source, cache)
-    if not _is_intact(folder, cache):
+    if not is_intact(folder, cache):
         raise ModelNotConvertedError(
             f"Model {spec!r} is a GGUF file that has not been converted yet ({folder} is not there).",
             remedy="The first answer converts it; to do it now: python -m pipeline.models " + spec,
@@ -124,11 +125,11 @@ def prepare(
     if source.path.suffix != ".gguf":
         return _checked(source.path, source.name, ("config.json",), cache)
     folder = _converted_folder(source, cache)
-    if not _is_intact(folder, cache):
+    if not is_intact(folder, cache):
         from pipeline.lm.convert import convert_gguf
 
         convert_gguf(
-            source.path, folder, is_done=functools.partial(_is_intact, cache=cache), progress=progress
+            source.path, folder, is_done=functools.partial(is_intact, cache=cache), progress=progress
         )
     return LocatedModel(folder, source.name, source.revision)
 
@@ -245,17 +246,6 @@ def _converted_folder(source: LocatedModel, cache: Path) -> Path:
     from pipeline.lm.convert import FORMAT
 
     return cache / f"{source.name}-{source.revision[:16]}-v{FORMAT}"
-
-
-def _is_intact(folder: Path, cache: Path) -> bool:
-    """Whether a converted model is there and holds the bytes that conversion wrote."""
-    from pipeline.lm.convert import read_manifest
-
-    weights = read_manifest(folder)
-    return bool(weights) and all(
-        (folder / name).is_file() and sha256(folder / name, cache) == digest
-        for name, digest in weights.items()
-    )
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -63,14 +63,14 @@ class LibraryEncoder:
         self._positions = choice.method
         self._stretch(folder, choice)
         if compiled:  # the library calls forward itself, so compiling the module would do nothing
-            network = self._network
+            network = self.network
             network.forward = torch.compile(network.forward, dynamic=True)
 
     def _stretch(self, folder: EncoderFolder, choice: Choice) -> None:
         from pipeline.positions.declared import rope_of
         from pipeline.positions.network import extend, extend_matrix, settle
 
-        network = self._network
+        network = self.network
         if self._rotary and isinstance(choice.method, Native):
             settle(network, folder.positions)
         elif self._rotary:
@@ -80,7 +80,8 @@ class LibraryEncoder:
             extend_matrix(network, choice.method, folder.positions)
 
     @property
-    def _network(self) -> Any:  # noqa: ANN401 - a network of transformers
+    def network(self) -> Any:  # noqa: ANN401 - of transformers
+        """The network that gives token vectors, with its positions stretched."""
         module = self._model[0]
         return module.model if hasattr(module, "model") else module.auto_model
 
@@ -94,18 +95,13 @@ class LibraryEncoder:
         """
         import torch
 
-        mask = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
-        padded = np.full(mask.shape, self._padding, np.int64)
-        padded[mask] = ids
-        features = {"input_ids": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask).long()}
-        if self._rotary:  # padding has position 0, so that a row tells how long its sequence is
-            features["position_ids"] = torch.from_numpy(np.arange(mask.shape[1]) * mask)
+        features, mask = padded(ids, lengths, self._padding, rotary=self._rotary)
         if temperature != 1:
             self._follow_temperature()
         token = _TEMPERATURE.set(temperature)
         try:
             with torch.inference_mode():
-                moved = {name: tensor.to(self._model.device) for name, tensor in features.items()}
+                moved = {n: torch.from_numpy(value).to(self._model.device) for n, value in features.items()}
                 states = self._model[0](moved)["token_embeddings"].float().cpu().numpy()
         finally:
             _TEMPERATURE.reset(token)
@@ -117,7 +113,7 @@ class LibraryEncoder:
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import sdpa_mask
 
-        network = self._network
+        network = self.network
         if isinstance(self._positions, SelfExtend) or not getattr(
             network, "_supports_attention_backend", False
         ):
@@ -141,6 +137,23 @@ class LibraryEncoder:
                 features = module(features)
             vectors: NDArray[np.float32] = features["sentence_embedding"].float().cpu().numpy()
         return vectors
+
+
+def padded(
+    ids: NDArray[np.int64], lengths: Sequence[int], padding: int, *, rotary: bool
+) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.bool_]]:
+    """Sequences in a row ``(T,)`` as inputs ``(B, longest)``, and where the tokens are among them.
+
+    A network with rotary positions is told them; padding has position 0, so that a row tells how long
+    its sequence is.
+    """
+    mask = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+    filled = np.full(mask.shape, padding, np.int64)
+    filled[mask] = ids
+    features = {"input_ids": filled, "attention_mask": mask.astype(np.int64)}
+    if rotary:
+        features["position_ids"] = np.arange(mask.shape[1]) * mask
+    return features, mask
 
 
 def _tempered(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:  # noqa: ANN401 - as transformers calls it

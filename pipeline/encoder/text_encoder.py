@@ -9,16 +9,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.encoder.bert import PackedBert, runs_here
+from pipeline.encoder.exported import Backend, ExportedEncoder, refuse
 from pipeline.encoder.folder import WIDTH_KEYS, EncoderFolder
 from pipeline.encoder.library import LibraryEncoder
 from pipeline.encoder.side_by_side import side_by_side
 from pipeline.encoder.tokens import TextTokenizer
 from pipeline.errors import ConfigurationError, EmbeddingError
+from pipeline.models import default_cache
 from pipeline.positions import Choice, Native, choose, shortfall
 from pipeline.positions.declared import rope_of
 
@@ -34,7 +38,9 @@ class TextEncoder:
     ``positions`` is a spec of :mod:`pipeline.positions`; ``window_tokens`` None means as many as it gives;
     ``batch_tokens`` bounds the tokens of one forward pass, padding included (one sequence may exceed it);
     ``dim`` keeps the first components of a vector (Kusupati et al. 2022, Matryoshka representations).
-    Raises ConfigurationError for a window, method or width that the model does not have.
+    ``backend`` is what runs the network; a graph for another than torch is kept in ``cache`` under
+    ``revision``, the digest of the weights. Raises ConfigurationError for a window, method or width that
+    the model does not have, and for what a back end cannot do.
     """
 
     def __init__(
@@ -47,6 +53,9 @@ class TextEncoder:
         dtype: str = "auto",
         device: str = "auto",
         compiled: bool = False,
+        backend: Literal["torch"] | Backend = "torch",
+        revision: str = "",
+        cache: Path | None = None,
         batch_tokens: int | None = None,
         threads: int | None = None,
     ) -> None:
@@ -60,6 +69,9 @@ class TextEncoder:
         self.choice = _choose(folder, positions, window_tokens)
         self.window_tokens = self.choice.window_tokens
         self._compiled = compiled
+        if backend != "torch":
+            refuse(folder, self.choice, backend, dtype, device, compiled=compiled)
+        self._backend, self._revision, self._cache = backend, revision, cache or default_cache()
         if compiled and runs_here(folder, self.choice):
             raise ConfigurationError(
                 f"Models of family {folder.model_type!r} run in packed batches here, which are not compiled.",
@@ -68,7 +80,7 @@ class TextEncoder:
         self._dtype, self._device = dtype, device
         self._batch_tokens, self._threads = batch_tokens, threads
         self._lock = threading.Lock()
-        self._loaded: PackedBert | LibraryEncoder | None = None
+        self._loaded: PackedBert | LibraryEncoder | ExportedEncoder | None = None
         self._on_processor = True
         self._tokens: TextTokenizer | None = None
 
@@ -188,22 +200,32 @@ class TextEncoder:
         plan = batches(
             [len(ids) + extra for ids in sequences],
             self._batch_tokens or _CPU_BATCH_TOKENS,
-            padded=isinstance(model, LibraryEncoder),
+            padded=not isinstance(model, PackedBert),
         )
         # On a GPU one batch fills the device; several at once would only hold more memory.
         return side_by_side(run, plan) if self._on_processor else map(run, plan)
 
-    def _model(self) -> PackedBert | LibraryEncoder:
+    def _model(self) -> PackedBert | LibraryEncoder | ExportedEncoder:
         with self._lock:
             if self._loaded is None:
                 self._loaded = self._load()
             return self._loaded
 
-    def _load(self) -> PackedBert | LibraryEncoder:
+    def _load(self) -> PackedBert | LibraryEncoder | ExportedEncoder:
         import torch
 
         if self._threads is not None:
             torch.set_num_threads(self._threads)
+        if self._backend != "torch":
+            return ExportedEncoder(
+                self.folder,
+                self._backend,
+                self._dtype,
+                self.choice,
+                revision=self._revision,
+                cache=self._cache,
+                threads=torch.get_num_threads(),
+            )
         device = self._device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -99,7 +99,7 @@ def test_one_extended_window_is_the_plain_definition(make_model: Make, model_typ
     reference = LibraryEncoder(folder, "float32", "cpu", choose(spec, "rotary", 128))
     ids = torch.tensor([[2, *doc.encoding.ids.tolist(), 3]])
     with torch.no_grad():
-        vectors = reference._network(input_ids=ids).last_hidden_state[0, 1:-1].numpy()
+        vectors = reference.network(input_ids=ids).last_hidden_state[0, 1:-1].numpy()
     expected = np.stack([vectors[u.token_start : u.token_end].mean(0) for u in doc.units])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(found.units, expected, atol=1e-5)
