@@ -3,7 +3,8 @@
 Naive is ``SentenceTransformer.encode`` of the text of every passage (``passages``), or of every passage and
 unit, which is what an index of two granularities needs (``both``). Late is one pass over windows, from
 which both come; blended adds the pass over units alone. All in one process in turn, after a warm-up, in
-one number format; the median of the rounds.
+one number format; the median of the rounds. ``--backends`` adds late and blended vectors by other back
+ends than torch (ONNX Runtime has float32 only).
 
     python -m benchmarks.embedding_speed --file examples/trustee_handbook.docx --chars 120000
 """
@@ -46,13 +47,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "auto"])
+    parser.add_argument("--backends", nargs="*", default=[], choices=["onnx", "openvino"])
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
     dtype = faster_dtype(given.device) if given.dtype == "auto" else given.dtype
     text = read(given.file, name=given.file.name, limits=Limits()).text[: given.chars]
 
-    def ours(weight: float) -> late_chunking.LateChunkingEmbedder:
-        options = {"passage_late": weight, "unit_late": weight, "device": given.device, "dtype": dtype}
+    def ours(weight: float, backend: str = "torch") -> late_chunking.LateChunkingEmbedder:
+        options = {"passage_late": weight, "unit_late": weight, "device": given.device, "backend": backend}
+        options["dtype"] = "float32" if backend == "onnx" else dtype
         return late_chunking.build(late_chunking.Config(**options))
 
     late, blended = ours(1.0), ours(0.5)
@@ -70,6 +76,10 @@ def main() -> None:
         "late": lambda: late.embed_documents([made]),
         "blended": lambda: blended.embed_documents([made]),
     }
+    for backend in given.backends:
+        for name, weight in (("late", 1.0), ("blended", 0.5)):
+            embedder = ours(weight, backend)
+            ways[f"{name}, {backend}"] = lambda embedder=embedder: embedder.embed_documents([made])
     tokens = len(made.encoding)
     heading(
         f"{tokens:,} tokens, {len(passages)} passages, {len(units)} units, {dtype} on {given.device}, "
@@ -86,6 +96,11 @@ def main() -> None:
         for a in ("late", "blended")
         for b in ("naive, passages", "naive, both")
     } | {"blended against late": round(times["late"] / times["blended"], 3)}
+    ratios |= {
+        f"{name}, {backend} against torch": round(times[name] / times[f"{name}, {backend}"], 3)
+        for name in ("late", "blended")
+        for backend in given.backends
+    }
     for name, ratio in ratios.items():
         print(f"{name:36} {ratio:.2f} times the speed")
     if given.out:
