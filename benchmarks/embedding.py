@@ -29,6 +29,7 @@ from embedders import centred, late_chunking
 from pipeline.chunk import ChunkConfig
 from pipeline.errors import LongleafError
 from pipeline.fuse import Fusion
+from pipeline.retrieval_config import RetrievalConfig
 from pipeline.seams import Embedder
 
 LATE = {"passage_late": 1.0, "unit_late": 1.0}
@@ -40,7 +41,8 @@ LANGUAGES = ("en", "de", "es", "ru", "ar", "zh", "hi", "el", "th", "tr", "vi", "
 @dataclass(frozen=True)
 class Row:
     """An embedder: the model's options, the weight of late vectors, directions taken away (None: not even
-    centred), in how many pieces a query is searched, how documents are cut, and what units weigh."""
+    centred), in how many pieces a query is searched, how documents are cut, what units weigh, and the
+    temperature of a soft maximum of unit and passage (None: their mean)."""
 
     options: dict[str, Any] = field(default_factory=dict)
     late: float = 0.5
@@ -48,6 +50,12 @@ class Row:
     parts: int = 16
     chunking: ChunkConfig = DEFAULT_CHUNKING
     unit: float = 0.5
+    soft: float | None = None
+
+    def fusion(self, dense: float) -> Fusion:
+        """As the default search weighs it, with this much meaning against words."""
+        usual = RetrievalConfig(dense_weight=dense, unit_weight=self.unit).as_fusion()
+        return usual if self.soft is None else replace(usual, join="soft_max", join_temperature=self.soft)
 
 
 ROWS: dict[str, Row] = {
@@ -67,6 +75,9 @@ ROWS: dict[str, Row] = {
     "sentences, naive, units alone, centred": Row(
         late=0, directions=16, chunking=ChunkConfig(unit_min_tokens=4), unit=1
     ),
+    "sentences, 0.25": Row(late=0.25, chunking=ChunkConfig(unit_min_tokens=4)),
+    "sentences, 0.25, units alone": Row(late=0.25, chunking=ChunkConfig(unit_min_tokens=4), unit=1),
+    "sentences, 0.25, soft": Row(late=0.25, chunking=ChunkConfig(unit_min_tokens=4), soft=0.1),
     "temperature 0.8": Row({"late_temperature": 0.8}),
     "temperature 0.6": Row({"late_temperature": 0.6}),
     "pi 2": Row({"positions": "pi:2"}),
@@ -163,9 +174,9 @@ def measure(made: Cut, index: Index, row: Row) -> dict[str, list[float]]:
         index.prepare(questions, 1)
         return {"P@5": told([index.precision(q) for q in questions])}
     found: dict[str, list[float]] = {}
-    ways = {"dense": Fusion(dense=1.0, unit=row.unit)}
+    ways = {"dense": row.fusion(1.0)}
     if made.words is not None:
-        ways["hybrid"] = Fusion(unit=row.unit)
+        ways["hybrid"] = row.fusion(RetrievalConfig().dense_weight)
     for way, weights in ways.items():
         each = [index.measure(q, weights, parts=parts) for q in questions]
         for name in sorted({name for scores in each for name in scores}):

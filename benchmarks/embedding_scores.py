@@ -25,6 +25,7 @@ from pipeline.seams import Embedder
 from pipeline.types import ChunkedDocument, DocumentEmbeddings, SparseVector
 
 Array = NDArray[np.float32]
+_ANALYSER = Analyser()
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ class Index:
         by_document = np.maximum.reduceat(units, self.unit_starts, axis=1).mean(0)
         own = vectors @ self.passages.T
         whole = np.maximum.reduceat(own, self.passage_starts, axis=1).mean(0)
-        passage = weights.unit * by_passage + (1 - weights.unit) * own.mean(0)
-        document = weights.unit * by_document + (1 - weights.unit) * whole
+        passage = _joined(weights, by_passage, own.mean(0))
+        document = _joined(weights, by_document, whole)
         if weights.dense < 1 and self.cut.words is not None:
             query = self.cut.words.analyser.query_vector(question.text)
             fair = FAIR_MATCH * float(query.values.sum())
@@ -137,7 +138,8 @@ class Index:
                 scores = self.cut.words.scores(name, query)
                 best = max(float(scores.max(initial=0)), fair) or 1.0
                 dense[:] = weights.dense * dense + (1 - weights.dense) * scores / best
-        scores = weights.passage * passage + (1 - weights.passage) * document[self.owner]
+        share = weights.share_of_passage(_ANALYSER.length(question.text))
+        scores = share * passage + (1 - share) * document[self.owner]
         if question.scope is not None:
             scores = np.where(self.owner == self.names.index(question.scope), scores, -np.inf)
         return scores, np.maximum.reduceat(scores, self.passage_starts)
@@ -187,6 +189,14 @@ class Index:
             spans = question.spans.get(self.names[at], ())
             covered += sum(max(0, min(b, passage.end) - max(a, passage.start)) for a, b in spans)
         return min(1.0, covered / wanted)
+
+
+def _joined(weights: Fusion, unit: Array, passage: Array) -> Array:
+    """As :mod:`pipeline.fuse` joins what a best unit and a passage's own vector say."""
+    share, t = weights.unit, weights.join_temperature
+    if weights.join == "mean" or not 0 < share < 1:
+        return share * unit + (1 - share) * passage
+    return np.asarray(t * np.logaddexp(np.log(share) + unit / t, np.log(1 - share) + passage / t), np.float32)
 
 
 def _starts(sizes: Sequence[int]) -> NDArray[np.int64]:

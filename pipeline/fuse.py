@@ -32,6 +32,7 @@ Key = TypeVar("Key", Place, Whole)
 
 Method = Literal["convex", "weighted_rrf", "rrf", "distribution"]
 RollUp = Literal["max", "mean_top", "log_sum_exp"]
+Join = Literal["mean", "soft_max"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Fusion:
     ``distribution`` sums scores that mean plus and minus three deviations of their list bound to [0, 1]
     (distribution-based score fusion, as Qdrant has it). Roll-ups of units to passages and of both to
     documents: the best, the mean of the best ``roll_up_top``, or ``t log sum exp(score / t)``.
+
+    Of cosines (``convex``), unit and passage may be joined by ``soft_max`` instead of the mean by shares:
+    ``t log(u exp(unit / t) + (1 - u) exp(passage / t))`` with ``t`` the ``join_temperature``. It is the mean
+    where both are close to each other and leans to the larger where they are far apart, as for a sentence
+    that says what is asked in a passage about something else.
     """
 
     dense: float = 0.6
@@ -56,6 +62,8 @@ class Fusion:
     roll_up_top: int = 3
     roll_up_temperature: float = 0.05
     usual_words: int = 0
+    join: Join = "mean"
+    join_temperature: float = 0.1
 
     def share_of_passage(self, words: int) -> float:
         """``passage`` for a question of this many words: its odds fall as the question grows.
@@ -128,8 +136,18 @@ def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:
 
 
 def _convex(fusion: Fusion, unit: float, passage: float, lexical: float) -> float:
-    dense = fusion.unit * unit + (1 - fusion.unit) * passage
+    dense = _joined(fusion, unit, passage)
     return fusion.dense * dense + (1 - fusion.dense) * lexical
+
+
+def _joined(fusion: Fusion, unit: float, passage: float) -> float:
+    """What a passage's best unit and its own vector say together."""
+    if fusion.join == "mean" or fusion.method != "convex" or not 0 < fusion.unit < 1:
+        return fusion.unit * unit + (1 - fusion.unit) * passage
+    t, most = fusion.join_temperature, max(unit, passage)
+    return most + t * math.log(
+        fusion.unit * math.exp((unit - most) / t) + (1 - fusion.unit) * math.exp((passage - most) / t)
+    )
 
 
 @dataclass(frozen=True, slots=True)

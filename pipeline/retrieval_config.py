@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from pipeline.errors import ConfigurationError
-from pipeline.fuse import Fusion, Method, RollUp
+from pipeline.fuse import Fusion, Join, Method, RollUp
 
 # An index gives at most 10,000 matches, and twice as many as hits are asked for are looked at.
 _MOST = {
@@ -29,6 +29,11 @@ class RetrievalConfig:
     """Share of meaning against words, 0 to 1."""
     unit_weight: float = 0.5
     """Share of a passage's best small unit against the passage's own vector, 0 to 1."""
+    unit_join: Join = "mean"
+    """How the two become one score under `convex`: `mean` by their shares, or `soft_max`, which leans to the
+    larger (see docs/embedding.md: searching by meaning alone)."""
+    unit_join_temperature: float = 0.1
+    """Softness of `soft_max`, 0.001 to 10; the larger, the closer to the mean."""
     passage_weight: float = 0.5
     """Share of a passage's own evidence against that of its whole document, 0 to 1, for a question of
     `usual_question_words` words; of longer questions the document has more, of shorter ones less."""
@@ -66,12 +71,21 @@ class RetrievalConfig:
                 raise ConfigurationError(
                     f"retrieval.{name} is {getattr(self, name)}.", remedy="Set it between 0 and 1."
                 )
-        for name, known in (("fusion", get_args(Method)), ("roll_up", get_args(RollUp))):
+        for name, known in (
+            ("fusion", get_args(Method)),
+            ("roll_up", get_args(RollUp)),
+            ("unit_join", get_args(Join)),
+        ):
             if getattr(self, name) not in known:
                 raise ConfigurationError(
                     f"There is no retrieval.{name} {getattr(self, name)!r}.",
                     remedy=f"Choose from: {', '.join(known)}.",
                 )
+        if not 0.001 <= self.unit_join_temperature <= 10:
+            raise ConfigurationError(
+                f"retrieval.unit_join_temperature is {self.unit_join_temperature}.",
+                remedy="Set it between 0.001 and 10.",
+            )
         if not 0 < self.roll_up_temperature <= 10:
             raise ConfigurationError(
                 f"retrieval.roll_up_temperature is {self.roll_up_temperature}.",
@@ -100,4 +114,6 @@ class RetrievalConfig:
             self.roll_up_top,
             self.roll_up_temperature,
             self.usual_question_words,
+            self.unit_join,
+            self.unit_join_temperature,
         )

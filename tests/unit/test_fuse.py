@@ -152,6 +152,33 @@ def test_roll_ups_by_hand() -> None:
     assert hard["unit"] == pytest.approx(0.9, abs=1e-3)
 
 
+def test_a_soft_maximum_of_unit_and_passage_by_hand() -> None:
+    def score(**options: float) -> float:
+        fusion = Fusion(dense=1, passage=1, join="soft_max", **options)
+        return fuse(Evidence([[unit("a", 0, 0.9)]], [[passage("a", 0, 0.4)]], [], []), fusion)[0].score
+
+    t = 0.1
+    wanted = t * math.log(0.5 * math.exp(0.9 / t) + 0.5 * math.exp(0.4 / t))
+    assert score() == pytest.approx(wanted)
+    assert score(unit=0.25, join_temperature=0.2) == pytest.approx(
+        0.2 * math.log(0.25 * math.exp(4.5) + 0.75 * math.exp(2.0))
+    )
+    assert score(join_temperature=0.001) == pytest.approx(0.9, abs=1e-3)  # towards 0 the larger of the two
+    assert score(join_temperature=1e4) == pytest.approx(0.65, abs=1e-4)  # the larger, the more the mean
+    assert (score(unit=1.0), score(unit=0.0)) == (pytest.approx(0.9), pytest.approx(0.4))
+
+
+def test_a_sentence_that_says_it_beats_a_passage_about_it_only_by_soft_maximum() -> None:
+    units = [[unit("says", 0, 0.9), unit("about", 0, 0.6)]]
+    passages = [[passage("about", 0, 0.6), passage("says", 0, 0.2)]]
+
+    def best(fusion: Fusion) -> str:
+        return fuse(Evidence(units, passages, [], []), fusion)[0].document_id
+
+    assert best(Fusion(dense=1)) == "about"
+    assert best(Fusion(dense=1, join="soft_max")) == "says"
+
+
 scores = st.floats(-1, 1)
 
 
@@ -164,6 +191,9 @@ def test_a_better_unit_never_lowers_its_passage(
             Fusion,
             method=st.sampled_from(["convex", "weighted_rrf", "rrf"]),
             roll_up=st.sampled_from(["max", "mean_top", "log_sum_exp"]),
+            unit=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+            join=st.sampled_from(["mean", "soft_max"]),
+            join_temperature=st.sampled_from([0.001, 0.1, 10.0]),
         )
     )
 
