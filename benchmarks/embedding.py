@@ -40,7 +40,7 @@ LANGUAGES = ("en", "de", "es", "ru", "ar", "zh", "hi", "el", "th", "tr", "vi", "
 
 @dataclass(frozen=True)
 class Row:
-    """An embedder: the model's options, the weight of late vectors, directions taken away (None: not even
+    """An embedder: the model's options, the weight of late vectors (of units another, if said), directions taken away (None: not even
     centred), in how many pieces a query is searched, how documents are cut, what units weigh, and the
     temperature of a soft maximum of unit and passage (None: their mean)."""
 
@@ -51,6 +51,7 @@ class Row:
     chunking: ChunkConfig = DEFAULT_CHUNKING
     unit: float = 0.5
     soft: float | None = None
+    unit_late: float | None = None
 
     def fusion(self, dense: float) -> Fusion:
         """As the default search weighs it, with this much meaning against words."""
@@ -75,9 +76,9 @@ ROWS: dict[str, Row] = {
     "sentences, naive, units alone, centred": Row(
         late=0, directions=16, chunking=ChunkConfig(unit_min_tokens=4), unit=1
     ),
-    "sentences, 0.25": Row(late=0.25, chunking=ChunkConfig(unit_min_tokens=4)),
-    "sentences, 0.25, units alone": Row(late=0.25, chunking=ChunkConfig(unit_min_tokens=4), unit=1),
-    "sentences, 0.25, soft": Row(late=0.25, chunking=ChunkConfig(unit_min_tokens=4), soft=0.1),
+    "sentences, 0.25": Row(unit_late=0.25, chunking=ChunkConfig(unit_min_tokens=4)),
+    "sentences, 0.25, units alone": Row(unit_late=0.25, chunking=ChunkConfig(unit_min_tokens=4), unit=1),
+    "sentences, 0.25, soft": Row(unit_late=0.25, chunking=ChunkConfig(unit_min_tokens=4), soft=0.1),
     "temperature 0.8": Row({"late_temperature": 0.8}),
     "temperature 0.6": Row({"late_temperature": 0.6}),
     "pi 2": Row({"positions": "pi:2"}),
@@ -119,29 +120,30 @@ class Passes:
         """The row's vectors of a cut: ``w * late + (1 - w) * own`` as the embedder mixes them, centred as
         the embedder of that name does, from all of the task's units."""
         parts = []
-        for weights, share in ((LATE, row.late), (OWN, 1 - row.late)):
-            if share > 0:
+        of_units = row.late if row.unit_late is None else row.unit_late
+        for weights, *shares in ((LATE, row.late, of_units), (OWN, 1 - row.late, 1 - of_units)):
+            if max(shares) > 0:
                 embedder = self.embedder(row, weights)
                 key = (str(embedder.fingerprint), row.chunking)
                 if key not in self._made:
                     self._made[key] = Index(made, embedder)
-                parts.append((np.float32(share), self._made[key]))
+                parts.append((*(np.float32(share) for share in shares), self._made[key]))
         found = [
             replace(
                 vectors[0],
-                passages=_mixed([w for w, _ in parts], [v.passages for v in vectors]),
-                units=_mixed([w for w, _ in parts], [v.units for v in vectors]),
+                passages=_mixed([w for w, _, _ in parts], [v.passages for v in vectors]),
+                units=_mixed([w for _, w, _ in parts], [v.units for v in vectors]),
             )
-            for vectors in zip(*(index.found for _, index in parts), strict=True)
+            for vectors in zip(*(index.found for _, _, index in parts), strict=True)
         ]
         if row.directions is None:
-            return Index(made, parts[0][1].embedder, found)
+            return Index(made, parts[0][2].embedder, found)
         shared = centred.common(np.concatenate([f.units for f in found]), row.directions)
         found = [
             replace(f, passages=shared.apply(f.passages, "x"), units=shared.apply(f.units, "x"))
             for f in found
         ]
-        return Index(made, parts[0][1].embedder, found, lambda vectors: shared.apply(vectors, "x"))
+        return Index(made, parts[0][2].embedder, found, lambda vectors: shared.apply(vectors, "x"))
 
 
 def _mixed(weights: Sequence[np.float32], parts: Sequence[Any]) -> Any:
