@@ -51,6 +51,14 @@ def tell(metrics: Metrics, longleaf: Longleaf) -> None:
             "failed": state.failed,
         }
 
+    def evicted() -> Mapping[str, float]:
+        made = contexts()
+        if made is None:
+            return {}
+        memory, disk = made.store.evicted_tokens()
+        return {"evicted": memory, "evicted_disk": disk}
+
+    metrics.evictions(evicted)
     metrics.gauge("longleaf_contexts_bytes", "Bytes of cached states.", kept, "part")
     metrics.gauge(
         "longleaf_contexts_tokens", "Tokens of passages, by where states were found.", tokens, "found"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -71,10 +72,14 @@ class Metrics:
         self._tokens = Counter("longleaf_tokens", "Tokens read and written.", ["kind"], registry=registry)
         self._kv = Counter(
             "longleaf_kv_tokens",
-            "Tokens of prompts and passages whose attention states were requested, found, made and stored.",
+            "Tokens of prompts and passages whose attention states were requested, found, made and stored, "
+            "and of passages that left memory or disk for want of room.",
             ["event"],
             registry=registry,
         )
+        self._evicted: list[Callable[[], Mapping[str, float]]] = []
+        self._told: dict[str, float] = {}
+        self._scraping = Lock()
         self._drafts = Counter(
             "longleaf_draft_tokens",
             "Tokens drafted, and those of them that were accepted.",
@@ -91,6 +96,10 @@ class Metrics:
     def gauge(self, name: str, help_: str, ask: Callable[[], Mapping[str, float]], label: str) -> None:
         """Ask for values by label at every scrape."""
         self._registry.register(_Asked(name, help_, ask, label))
+
+    def evictions(self, ask: Callable[[], Mapping[str, float]]) -> None:
+        """Ask at every scrape how many tokens' states have left the cache, by event; they only grow."""
+        self._evicted.append(ask)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request that was answered. ``route`` is the template, never the path."""
@@ -129,6 +138,10 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
+        with self._scraping:
+            for event, total in ((event, n) for ask in self._evicted for event, n in ask().items()):
+                self._kv.labels(event).inc(max(total - self._told.get(event, 0.0), 0.0))
+                self._told[event] = total
         return generate_latest(self._registry)
 
 

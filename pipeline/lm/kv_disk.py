@@ -44,6 +44,7 @@ class DiskCounts:
     unusable: int = 0
     written: int = 0
     evicted: int = 0
+    evicted_bytes: int = 0
     failed_writes: int = 0
     read_bytes: int = 0
     read_seconds: float = 0.0
@@ -239,8 +240,10 @@ class DiskTier:
         for path in order:
             if self._bytes <= most:
                 return
-            self._unlink(path)
+            use = self._files.get(path)
             self.counts.evicted += 1
+            self.counts.evicted_bytes += use.size_bytes if use else 0
+            self._unlink(path)
 
     def _rescan(self) -> None:
         """Make the index equal to the folder; files it did not know count as used once, when written."""

@@ -45,6 +45,7 @@ class MemoryTier:
         self.budget_bytes = budget_bytes
         self.peak_bytes = 0
         self.evicted = 0
+        self.evicted_bytes = 0
         self._entries: dict[Address, _Entry] = {}
         self._bytes = 0
         self._uses = Uses()
@@ -175,9 +176,11 @@ class MemoryTier:
         for key in sorted(free, key=lambda k: self._uses.worth(k, self._entries[k].use)):
             if excess <= 0:
                 break
-            excess -= self._entries[key].size_bytes
+            size = self._entries[key].size_bytes
+            excess -= size
             self._drop(key)
             self.evicted += 1
+            self.evicted_bytes += size
         return True
 
     def _drop(self, key: Address) -> None:

@@ -201,10 +201,22 @@ class KvStore:
                 "peak_bytes": memory.peak_bytes,
                 "budget_bytes": memory.budget_bytes,
                 "evicted": memory.evicted,
+                "evicted_bytes": memory.evicted_bytes,
             },
             "disk": disk,
             "tokens": asdict(self.counts),
         }
+
+    def evicted_tokens(self) -> tuple[int, int]:
+        """Tokens that left memory, and disk, for want of room, reckoned from their bytes."""
+        most = 1_000
+        a_token = (self.passage_bytes(most + 1) - self.passage_bytes(1)) / most
+        each = self.passage_bytes(1) - a_token  # of every passage, whatever its length
+        left = [(self.memory.evicted_bytes, self.memory.evicted)]
+        if self._disk is not None:
+            left.append((self._disk.counts.evicted_bytes, self._disk.counts.evicted))
+        memory, disk = [*(round((size - count * each) / a_token) for size, count in left), 0][:2]
+        return memory, disk
 
     def flush(self) -> None:
         """Return once everything built so far is on disk, or cannot be."""

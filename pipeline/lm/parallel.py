@@ -69,18 +69,20 @@ class ParallelAttention:
         self._observe = observe
         self._observed: torch.Tensor | None = None
         self._rows = 0
+        self._masks: dict[tuple[int, int, int | None], torch.Tensor | None] = {}
 
     def __call__(self, call: Attending) -> torch.Tensor:
         """Output (B, Hq, L, D) of one layer."""
         geometry = self._geometry
         window = geometry.windows[call.layer]
         first = call.key.shape[2] - call.query.shape[2]
-        parts = [attend_lse(self._own(call, window, first))]
+        parts = [self._own(call, window, first)]
         later = tempered(replace(call, bias=None), self._temperature)
         for passage in self._passages:
             keys, values = passage.keys[call.layer][None], passage.values[call.layer][None]
             mask = self._window_mask(keys, call, window, first)
-            parts.append(partial(replace(later, key=keys, value=values, mask=mask), sees_all=mask is None))
+            shown = replace(later, key=keys, value=values, mask=mask)
+            parts.append(partial(shown, sees_all=mask is None))
         return self._merged(parts, call.value.dtype)
 
     @property
@@ -94,15 +96,32 @@ class ParallelAttention:
         """Begin to observe anew, for instance once the question has been read."""
         self._observed, self._rows = None, 0
 
-    def _own(self, call: Attending, window: int | None, first: int) -> Attending:
-        """Attention to the prefix and to what followed the passages, in order; masks by true positions."""
-        if window is None:
-            return replace(call, mask=None)
-        places = torch.tensor([self._geometry.position(i) for i in range(call.key.shape[2])])
-        places = places.to(call.query.device)
-        rows = places[first:]
-        allowed = (places <= rows[:, None]) & (rows[:, None] - places < window)
-        return replace(call, mask=allowed[None, None])
+    def _own(self, call: Attending, window: int | None, first: int) -> Partial:
+        """Attention to the prefix and to what followed the passages."""
+        mask = self._own_mask(call, window, first)
+        call = replace(call, mask=mask)
+        plain = call.softcap is None and call.bias is None and call.query.device.type == "cpu"
+        if mask is None or not plain:
+            return partial(call, sees_all=mask is None)
+        return _fused(call, mask) or attend_lse(call)
+
+    def _own_mask(self, call: Attending, window: int | None, first: int) -> torch.Tensor | None:
+        """What of it a row sees, (1, 1, L, N), by true positions; None: all of it. The layers of one pass
+        share it."""
+        keys = call.key.shape[2]
+        if window is None and keys - first == 1:
+            return None
+        asked = (first, keys, window)
+        if asked not in self._masks:
+            places = torch.tensor([self._geometry.position(i) for i in range(keys)])
+            rows = places[first:, None]
+            allowed = places <= rows
+            if window is not None:
+                allowed &= rows - places < window
+            mask = None if bool(allowed.all()) else allowed[None, None].to(call.query.device)
+            self._masks = {known: kept for known, kept in self._masks.items() if known[:2] == asked[:2]}
+            self._masks[asked] = mask
+        return self._masks[asked]
 
     def _window_mask(
         self, keys: torch.Tensor, call: Attending, window: int | None, first: int
@@ -117,18 +136,19 @@ class ParallelAttention:
         return (rows[:, None] - places < window)[None, None]
 
     def _merged(self, parts: list[Partial], dtype: torch.dtype) -> torch.Tensor:
-        """The parts under one softmax: (APE, equation 5) with S on the passages' common logarithm."""
+        """The parts under one softmax: (APE, equation 5) with S on the passages' common logarithm C, that
+        is, with (S - 1) C more for each of them."""
         lses = torch.stack([lse for _, lse in parts])
-        context = lses[1:].logsumexp(0)
-        shared = torch.stack([lses[0], self._scale * context]).softmax(0)
-        weights = torch.cat([shared[:1], shared[1] * (lses[1:] - context).exp()])
+        if self._scale != 1 and len(parts) > 1:
+            lses[1:] += (self._scale - 1) * lses[1:].logsumexp(0)
+        weights = lses.softmax(0)
         if self._observe:
             self._note(weights[1:])
-        if len(parts) == 2:
-            out = weights[0, ..., None] * parts[0][0] + weights[1, ..., None] * parts[1][0]
-            return out.to(dtype)
-        outs = torch.stack([out for out, _ in parts])
-        return (weights[..., None] * outs).sum(0).to(dtype)
+        weights = weights[..., None]
+        merged = weights[0] * parts[0][0]
+        for weight, (out, _) in zip(weights[1:], parts[1:], strict=True):
+            merged += weight * out
+        return merged.to(dtype)
 
     def _note(self, weights: torch.Tensor) -> None:
         mass = weights.float().mean((1, 2)).sum(-1)
@@ -159,15 +179,23 @@ def partial(call: Attending, *, sees_all: bool) -> Partial:
     return attend_lse(call)
 
 
-def _fused(call: Attending) -> Partial | None:
-    """Flash attention with its logarithm; the heads that share keys become rows, so nothing is repeated."""
+def _fused(call: Attending, mask: torch.Tensor | None = None) -> Partial | None:
+    """Flash attention with its logarithm; the heads that share keys become rows, so nothing is repeated.
+
+    ``mask`` (1, 1, L, N) is for a CPU, and must leave every row a key: of one that sees nothing the kernel
+    gives the logarithm 0.
+    """
     batch, heads, length, width = call.query.shape
     shared = call.key.shape[1]
     query = call.query.reshape(batch, shared, -1, width)
     out: torch.Tensor
     lse: torch.Tensor
     if query.device.type == "cpu" and query.dtype in (torch.float32, torch.bfloat16):
-        out, lse = _cpu_flash(query, call.key, call.value, 0.0, False, scale=call.scaling)
+        hidden = None
+        if mask is not None:
+            hidden = torch.zeros(mask.shape[2:], dtype=query.dtype).masked_fill_(~mask[0, 0], -torch.inf)
+            hidden = hidden.repeat(heads // shared, 1)
+        out, lse = _cpu_flash(query, call.key, call.value, 0.0, False, attn_mask=hidden, scale=call.scaling)
     elif query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16) and width <= 256:
         out, lse = _cuda_flash(query, call.key, call.value, 0.0, False, False, scale=call.scaling)[:2]
     else:

@@ -115,6 +115,8 @@ def test_a_scan_does_not_displace_what_is_used(tmp_path):
         ask(store, [passage(n)])
         assert store.memory.bytes <= store.memory.budget_bytes
     assert ask(store, hot) == ["memory"] * 12
+    assert store.evicted_tokens() == (10 * store.memory.evicted, 0)
+    assert store.memory.evicted >= 280
 
 
 def test_a_scan_does_not_displace_what_is_used_on_disk(tmp_path):
@@ -133,6 +135,7 @@ def test_a_scan_does_not_displace_what_is_used_on_disk(tmp_path):
     assert on_disk <= 10 * size
     assert store.stats()["disk"]["bytes"] == on_disk
     assert store.stats()["disk"]["evicted"] > 0
+    assert store.evicted_tokens()[1] >= 10 * store.stats()["disk"]["evicted"]
     store.close()
 
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from pipeline.lm import attention, context_reader, reading
+from pipeline.lm import attention, context_reader, parallel, reading
 from pipeline.lm.attention import Attending
 from pipeline.lm.context_reader import PassageReader
 from pipeline.lm.kv_format import KvStates
@@ -147,6 +147,18 @@ def test_the_fused_kernel_equals_the_plain_computation(dtype, atol):
     out, lse = partial(Attending(0, query, key, value, None, 0.3), sees_all=True)
     everywhere = torch.ones(1, 1, 7, 50, dtype=torch.bool)
     plain = attention.attend_lse(Attending(0, query, key, value, everywhere, 0.3))
+    torch.testing.assert_close(out, plain[0], atol=atol, rtol=atol)
+    torch.testing.assert_close(lse, plain[1], atol=atol, rtol=atol)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_the_fused_kernel_with_a_mask_equals_the_plain_computation(dtype, atol):
+    generator = torch.Generator().manual_seed(3)
+    query = torch.randn(1, 6, 7, 16, generator=generator).to(dtype)
+    key, value = torch.randn(2, 1, 2, 50, 16, generator=generator).to(dtype)
+    mask = torch.rand(1, 1, 7, 50, generator=generator) < 0.4
+    out, lse = parallel._fused(Attending(0, query, key, value, mask, 0.3), mask)
+    plain = attention.attend_lse(Attending(0, query, key, value, mask, 0.3))
     torch.testing.assert_close(out, plain[0], atol=atol, rtol=atol)
     torch.testing.assert_close(lse, plain[1], atol=atol, rtol=atol)
 
