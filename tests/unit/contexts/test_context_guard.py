@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import ConfigurationError, ModelError, StorageError
 from pipeline.lm import context_calibration
 from pipeline.lm.context_guard import Guard
-from pipeline.lm.context_options import ContextCalibration
+from pipeline.lm.context_options import ContextCalibration, ContextsConfig
 
 
 class Answer:
@@ -125,6 +125,13 @@ def test_a_calibration_is_stored_found_and_bound_to_its_weights(tmp_path):
         context_calibration.find("other", "ab" * 8 + "cd" * 24, tmp_path)
     assert FOUND.most_loss_nats == 0.05
     assert ContextCalibration("m", "r").most_loss_nats == float("inf")
+
+
+def test_the_calibration_that_comes_with_the_default_model_lets_auto_attend():
+    digest = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    found = context_calibration.find("SmolLM2-135M-Instruct", digest)
+    assert found is not None and found.heads
+    assert found.most_loss_nats <= ContextsConfig().tolerance_nats
 
 
 @pytest.mark.parametrize(
