@@ -101,8 +101,8 @@ class ParallelAttention:
         mask = self._own_mask(call, window, first)
         call = replace(call, mask=mask)
         plain = call.softcap is None and call.bias is None and call.query.device.type == "cpu"
-        if mask is None or not plain:
-            return partial(call, sees_all=mask is None)
+        if not plain:  # without a mask there is one row, and it sees everything
+            return attend_lse(call)
         return _fused(call, mask) or attend_lse(call)
 
     def _own_mask(self, call: Attending, window: int | None, first: int) -> torch.Tensor | None:
