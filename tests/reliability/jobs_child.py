@@ -100,6 +100,7 @@ def die_after(stage: str) -> None:
 
 def main(root: str, url: str, kill_at: str) -> None:
     writers.LEASE_SECONDS = 2.0
+    print("ready", flush=True)
     steps = Steps(int(kill_at) if kill_at.isdigit() else 0)
     if kill_at.isdigit():
         job_journal._GATHER_SECONDS = 1e9  # so that the number of steps is always the same

@@ -71,6 +71,7 @@ class Stepping:
 
 
 def main(root: str, indexer: str, kill_at: int) -> None:
+    print("ready", flush=True)
     steps = Steps(kill_at)
     with workplace(
         Path(root),

@@ -7,7 +7,9 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,14 +30,21 @@ AFTER_SECOND = {**AFTER_FIRST, **dict(CONTENT["second"])}
 AFTER_DELETE = {name: content for name, content in AFTER_SECOND.items() if name != "b"}
 
 
-def run(root: Path, indexer: str, kill_at: int = 0, kill_after_seconds: float | None = None) -> list[str]:
+def started(root: Path, indexer: str, kill_at: int = 0) -> subprocess.Popen[str]:
+    """The child, about to begin."""
     process = subprocess.Popen(
         [sys.executable, str(CHILD), str(root), indexer, str(kill_at)], stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def run(root: Path, indexer: str, kill_at: int = 0, kill_after_seconds: float | None = None) -> list[str]:
+    process = started(root, indexer, kill_at)
     if kill_after_seconds is not None:
         time.sleep(kill_after_seconds)
         process.kill()
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=900)[0]
     assert process.returncode in (0, -signal.SIGKILL), output
     return output.splitlines()
 
@@ -99,8 +108,17 @@ def test_killed_at_a_step_with_the_embedded_engine(tmp_path, step):
     check(tmp_path, "qdrant_edge", run(tmp_path, "qdrant_edge", kill_at=step))
 
 
+@cache
+def whole_run_seconds(indexer: str) -> float:
+    """How long it takes when nobody kills it, so that a random moment is one of its work."""
+    with tempfile.TemporaryDirectory() as folder:
+        process, began = started(Path(folder), indexer), time.monotonic()
+        process.communicate()
+        return time.monotonic() - began
+
+
 @pytest.mark.parametrize("case", range(200 if FULL else 1))
 def test_killed_at_random(tmp_path, case):
     indexer = ("exact", "qdrant_edge")[case % 2]
-    seconds = random.Random(case).uniform(0.3, 3.0)
+    seconds = random.Random(case).uniform(0, whole_run_seconds(indexer))
     check(tmp_path, indexer, run(tmp_path, indexer, kill_after_seconds=seconds))
