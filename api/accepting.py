@@ -21,7 +21,7 @@ async def accept(
     """Take the documents of a request as a job. What is refused leaves nothing behind."""
     queue = running.longleaf.job_queue
     with running.accepting.place() as place:
-        running.quotas.ask_tokens(shelf.tenant)
+        await running.quotas.ask_tokens(shelf.tenant)
         async with uploaded(request, running.settings.server) as arrived:
 
             def work(_: Cancelled) -> tuple[Job, bool]:

@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with nullcontext(longleaf) if longleaf else open_longleaf(settings) as opened:
             opened.open_stores()
+            quotas.share(opened.ledger)
             service = Service.of(opened, quotas, telemetry)
             app.state.service = service
             if settings.server.preload:
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
             finally:
                 opened.worker.close()
                 service.close()
+                quotas.close()
                 telemetry.tracing.close()
                 audit.close()
 

@@ -38,7 +38,7 @@ class Question:
 
     async def events(self, receive: Receive) -> list[Event]:
         """Every event of the answer, once it is there."""
-        self._check()
+        await self._check()
 
         def work(cancelled: Cancelled) -> list[Event]:
             answerer = self.running.bench(self.shelf).answerer
@@ -56,7 +56,7 @@ class Question:
 
         Returns once the first event is there, so that an error before it is an ordinary answer.
         """
-        self._check()
+        await self._check()
 
         def produce(cancelled: Cancelled) -> Iterator[T]:
             answerer = self.running.bench(self.shelf).answerer
@@ -69,14 +69,14 @@ class Question:
         made = self.running.answering.stream(receive, produce, heartbeat_seconds=patience)
         return chained(await anext(made, None), made)
 
-    def _check(self) -> None:
+    async def _check(self) -> None:
         most = self.running.settings.server.max_answer_tokens
         if self.options.max_tokens is not None and self.options.max_tokens > most:
             raise LimitExceededError(
                 f"max_tokens is {self.options.max_tokens}; at most {most} are taken.",
                 remedy="Ask for less, or raise server.max_answer_tokens.",
             )
-        self.running.quotas.ask_tokens(self.shelf.tenant)
+        await self.running.quotas.ask_tokens(self.shelf.tenant)
 
     def _spend(self, answer: Answer) -> None:
         self.running.telemetry.answered(self.shelf, self.running.settings.language_model.spec, answer)

@@ -1,7 +1,7 @@
 """How much each key and each tenant may use: requests and tokens by the minute, documents and bytes.
 
-Minutes are kept in this process, so several replicas together allow as many times more; what is stored
-is counted in the ledger, which all of them share.
+Minutes are shared by all processes of one ledger (:mod:`api.leases`), and kept in this process alone while
+there is none or it does not answer. What is stored is counted in the ledger itself.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
+from api.leases import Leases
 from api.sections import Quota, QuotaSettings
 from pipeline.errors import QuotaExceededError, RateLimitedError
 from pipeline.ledger import Ledger
+from pipeline.levels import Levels
 
 _MINUTE = 60.0
 _MOST_BUCKETS = 10_000
@@ -65,31 +67,50 @@ class Quotas:
     def __init__(self, settings: QuotaSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._buckets = Buckets(clock)
+        self._leases: Leases | None = None
         self._arriving: dict[str, list[int]] = {}
         self._lock = Lock()
+
+    def share(self, ledger: Ledger) -> None:
+        """Count minutes together with the other processes of this ledger from now on, if any are limited."""
+        limits = [self._settings, *self._settings.tenants.values()]
+        if any(limit.requests_per_minute or limit.tokens_per_minute for limit in limits):
+            self._leases = Leases(Levels(ledger.database, ledger.root))
+
+    def close(self) -> None:
+        """Tell the other processes what is still to be counted."""
+        if self._leases is not None:
+            self._leases.close()
 
     def of(self, tenant: str) -> Quota:
         """The limits of one tenant: its own where it has any, else everybody's."""
         own = self._settings.tenants.get(tenant)
         return self._settings if own is None else own
 
-    def request(self, tenant: str, key: str) -> None:
+    async def request(self, tenant: str, key: str) -> None:
         """Count one request of a key. Raises RateLimitedError when it had its number."""
         most = self.of(tenant).requests_per_minute
         if most is not None:
-            self._refuse(self._buckets.take(f"requests {key}", 1.0, most), f"{most} requests a minute")
+            self._refuse(await self._take(f"requests {tenant} {key}", 1.0, most), f"{most} requests a minute")
 
-    def ask_tokens(self, tenant: str) -> None:
+    async def ask_tokens(self, tenant: str) -> None:
         """Whether the tenant may use more tokens. Raises RateLimitedError."""
         most = self.of(tenant).tokens_per_minute
         if most is not None:
-            self._refuse(self._buckets.take(f"tokens {tenant}", 0.0, most), f"{most} tokens a minute")
+            self._refuse(await self._take(f"tokens {tenant}", 0.0, most), f"{most} tokens a minute")
 
     def spend_tokens(self, tenant: str, tokens: int) -> None:
-        """Count tokens that were used."""
+        """Count tokens that were used. Never waits."""
         most = self.of(tenant).tokens_per_minute
-        if most is not None:
-            self._buckets.spend(f"tokens {tenant}", float(tokens), most)
+        if most is None:
+            return
+        name = f"tokens {tenant}"
+        if self._leases is None or not self._leases.spend(name, float(tokens), most):
+            self._buckets.spend(name, float(tokens), most)
+
+    async def _take(self, name: str, amount: float, per_minute: int) -> float:
+        wait = None if self._leases is None else await self._leases.take(name, amount, per_minute)
+        return self._buckets.take(name, amount, per_minute) if wait is None else wait
 
     def _refuse(self, wait: float, limit: str) -> None:
         if wait > 0:

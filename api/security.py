@@ -88,7 +88,7 @@ class Gate:
         send = self._watched_send(send)
         headers = Headers(scope=scope)
         try:
-            refusal = self._identity(scope, headers) or self._size(scope, headers)
+            refusal = await self._identity(scope, headers) or self._size(scope, headers)
         except LongleafError as error:  # the key file cannot be read, or the key asks too often
             refusal = problem_of(error, self._settings.retry_after_seconds)
             refusal.headers.update(_CLOSE)
@@ -116,7 +116,7 @@ class Gate:
         finally:
             self._arriving_bytes -= body.bytes
 
-    def _identity(self, scope: Scope, headers: Headers) -> ProblemResponse | None:
+    async def _identity(self, scope: Scope, headers: Headers) -> ProblemResponse | None:
         """Put the caller into the scope, or say why there is none."""
         if scope["path"] in PUBLIC_PATHS:
             local = not self._keys.required and not _single_user(scope, headers)
@@ -129,7 +129,7 @@ class Gate:
         else:
             caller = self._known(headers)
         if caller is not None:
-            self._quotas.request(caller.tenant, caller.key)
+            await self._quotas.request(caller.tenant, caller.key)
             scope[IN_SCOPE] = caller
             return None
         return ProblemResponse(

@@ -31,6 +31,7 @@ import psutil
 from benchmarks.report import heading
 
 ROOT = Path(__file__).parent.parent
+QUARTERS = 4
 QUESTIONS = [
     "Who may dismiss a standing trustee?",
     "What does the solely incidental prong require?",
@@ -111,9 +112,12 @@ class Load:
 
     def __init__(self, port: int, seconds: float) -> None:
         self._port = port
+        self._seconds = seconds
         self._until = time.monotonic() + seconds
         self.counts: Counter[str] = Counter()
         self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.processor_seconds = 0.0
+        self.quarters: dict[str, list[int]] = defaultdict(lambda: [0] * QUARTERS)
 
     async def search(self) -> None:
         """One client that searches."""
@@ -139,6 +143,8 @@ class Load:
                 continue
             if status == 200 and (kind == "search" or b"event: done" in content):
                 self.counts[f"{kind} 200"] += 1
+                gone = 1 - (self._until - time.monotonic()) / self._seconds
+                self.quarters[kind][min(int(gone * QUARTERS), QUARTERS - 1)] += 1
                 self.seconds[kind].append(time.perf_counter() - began)
                 self.seconds[f"{kind}, head"].append(first)
             elif status in (429, 503):
@@ -184,14 +190,21 @@ def memory(process: psutil.Process) -> float:
     return sum(member.memory_info().rss for member in family if member.is_running()) / 2**20
 
 
+def worked(process: psutil.Process) -> float:
+    """Processor seconds of the process and its children so far."""
+    family = [process, *process.children(recursive=True)]
+    return sum(sum(member.cpu_times()[:2]) for member in family if member.is_running())
+
+
 async def run(port: int, process: psutil.Process, given: argparse.Namespace) -> tuple[Load, list[float]]:
     """Load for the time given, and memory at its start, each quarter and end."""
     load = Load(port, given.seconds)
     held = [memory(process)]
+    before = worked(process)
 
     async def weigh() -> None:
-        for _ in range(4):
-            await asyncio.sleep(given.seconds / 4)
+        for _ in range(QUARTERS):
+            await asyncio.sleep(given.seconds / QUARTERS)
             held.append(memory(process))
 
     clients = [load.search() for _ in range(given.searches)] + [load.stream() for _ in range(given.streams)]
@@ -203,6 +216,7 @@ async def run(port: int, process: psutil.Process, given: argparse.Namespace) -> 
     await asyncio.gather(*late, return_exceptions=True)
     for task in done:
         task.result()
+    load.processor_seconds = worked(process) - before
     return load, held
 
 
@@ -221,8 +235,11 @@ def told(name: str, load: Load, held: list[float], seconds: float) -> dict[str, 
         print(
             f"  {kind:14} {rate}  p50 {row['p50']:.4f}  p95 {row['p95']:.4f}  p99 {row['p99']:.4f}  n={row['n']}"
         )
+    for kind, finished in load.quarters.items():
+        print(f"  {kind:14} finished in each quarter of the time: {', '.join(map(str, finished))}")
+    print(f"  processor      {load.processor_seconds:.1f} s of {os.cpu_count()} x {seconds:g} s")
     print(f"  memory MiB     {' -> '.join(f'{mib:.0f}' for mib in held)}")
-    return {"counts": load.counts, "seconds": rows, "memory_mib": held}
+    return {"counts": load.counts, "seconds": rows, "quarters": load.quarters, "memory_mib": held}
 
 
 def main() -> None:
@@ -232,6 +249,8 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--models", choices=["small", "default"], default="default")
+    parser.add_argument("--data", type=Path, help="a folder that has the examples already, to save time")
+    parser.add_argument("--service-only", action="store_true", help="without the server that does nothing")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     heading(
@@ -242,7 +261,8 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         chosen = SMALL if given.models == "small" else {}
-        environment = {**inherited, "PYTHONPATH": str(ROOT), "LONGLEAF_DATA": folder, **chosen}
+        data = str(given.data or folder)
+        environment = {**inherited, "PYTHONPATH": str(ROOT), "LONGLEAF_DATA": data, **chosen}
         cli = [sys.executable, "-m", "api.cli"]
         documents = sorted(str(path) for path in (ROOT / "examples").glob("*.[pde]*") if path.suffix != ".py")
         subprocess.run(
@@ -250,8 +270,11 @@ def main() -> None:
         )
         with server([*cli, "serve", "--port", "0"], environment) as (port, process):
             asyncio.run(_ready(port))
+            asyncio.run(_warm(port))
             load, held = asyncio.run(run(port, process, given))
         results["service"] = told("the service", load, held, given.seconds)
+    if given.service_only:
+        return
     with server([sys.executable, "-c", NOOP], {**inherited, "PYTHONPATH": str(ROOT)}) as (port, process):
         load, held = asyncio.run(run(port, process, given))
     results["no-op"] = told("the same server, nothing to do", load, held, given.seconds)
@@ -268,6 +291,12 @@ async def _ready(port: int) -> None:
             return
         await asyncio.sleep(0.2)
     raise SystemExit("The service did not become ready.")
+
+
+async def _warm(port: int) -> None:
+    """One answer, so that the language model is loaded before anything is timed."""
+    asked = json.dumps({"query": QUESTIONS[0], "stream": True}).encode()
+    await Client(port).ask("POST", "/v1/collections/default/answer", asked)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ async def embed(
 ) -> Response:
     """As OpenAI's route of the name, with Jina's `late_chunking` and `task`."""
     asking.asking()
-    running.quotas.ask_tokens(asking.tenant)
+    await running.quotas.ask_tokens(asking.tenant)
 
     def work(_: object) -> tuple[Response, int]:
         made = _embed(body, embedder_of(running, asking, body.model), running)

@@ -90,7 +90,7 @@ async def rerank(
             remedy="Shorten it, or raise retrieval.max_query_chars.",
         )
     asking.asking()
-    running.quotas.ask_tokens(asking.tenant)
+    await running.quotas.ask_tokens(asking.tenant)
     texts = [text if isinstance(text, str) else text.text for text in body.documents]
 
     def work(_: object) -> RerankResponse:

@@ -111,7 +111,7 @@ async def upload(
     if not wait:
         return await accept(shelf, request, running, on_conflict, idempotency_key)
     with running.ingesting.place() as place:
-        running.quotas.ask_tokens(shelf.tenant)
+        await running.quotas.ask_tokens(shelf.tenant)
         async with uploaded(request, limits) as arrived:
             results: list[IngestResult] = []
 

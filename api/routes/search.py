@@ -54,7 +54,7 @@ async def search(
 ) -> Response:
     """Hits best first. Offsets are half-open, in Unicode code points of the document's text."""
     query = body.asks(shelf)
-    running.quotas.ask_tokens(shelf.tenant)
+    await running.quotas.ask_tokens(shelf.tenant)
 
     def work(_: object) -> Response:
         found = running.bench(shelf).retriever.search(query)
