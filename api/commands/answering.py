@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from api.commands.frame import Run, command
-from api.commands.options import Budget, Collection, DocumentId, Filter, TopK
+from api.commands.options import Budget, Collection, DocumentId, Filter, Tenant, TopK
 
 _EXAMPLE = 'Write --filter \'{"year": {"gte": 2020}}\'.'
 
@@ -24,6 +24,7 @@ def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="In words.")],
     *,
     collection: Collection = "default",
+    tenant: Tenant = "default",
     mode: Annotated[
         Literal["auto", "extractive", "composed"] | None,
         typer.Option(help="Quotations only, the model's own words, or both (auto)."),
@@ -89,6 +90,7 @@ def ask(
     query = Query(
         text=question,
         collection=collection,
+        tenant=tenant,
         top_k=top_k,
         filter=_conditions(filter_),
         document_id=document_id,
@@ -108,7 +110,7 @@ def ask(
         draft_tokens=draft_tokens,
         eta=eta,
     )
-    answerer = run.longleaf.benches.of("default", collection).answerer
+    answerer = run.longleaf.benches.of(tenant, collection).answerer
     if run.json:
         run.emit(answerer.answer(query, options))
         return
@@ -131,6 +133,7 @@ def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="The question, in words.")],
     *,
     collection: Collection = "default",
+    tenant: Tenant = "default",
     top_k: TopK = 10,
     filter_: Filter = None,
     document_id: DocumentId = None,
@@ -146,12 +149,13 @@ def search(
     asked = Query(
         text=query,
         collection=collection,
+        tenant=tenant,
         top_k=top_k,
         filter=_conditions(filter_),
         document_id=document_id,
         budget_tokens=budget,
     )
-    retrieval = run.longleaf.benches.of("default", collection).retriever.search(asked)
+    retrieval = run.longleaf.benches.of(tenant, collection).retriever.search(asked)
     if run.json:
         run.emit(retrieval)
         return

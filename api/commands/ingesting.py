@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.commands.frame import DONE, FAILED, Run, command
-from api.commands.options import Collection
+from api.commands.options import Collection, Tenant
 
 if TYPE_CHECKING:
     from pipeline.errors import LongleafError
@@ -37,6 +37,7 @@ def ingest(
     ] = None,
     *,
     collection: Collection = "default",
+    tenant: Tenant = "default",
     title: Annotated[str | None, typer.Option(help="Title; for one file.")] = None,
     document_id: Annotated[
         str | None, typer.Option("--id", help="Id; for one file. Its relative path otherwise.")
@@ -82,25 +83,32 @@ def ingest(
     policy = check_on_conflict(on_conflict)
     shared = read_metadata(metadata or [])
     if watch:
-        return _watch(run, paths or [], collection, shared, policy)
+        return _watch(run, paths or [], tenant, collection, shared, policy)
     found, skipped = find(paths or [])
     given = to_sources(found, metadata=shared, document_id=document_id, title=title, password=password)
     sources = [*(given if paths else ()), *(read_manifest(manifest, shared) if manifest else ())]
     if skipped:
         run.note(f"Left out {len(skipped)} files of other kinds, such as {skipped[0].name}.")
     if queue:
-        job, _ = longleaf.job_queue.submit(sources, collection=collection, on_conflict=policy)
+        job, _ = longleaf.job_queue.submit(
+            sources, tenant=tenant, collection=collection, on_conflict=policy
+        )
         if run.json:
             run.emit({"job": job})
         else:
             run.out.print(job.id)
             run.note(f"Accepted {job.documents_total} documents. Watch: longleaf jobs wait {job.id}")
         return DONE
-    return _ingest(run, sources, collection, policy)
+    return _ingest(run, sources, tenant, collection, policy)
 
 
 def _watch(
-    run: Run, paths: list[str], collection: str, metadata: dict[str, Any], on_conflict: OnConflict
+    run: Run,
+    paths: list[str],
+    tenant: str,
+    collection: str,
+    metadata: dict[str, Any],
+    on_conflict: OnConflict,
 ) -> int:
     """Ingest what comes and changes until interrupted. Files that go do not take their documents along."""
     from api.sources import Watcher, to_sources
@@ -110,11 +118,11 @@ def _watch(
     while True:
         for found in watcher.changed():
             given = to_sources([found], metadata=metadata, document_id=None, title=None, password=None)
-            _ingest(run, list(given), collection, on_conflict)
+            _ingest(run, list(given), tenant, collection, on_conflict)
         time.sleep(_WATCH_SECONDS)
 
 
-def _ingest(run: Run, sources: list[Source], collection: str, on_conflict: OnConflict) -> int:
+def _ingest(run: Run, sources: list[Source], tenant: str, collection: str, on_conflict: OnConflict) -> int:
     from pipeline.errors import LongleafError
 
     started = time.perf_counter()
@@ -122,10 +130,10 @@ def _ingest(run: Run, sources: list[Source], collection: str, on_conflict: OnCon
     notes: list[str] = []
     stopped: LongleafError | None = None
     with progress_bar(run, len(sources)) as show:
-        ingestor = run.longleaf.benches.of("default", collection).ingestor
+        ingestor = run.longleaf.benches.of(tenant, collection).ingestor
         ingestion = ingestor.ingest(
             sources,
-            tenant="default",
+            tenant=tenant,
             collection=collection,
             on_conflict=on_conflict,
             progress=show,

@@ -32,13 +32,14 @@ def register(app: typer.Typer) -> None:
 def list_jobs(
     run: Run,
     state: Annotated[str | None, typer.Option(help="Only those in this state, e.g. running.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only those of this tenant.")] = None,
     limit: Annotated[int, typer.Option(help="Most jobs.")] = 50,
 ) -> None:
     """List jobs, newest first.
 
     Example: longleaf jobs list --state running
     """
-    found = run.longleaf.job_queue.jobs(state=state, limit=limit)
+    found = run.longleaf.job_queue.jobs(tenant, state=state, limit=limit)
     if run.json:
         run.emit({"jobs": found})
         return
@@ -139,6 +140,7 @@ def _row(job: Job) -> dict[str, object]:
     return {
         "id": job.id,
         "state": job.state,
+        "tenant": job.tenant,
         "collection": job.collection,
         "documents": f"{job.documents_done + job.documents_failed}/{job.documents_total}",
         "failed": job.documents_failed,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.commands.frame import FAILED, Run, command, printable
-from api.commands.options import Collection
+from api.commands.options import Collection, Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,14 +30,14 @@ def register(app: typer.Typer) -> None:
     app.add_typer(collections, name="collections")
 
 
-def list_documents(run: Run, collection: Collection = "default") -> None:
+def list_documents(run: Run, collection: Collection = "default", tenant: Tenant = "default") -> None:
     """List the documents of a collection.
 
     Example: longleaf documents list --collection contracts
     """
     from api.commands.tables import table
 
-    records = list(_all(run, collection))
+    records = list(_all(run, tenant, collection))
     if run.json:
         run.emit({"documents": records})
         return
@@ -55,6 +55,7 @@ def show(
     run: Run,
     document_id: Annotated[str, typer.Argument(metavar="ID", help="As listed.")],
     collection: Collection = "default",
+    tenant: Tenant = "default",
     text: Annotated[bool, typer.Option("--text", help="Print the document's text instead.")] = False,
 ) -> None:
     """Show what is known of a document, or its text.
@@ -64,13 +65,13 @@ def show(
     from api.plain import plain
 
     if text:
-        document = run.longleaf.ledger.load("default", collection, document_id)
+        document = run.longleaf.ledger.load(tenant, collection, document_id)
         if run.json:
             run.emit(document)
         else:
             run.out.out(printable(document.text), highlight=False)
         return
-    record = run.longleaf.ledger.document("default", collection, document_id)
+    record = run.longleaf.ledger.document(tenant, collection, document_id)
     if run.json:
         run.emit(record)
         return
@@ -82,6 +83,7 @@ def delete(
     run: Run,
     document_ids: Annotated[list[str], typer.Argument(metavar="ID", help="As listed.")],
     collection: Collection = "default",
+    tenant: Tenant = "default",
 ) -> int | None:
     """Delete documents: their text, their original file and everything in the index.
 
@@ -93,7 +95,7 @@ def delete(
     notes: list[str] = []
     for identity in document_ids:
         try:
-            run.longleaf.ingestor.delete("default", collection, identity, notes.append)
+            run.longleaf.ingestor.delete(tenant, collection, identity, notes.append)
             deleted.append(identity)
             run.note(f"Deleted {identity}.")
         except NotFoundError as error:
@@ -107,7 +109,7 @@ def delete(
     return FAILED if failed else None
 
 
-def list_collections(run: Run) -> None:
+def list_collections(run: Run, tenant: Tenant = "default") -> None:
     """List the collections and what is in them.
 
     Example: longleaf collections list
@@ -118,8 +120,8 @@ def list_collections(run: Run) -> None:
 
     ledger = run.longleaf.ledger
     rows = [
-        {"name": record.name, **asdict(ledger.totals("default", record.name))}
-        for record in ledger.collections("default")
+        {"name": record.name, **asdict(ledger.totals(tenant, record.name))}
+        for record in ledger.collections(tenant)
     ]
     if run.json:
         run.emit({"collections": rows})
@@ -132,6 +134,7 @@ def list_collections(run: Run) -> None:
 def drop(
     run: Run,
     name: Annotated[str, typer.Argument(help="Which collection.")],
+    tenant: Tenant = "default",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a collection with all its documents.
@@ -140,20 +143,20 @@ def drop(
     """
     from pipeline.errors import InvalidRequestError
 
-    run.longleaf.ledger.collection("default", name)
+    run.longleaf.ledger.collection(tenant, name)
     if run.json and not yes:
         raise InvalidRequestError("Dropping a collection is not confirmed.", remedy="Add --yes.")
     if not yes:
         typer.confirm(f"Delete collection {name!r} with all its documents?", abort=True, err=True)
-    run.longleaf.ingestor.drop("default", name)
+    run.longleaf.ingestor.drop(tenant, name)
     if run.json:
         run.emit({"dropped": name})
     else:
         run.note(f"Dropped {name}.")
 
 
-def _all(run: Run, collection: str) -> Iterator[DocumentRecord]:
+def _all(run: Run, tenant: str, collection: str) -> Iterator[DocumentRecord]:
     after = None
-    while page := run.longleaf.ledger.documents("default", collection, after=after, limit=_PAGE):
+    while page := run.longleaf.ledger.documents(tenant, collection, after=after, limit=_PAGE):
         yield from page
         after = page[-1].id

@@ -9,6 +9,7 @@ import typer
 
 from api.commands.frame import Run, command
 from api.commands.ingesting import progress_bar
+from api.commands.options import Tenant
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
 def reindex(
     run: Run,
     collection: Annotated[str, typer.Argument(help="Which collection.")] = "default",
+    tenant: Tenant = "default",
 ) -> None:
     """Build a collection's index anew, as the settings now say, and switch to it in one step.
 
@@ -31,7 +33,7 @@ def reindex(
     from pipeline.reindex import reindex as build
 
     parts = run.longleaf
-    total = parts.ledger.totals("default", collection).documents
+    total = parts.ledger.totals(tenant, collection).documents
     with progress_bar(run, total) as show:
         done = build(
             parts.ledger,
@@ -39,6 +41,7 @@ def reindex(
             parts.embedder,
             parts.analyser,
             run.settings.chunking,
+            tenant=tenant,
             collection=collection,
             progress=show,
         )
@@ -55,6 +58,7 @@ def export(
     run: Run,
     collection: Annotated[str, typer.Argument(help="Which collection.")],
     folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    tenant: Tenant = "default",
 ) -> None:
     """Write a collection with its documents and vectors to a folder of JSON lines and safetensors.
 
@@ -62,7 +66,9 @@ def export(
     """
     from pipeline.moving import export_collection
 
-    done = export_collection(run.longleaf.ledger, run.longleaf.indexer, folder, collection=collection)
+    done = export_collection(
+        run.longleaf.ledger, run.longleaf.indexer, folder, tenant=tenant, collection=collection
+    )
     if run.json:
         run.emit(done)
     else:
@@ -75,6 +81,7 @@ def import_(
     collection: Annotated[
         str | None, typer.Option("--collection", "-c", help="Another name than it had.")
     ] = None,
+    tenant: Tenant = "default",
 ) -> None:
     """Bring an exported collection into this installation and its index, without embedding anything.
 
@@ -82,7 +89,9 @@ def import_(
     """
     from pipeline.importing import import_collection
 
-    done = import_collection(run.longleaf.ledger, run.longleaf.indexer, folder, collection=collection)
+    done = import_collection(
+        run.longleaf.ledger, run.longleaf.indexer, folder, tenant=tenant, collection=collection
+    )
     if run.json:
         run.emit(done)
     else:

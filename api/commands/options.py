@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 Collection = Annotated[str, typer.Option("--collection", "-c", help="Which collection.")]
+Tenant = Annotated[str, typer.Option(help="Whose documents; as of `longleaf keys create --tenant`.")]
 TopK = Annotated[int, typer.Option("--top-k", "-k", help="Most passages.")]
 Budget = Annotated[int | None, typer.Option("--budget", help="Most tokens of all passages together.")]
 DocumentId = Annotated[str | None, typer.Option("--document", help="Search inside this document only.")]
