@@ -120,8 +120,11 @@ class ServerSettings(BaseModel):
     """Most tokens a language model may write for one answer."""
     search_workers: int = Field(default=2, ge=1, le=64)
     """Searches and look-ups running at the same time."""
-    answer_workers: int = Field(default=1, ge=1, le=64)
-    """Answers being written at the same time."""
+    answer_workers: int = Field(default=2, ge=1, le=64)
+    """Answers being written at the same time; they share the language model's passes."""
+    searches_beside_answers: int | None = Field(default=None, ge=1, le=64)
+    """Searches running at the same time while an answer is being written; null is half of `search_workers`
+    where the language model runs on this machine's processors, and all of them elsewhere."""
     ingest_workers: int = Field(default=1, ge=1, le=64)
     """Uploads being ingested at the same time."""
     embed_workers: int = Field(default=1, ge=1, le=64)

@@ -18,6 +18,7 @@ from api.callers import Shelf
 from api.plain import plain
 from api.quotas import Quotas
 from api.sections import Settings
+from api.sharing import Share
 from api.telemetry import Telemetry
 from api.work import Pool
 from pipeline.errors import LongleafError
@@ -46,10 +47,11 @@ class Service:
     def of(cls, longleaf: Longleaf, quotas: Quotas, telemetry: Telemetry) -> Service:
         """With the numbers of workers that the settings give."""
         server = longleaf.settings.server
+        share = Share(lambda: _searches_beside(longleaf.settings))
         made = cls(
             longleaf,
-            Pool("search", workers=server.search_workers, queue=server.queue),
-            Pool("answer", workers=server.answer_workers, queue=server.queue),
+            Pool("search", workers=server.search_workers, queue=server.queue, turn=share.follow),
+            Pool("answer", workers=server.answer_workers, queue=server.queue, turn=share.lead),
             Pool("ingestion", workers=server.ingest_workers, queue=server.queue),
             Pool("embedding", workers=server.embed_workers, queue=server.queue),
             Pool("operation", workers=1, queue=server.queue),
@@ -136,6 +138,21 @@ def written(value: object) -> JSONResponse:
     """A finished answer. To be made in the thread of the work: a thousand passages take a while to write,
     and the event loop has others to serve."""
     return JSONResponse(plain(value))
+
+
+def _searches_beside(settings: Settings) -> int:
+    """How many searches may run while an answer is in work: all where no model runs on these processors."""
+    server, model = settings.server, settings.language_model
+    if server.searches_beside_answers is not None:
+        return server.searches_beside_answers
+    if model.spec == "none" or model.url is not None or model.device.startswith("cuda"):
+        return server.search_workers
+    if model.device == "auto":
+        import torch
+
+        if torch.cuda.is_available():
+            return server.search_workers
+    return server.search_workers // 2
 
 
 def _state(work: Callable[[], object]) -> str:

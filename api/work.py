@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from starlette.types import Receive
 from pipeline.errors import UnavailableError, WorkCancelledError
 
 Cancelled = Callable[[], bool]
+Turn = Callable[[Cancelled], AbstractContextManager[None]]
 T = TypeVar("T")
 
 
@@ -34,11 +35,17 @@ class PoolState:
     refused: int
 
 
-class Pool:
-    """``workers`` threads and at most ``queue`` requests waiting for one."""
+def _at_once(_: Cancelled) -> AbstractContextManager[None]:
+    return nullcontext()
 
-    def __init__(self, name: str, *, workers: int, queue: int) -> None:
+
+class Pool:
+    """``workers`` threads and at most ``queue`` requests waiting for one. Work runs inside ``turn``, which
+    may make it wait for work of another kind."""
+
+    def __init__(self, name: str, *, workers: int, queue: int, turn: Turn = _at_once) -> None:
         self.name = name
+        self._turn = turn
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self._places = threading.BoundedSemaphore(workers + queue)
         self._taken: set[Place] = set()
@@ -62,7 +69,7 @@ class Pool:
             raise UnavailableError(
                 f"Too much {self.name} work is waiting already.", remedy="Try again in a moment."
             )
-        place = Place(self._threads)
+        place = Place(self._threads, self._turn)
         self._taken.add(place)
         try:
             yield place
@@ -97,19 +104,21 @@ class Pool:
 class Place:
     """The right to run one piece of work in a pool's threads."""
 
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, threads: ThreadPoolExecutor, turn: Turn) -> None:
         self._threads = threads
+        self._turn = turn
         self.job: Future[Any] | None = None
         self.entered = time.monotonic()
         self.running = False
 
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
+    def _submit(self, work: Callable[[], T], cancelled: Cancelled) -> Future[T]:
         """Start the work in a thread, with the context (of tracing) that it was asked in."""
         context = contextvars.copy_context()
 
         def begin() -> T:
-            self.running = True
-            return context.run(work)
+            with self._turn(cancelled):
+                self.running = True
+                return context.run(work)
 
         job = self.job = self._threads.submit(begin)
         return job
@@ -118,7 +127,7 @@ class Place:
         """Run ``work`` in a thread. Raises WorkCancelledError when the client disconnected before it was
         done, which ``receive`` tells once the body has been read."""
         cancelled = threading.Event()
-        job = self._submit(lambda: work(cancelled.is_set))
+        job = self._submit(lambda: work(cancelled.is_set), cancelled.is_set)
         done = _outcome(job)
         gone = asyncio.ensure_future(disconnect(receive))
         try:
@@ -145,7 +154,7 @@ class Place:
             for item in produce(cancelled.is_set):
                 loop.call_soon_threadsafe(items.put_nowait, item)
 
-        job = self._submit(work)
+        job = self._submit(work, cancelled.is_set)
         done = _outcome(job)
         gone = asyncio.ensure_future(disconnect(receive))
         try:

@@ -90,9 +90,7 @@ def ingest(
     if skipped:
         run.note(f"Left out {len(skipped)} files of other kinds, such as {skipped[0].name}.")
     if queue:
-        job, _ = longleaf.job_queue.submit(
-            sources, tenant=tenant, collection=collection, on_conflict=policy
-        )
+        job, _ = longleaf.job_queue.submit(sources, tenant=tenant, collection=collection, on_conflict=policy)
         if run.json:
             run.emit({"job": job})
         else:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Annotated
 
 import typer
 
 from api.commands.frame import DONE, FAILED, Run, command
+
+SWITCH_SECONDS = 0.001
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +44,8 @@ def serve(
         from api.logs import configure_logging
 
         configure_logging(settings.logging)
+        # Threads at work hand the interpreter over this often: the event loop waits for it at every turn.
+        sys.setswitchinterval(SWITCH_SECONDS)
         server = server_of(create_app(settings, run.longleaf), settings.server)
         run.note(
             "Every request needs a key."
