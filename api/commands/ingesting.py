@@ -83,7 +83,9 @@ def ingest(
     policy = check_on_conflict(on_conflict)
     shared = read_metadata(metadata or [])
     if watch:
-        return _watch(run, paths or [], tenant, collection, shared, policy)
+        return _watch(
+            run, paths or [], tenant=tenant, collection=collection, metadata=shared, on_conflict=policy
+        )
     found, skipped = find(paths or [])
     given = to_sources(found, metadata=shared, document_id=document_id, title=title, password=password)
     sources = [*(given if paths else ()), *(read_manifest(manifest, shared) if manifest else ())]
@@ -97,12 +99,13 @@ def ingest(
             run.out.print(job.id)
             run.note(f"Accepted {job.documents_total} documents. Watch: longleaf jobs wait {job.id}")
         return DONE
-    return _ingest(run, sources, tenant, collection, policy)
+    return _ingest(run, sources, tenant=tenant, collection=collection, on_conflict=policy)
 
 
 def _watch(
     run: Run,
     paths: list[str],
+    *,
     tenant: str,
     collection: str,
     metadata: dict[str, Any],
@@ -116,11 +119,11 @@ def _watch(
     while True:
         for found in watcher.changed():
             given = to_sources([found], metadata=metadata, document_id=None, title=None, password=None)
-            _ingest(run, list(given), tenant, collection, on_conflict)
+            _ingest(run, list(given), tenant=tenant, collection=collection, on_conflict=on_conflict)
         time.sleep(_WATCH_SECONDS)
 
 
-def _ingest(run: Run, sources: list[Source], tenant: str, collection: str, on_conflict: OnConflict) -> int:
+def _ingest(run: Run, sources: list[Source], *, tenant: str, collection: str, on_conflict: OnConflict) -> int:
     from pipeline.errors import LongleafError
 
     started = time.perf_counter()
