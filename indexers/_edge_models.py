@@ -54,7 +54,7 @@ def request_of(search: Mapping[str, Any], buffers: Iterator[memoryview], ef: int
         limit=limit,
         query=qdrant.Query.Nearest(query, search["using"]),
         filter=filter_of(search["where"]),
-        with_payload=[PAYLOAD],
+        with_payload=False,
         params=params,
     )
 

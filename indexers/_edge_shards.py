@@ -95,13 +95,19 @@ class Shards:
     def search(
         self, *queries: memoryview, path: str, searches: Sequence[Mapping[str, Any]], ef: int
     ) -> Reply:
-        """One JSON list of ``[id, score, payload]`` a search. A dense search has one buffer, a sparse
-        one two: indices and weights."""
+        """One JSON list of ``[id, score]`` a search. A dense search has one buffer, a sparse one two:
+        indices and weights."""
         buffers = iter(queries)
         requests = [request_of(search, buffers, ef) for search in searches]
         found = self._shard(path).query_batch(qdrant.QueryBatchRequest(requests))
-        texts = (",".join(f'["{hit.id}",{hit.score!r},{payload_of(hit)}]' for hit in hits) for hits in found)
+        texts = (",".join(f'["{hit.id}",{hit.score!r}]' for hit in hits) for hits in found)
         return {}, [f"[{','.join(f'[{text}]' for text in texts)}]".encode()]
+
+    def payloads(self, path: str, ids: Sequence[str]) -> Reply:
+        """A JSON list of ``[id, payload]`` of those points that there are."""
+        records = self._shard(path).retrieve(ids, with_payload=[PAYLOAD], with_vector=False)
+        text = ",".join(f'["{r.id}",{payload_of(r)}]' for r in records)
+        return {}, [f"[{text}]".encode()]
 
     def count(self, path: str, where: Mapping[str, Any]) -> Reply:
         """Exact number of matching points."""

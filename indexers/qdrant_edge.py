@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexers import _edge_aside, _folders
+from indexers._edge_payloads import Payload, Payloads
 from indexers._edge_points import buffers, whole_points
 from indexers._edge_process import Buffer, EngineProcess
 from indexers._projection import condition
@@ -78,6 +79,7 @@ class QdrantEdgeIndexer:
         self._flushed: dict[str, int] = {}
         self._written: dict[str, int] = {}
         self._closed = False
+        self._payloads = Payloads()
         self._engine = EngineProcess(self._root)
 
     def create(self, name: str, schema: IndexSchema) -> None:
@@ -114,7 +116,9 @@ class QdrantEdgeIndexer:
         with self._lock:
             path = self._path(name)
             if self._manifests().pop(name, None):
+                self._payloads.forget_all(name)
                 self._engine.forget(path)
+                self._payloads.forget_all(name)
                 _folders.remove(self._root, name)
                 self._checked.discard(name)
 
@@ -129,7 +133,9 @@ class QdrantEdgeIndexer:
         with self._lock:
             self._changing(name)
             self._worn(name)
+            self._payloads.forget_all(name)
             self._engine.write("delete", path=self._path(name), where=condition(where))
+            self._payloads.forget_all(name)
 
     def search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
         """Matches best first, one list a search."""
@@ -245,6 +251,7 @@ class QdrantEdgeIndexer:
         """Write a slice of a batch. The lock keeps a flush from taking place between note and write."""
         with self._lock:
             schema = self._changing(name)
+            self._payloads.forget(name, batch.ids[part])
             self._engine.write(
                 "upsert",
                 *buffers(batch, part),
@@ -253,6 +260,7 @@ class QdrantEdgeIndexer:
                 lexical=schema.lexical,
                 reserve_bytes=self._config.reserve_bytes,
             )
+            self._payloads.forget(name, batch.ids[part])
             self._written[name] = self._written.get(name, 0) + len(batch.ids[part])
             if self._engine.unflushed_bytes > _UNFLUSHED_BYTES:
                 self.flush()
@@ -319,10 +327,18 @@ class QdrantEdgeIndexer:
             arrays_sent += [array.tobytes() for array in arrays]
         ef = self._config.ef
         _, (answer,) = self._ask("search", name, *arrays_sent, searches=described, ef=ef)
-        lists = [[Match(*hit) for hit in hits] for hits in json.loads(bytes(answer))]
-        for matches in lists:
-            matches.sort(key=lambda match: (-match.score, match.id))
-        return lists
+        lists = json.loads(bytes(answer))
+        payloads = self._payloads.of(
+            name, (point for hits in lists for point, _ in hits), lambda ids: self._fetched(name, ids)
+        )
+        return [
+            [Match(i, score, payloads[i]) for i, score in sorted(hits, key=_best_first) if i in payloads]
+            for hits in lists
+        ]
+
+    def _fetched(self, name: str, ids: Sequence[str]) -> dict[str, Payload]:
+        _, (answer,) = self._ask("payloads", name, ids=ids)
+        return dict(json.loads(bytes(answer)))
 
     def _pages_of_points(self, name: str, schema: IndexSchema, where: Mapping[str, Any]) -> Iterator[Point]:
         start = None
@@ -341,3 +357,7 @@ class QdrantEdgeIndexer:
             start = answer["next"]
             if start is None:
                 return
+
+
+def _best_first(hit: tuple[str, float]) -> tuple[float, str]:
+    return -hit[1], hit[0]

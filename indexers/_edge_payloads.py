@@ -1,0 +1,66 @@
+"""Payloads of points that searches found lately, kept beside the engine's process.
+
+Reading a payload from the engine's files and carrying it over costs as much as finding the point among
+thousands, and questions about the same documents find the same points. What is kept never outlives a write
+of its point: whoever writes says so before and after.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Payload = Mapping[str, Any]
+Fetch = Callable[[Sequence[str]], Mapping[str, Payload]]
+
+_MOST = 32_768  # about a kilobyte each
+
+
+class Payloads:
+    """The most recently used payloads of all indexes. Thread-safe."""
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[str, str], Payload] = OrderedDict()
+        self._writes: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def of(self, name: str, ids: Iterable[str], fetch: Fetch) -> dict[str, Payload]:
+        """Payloads by id, without points that are gone. ``fetch`` is asked for those that are not kept; what
+        it gives is kept unless the index was written to meanwhile."""
+        found: dict[str, Payload] = {}
+        missing = []
+        with self._lock:
+            writes = self._writes.get(name, 0)
+            for point in dict.fromkeys(ids):
+                kept = self._kept.get((name, point))
+                if kept is None:
+                    missing.append(point)
+                else:
+                    self._kept.move_to_end((name, point))
+                    found[point] = kept
+        if missing:
+            fetched = fetch(missing)
+            found |= fetched
+            with self._lock:
+                if self._writes.get(name, 0) == writes:
+                    self._kept |= {(name, point): payload for point, payload in fetched.items()}
+                    while len(self._kept) > self._most:
+                        self._kept.popitem(last=False)
+        return found
+
+    def forget(self, name: str, ids: Iterable[str]) -> None:
+        """These points are being written: to be called before and after it."""
+        with self._lock:
+            self._writes[name] = self._writes.get(name, 0) + 1
+            for point in ids:
+                self._kept.pop((name, point), None)
+
+    def forget_all(self, name: str) -> None:
+        """Any point of the index may be written: to be called before and after it."""
+        with self._lock:
+            self._writes[name] = self._writes.get(name, 0) + 1
+            for key in [key for key in self._kept if key[0] == name]:
+                del self._kept[key]
