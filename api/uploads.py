@@ -119,6 +119,11 @@ def _from_form(form: FormData, most: int) -> Upload:
             files.append(value)
         elif isinstance(value, str) and name in TEXT_FIELDS:
             texts[name] = value
+        elif name in FILE_FIELDS:
+            raise InvalidRequestError(
+                f"The part {name!r} of the form has no file name.",
+                remedy="Send it as a file, with a name.",
+            )
         else:
             raise InvalidRequestError(
                 f"The form has a field {name[:80]!r} that is not taken here.",

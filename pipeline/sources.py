@@ -24,6 +24,7 @@ from pipeline.types import Document
 MAX_TITLE_CHARS = 500
 
 _BLOCK_BYTES = 1 << 20
+_DOTS = (".", "..")  # clients shorten an address with such a segment, and would mean another thing
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +102,16 @@ def identify(source: Source, sha256: str) -> str:
     Raises InvalidRequestError for a given id that is not valid.
     """
     if source.document_id is not None:
-        return check_document_id(source.document_id)
+        given = check_document_id(source.document_id)
+        if given in _DOTS:
+            raise InvalidRequestError(
+                f"Document id {given!r} means a folder in every address that names the document.",
+                remedy="Choose another id.",
+            )
+        return given
     name = unicodedata.normalize("NFC", source.name.encode("utf-8", "replace").decode())
     plain = "".join(c if c.isprintable() else "_" for c in name).strip()
-    if plain == name and 0 < len(plain) <= MAX_DOCUMENT_ID_CHARS:
+    if plain == name and plain not in _DOTS and 0 < len(plain) <= MAX_DOCUMENT_ID_CHARS:
         return plain
     if not plain:
         return f"text-{sha256[:16]}"

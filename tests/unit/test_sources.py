@@ -48,6 +48,10 @@ def test_a_given_id_is_taken_or_refused():
     assert identify(Source("name", text="x", document_id="id 7"), "0") == "id 7"
     with pytest.raises(InvalidRequestError, match="Document id"):
         identify(Source("name", text="x", document_id="a\nb"), "0")
+    for dots in (".", ".."):  # in a URL they would name the folder, so that the collection could be deleted
+        with pytest.raises(InvalidRequestError, match="folder"):
+            identify(Source("name", text="x", document_id=dots), "0")
+        assert identify(Source(dots, text="x"), "0" * 64).startswith(f"{dots}-")
 
 
 def test_digest_changes_with_what_is_stored_and_with_nothing_else():
