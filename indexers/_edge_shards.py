@@ -105,7 +105,7 @@ class Shards:
 
     def payloads(self, path: str, ids: Sequence[str]) -> Reply:
         """A JSON list of ``[id, payload]`` of those points that there are."""
-        records = self._shard(path).retrieve(ids, with_payload=[PAYLOAD], with_vector=False)
+        records = self._shard(path).retrieve(list(ids), with_payload=[PAYLOAD], with_vector=False)
         text = ",".join(f'["{r.id}",{payload_of(r)}]' for r in records)
         return {}, [f"[{text}]".encode()]
 

@@ -76,7 +76,7 @@ def test_scores_are_those_of_a_search(tmp_path: Path, dense: float) -> None:
         config = RetrievalConfig(dense_weight=dense, unit_candidates=5000, passage_candidates=5000)
         retriever = Retriever(longleaf.embedder, longleaf.indexer, longleaf.ledger, longleaf.analyser, config)
         ranked = retriever.find(Query(question.text, top_k=100)).ranked
-    passages, by_document = index.rank(question, Fusion(dense=dense))
+    passages, by_document = index.rank(question, config.as_fusion())
     first = {name: index.passage_starts[i] for i, name in enumerate(index.names)}
     theirs = np.full(len(passages), np.nan)
     for r in ranked:

@@ -47,7 +47,7 @@ def hits(place, collection="default"):
         retriever.search(Query(question, collection=collection, filter=where)).hits
         for question, where in (("river7 otters", None), ("heron", None), ("river3", {"k": "x"}))
     ]
-    return [[(h.document_id, h.start, h.text, round(h.score, 6), h.metadata) for h in each] for each in found]
+    return [[(h.document_id, h.start, h.text, round(h.score, 4), h.metadata) for h in each] for each in found]
 
 
 @pytest.mark.parametrize("indexer", ["exact", "qdrant_edge", "faiss"])
