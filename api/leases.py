@@ -124,7 +124,7 @@ class Leases:
             given, wait = self._levels.take(
                 name, back=back, least=least, most=max(least, per_minute / PARTS), per_minute=per_minute
             )
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             _log.warning("minute quotas are counted by this process alone: %s", type(error).__name__)
             with self._lock:
                 self._alone_until = at + ALONE_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -47,7 +48,7 @@ class Service:
     def of(cls, longleaf: Longleaf, quotas: Quotas, telemetry: Telemetry) -> Service:
         """With the numbers of workers that the settings give."""
         server = longleaf.settings.server
-        share = Share(lambda: _searches_beside(longleaf.settings))
+        share = Share(functools.cache(lambda: _searches_beside(longleaf.settings)))
         made = cls(
             longleaf,
             Pool("search", workers=server.search_workers, queue=server.queue, turn=share.follow),

@@ -43,8 +43,9 @@ class Share:
     def follow(self, cancelled: Callable[[], bool]) -> Iterator[None]:
         """Work that waits while a leader runs and enough others follow. Raises WorkCancelledError when
         nobody wants it any more before it began."""
+        most = max(self._beside(), 1)
         with self._changed:
-            while self._leading and self._following >= max(self._beside(), 1):
+            while self._leading and self._following >= most:
                 if cancelled():
                     raise WorkCancelledError("The client left before the work began.")
                 self._changed.wait(_LOOK_SECONDS)

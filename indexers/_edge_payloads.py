@@ -2,14 +2,15 @@
 
 Reading a payload from the engine's files and carrying it over costs as much as finding the point among
 thousands, and questions about the same documents find the same points. What is kept never outlives a write
-of its point: whoever writes says so before and after.
+of its point: whoever writes does so inside :meth:`Payloads.changing`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 Payload = Mapping[str, Any]
@@ -51,16 +52,19 @@ class Payloads:
                         self._kept.popitem(last=False)
         return found
 
-    def forget(self, name: str, ids: Iterable[str]) -> None:
-        """These points are being written: to be called before and after it."""
-        with self._lock:
-            self._writes[name] = self._writes.get(name, 0) + 1
-            for point in ids:
-                self._kept.pop((name, point), None)
+    @contextmanager
+    def changing(self, name: str, ids: Sequence[str] | None = None) -> Iterator[None]:
+        """Around a write of these points, or of any of the index: forgets them before it and after it, also
+        where it failed, since it may have taken place."""
+        self._forget(name, ids)
+        try:
+            yield
+        finally:
+            self._forget(name, ids)
 
-    def forget_all(self, name: str) -> None:
-        """Any point of the index may be written: to be called before and after it."""
+    def _forget(self, name: str, ids: Sequence[str] | None) -> None:
         with self._lock:
             self._writes[name] = self._writes.get(name, 0) + 1
-            for key in [key for key in self._kept if key[0] == name]:
-                del self._kept[key]
+            keys = [key for key in self._kept if key[0] == name] if ids is None else [(name, i) for i in ids]
+            for key in keys:
+                self._kept.pop(key, None)

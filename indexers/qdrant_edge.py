@@ -116,9 +116,8 @@ class QdrantEdgeIndexer:
         with self._lock:
             path = self._path(name)
             if self._manifests().pop(name, None):
-                self._payloads.forget_all(name)
-                self._engine.forget(path)
-                self._payloads.forget_all(name)
+                with self._payloads.changing(name):
+                    self._engine.forget(path)
                 _folders.remove(self._root, name)
                 self._checked.discard(name)
 
@@ -133,9 +132,8 @@ class QdrantEdgeIndexer:
         with self._lock:
             self._changing(name)
             self._worn(name)
-            self._payloads.forget_all(name)
-            self._engine.write("delete", path=self._path(name), where=condition(where))
-            self._payloads.forget_all(name)
+            with self._payloads.changing(name):
+                self._engine.write("delete", path=self._path(name), where=condition(where))
 
     def search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
         """Matches best first, one list a search."""
@@ -251,16 +249,15 @@ class QdrantEdgeIndexer:
         """Write a slice of a batch. The lock keeps a flush from taking place between note and write."""
         with self._lock:
             schema = self._changing(name)
-            self._payloads.forget(name, batch.ids[part])
-            self._engine.write(
-                "upsert",
-                *buffers(batch, part),
-                path=self._path(name),
-                dim=schema.dim,
-                lexical=schema.lexical,
-                reserve_bytes=self._config.reserve_bytes,
-            )
-            self._payloads.forget(name, batch.ids[part])
+            with self._payloads.changing(name, batch.ids[part]):
+                self._engine.write(
+                    "upsert",
+                    *buffers(batch, part),
+                    path=self._path(name),
+                    dim=schema.dim,
+                    lexical=schema.lexical,
+                    reserve_bytes=self._config.reserve_bytes,
+                )
             self._written[name] = self._written.get(name, 0) + len(batch.ids[part])
             if self._engine.unflushed_bytes > _UNFLUSHED_BYTES:
                 self.flush()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, Protocol, TypeVar
 
 from pipeline import cues, ground
@@ -19,7 +19,7 @@ from pipeline.answer_config import DEFAULTS, NOTHING_ASKED, AnswerConfig, Answer
 from pipeline.cached_reading import CachedReading
 from pipeline.compose import STOP, composed, named_failures, written
 from pipeline.compress import shortened
-from pipeline.errors import InvalidRequestError, LongleafError, WorkCancelledError
+from pipeline.errors import InvalidRequestError, LongleafError, ModelError, WorkCancelledError
 from pipeline.events import Contextualised, Done, Event, Retrieved
 from pipeline.evidence import Evidence, Ranking, Reader
 from pipeline.lexical import Analyser, LexicalConfig
@@ -212,17 +212,19 @@ class Answerer:
         run.usage |= {"prompt_tokens": long.tokens, "completion_tokens": 0}
         sampling = Sampling(config.max_tokens, stop=STOP)
         reuse = self._cached is None or self._cached.reuses(run.context)
+        deltas = partial(
+            written, model, long, run, sampling, config.context_strength, reuse=reuse, draft=built
+        )
+        try:
+            begun = deltas(weighed=made.weighed)
+        except (ModelError, InvalidRequestError) as error:  # passages that have no tokens of their own
+            if made.weighed is None:
+                raise
+            run.degraded.append(f"attention was not moved between passages: {error}")
+            run.ordering = made.ordering and replace(made.ordering, shares={})
+            begun = deltas()
         return composed(
-            written(
-                model,
-                long,
-                run,
-                sampling,
-                config.context_strength,
-                reuse=reuse,
-                draft=built,
-                weighed=made.weighed,
-            ),
+            begun,
             max_sentences=config.max_sentences,
             cancelled=run.cancelled,
             heard=run.listener(),

@@ -108,6 +108,8 @@ class CachedStates:
                     self._build(key)
             except LongleafError as error:
                 _log.warning("states of a document were not built: %s", error.code)
+            except Exception as error:  # noqa: BLE001 - the next document's can still be built
+                _log.error("states of a document were not built: %s", type(error).__name__)
             finally:
                 self._waiting.task_done()
         self._waiting.task_done()
@@ -175,9 +177,12 @@ def keep_states(
     """
     for built in build_states(contexts, ledger, indexer, key, stopped):
         yield built.place, built.passages
-    if stopped() or not _is_live(ledger, key):
-        return
     contexts.store.flush()
+    if not _is_live(ledger, key):  # a process that deletes it cannot know what this one was about to write
+        contexts.store.remove([key])
+        return
+    if stopped():
+        return
     passages = passages_of(contexts, ledger, indexer, key)
     missing = sum(not contexts.has_all([passage]) for passage in passages)
     if missing:

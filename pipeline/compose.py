@@ -48,7 +48,7 @@ def written(
             run.degraded.append(f"{model.name} cannot decode context-aware: it gives no logits")
         if demanded:
             run.degraded.append(f"{model.name} cannot verify drafts: decoded plainly, without guidance")
-        return model.stream(prompt.messages, sampling, run.cancelled)
+        return model.stream(prompt.messages, sampling, run.ended)
     if not strength:
         drafted = draft.messages if draft is not None else ()
         return model.generate(
@@ -71,7 +71,7 @@ def written(
             prompt.messages,
             sampling,
             tenant=run.query.tenant,
-            cancelled=run.cancelled,
+            cancelled=run.ended,
             context_strength=strength,
             bare_messages=bare,
             reuse=reuse,

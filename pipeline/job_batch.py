@@ -3,7 +3,7 @@
 What is wrong with one document is that document's end: at once where trying again cannot help, after
 ``max_attempts`` otherwise. What is wrong with the world (a full disk, a server that is down) is waited
 for. What ends the process counts as an attempt of whatever it was working on. A document whose states
-are being cached is stored: whatever goes wrong then, it is done.
+are being cached is stored: whatever goes wrong then, it is done, after ``max_attempts`` waits at most.
 """
 
 from __future__ import annotations
@@ -166,8 +166,13 @@ class Batch:
                 if time.monotonic() - noted > _NOTE_SECONDS:
                     noted = time.monotonic()
                     self._note(item, message=f"{cached:,} of {passages:,} passages are cached")
-        except (WorkCancelledError, UnavailableError, StorageError):
+        except WorkCancelledError:
             raise
+        except (UnavailableError, StorageError) as error:
+            if item.waits < self._config.max_attempts:
+                raise
+            self._give_up(item, code=error.code, message=str(error), remedy=error.remedy)
+            return
         except Exception as error:  # noqa: BLE001 - the document is stored, and can do without
             self._fail(item, IngestResult.failed(item.name, item.document_id, error))
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -42,7 +42,7 @@ def _table(*prefixes: str) -> sa.Table:
 class Levels:
     """Buckets by name, each holding one minute's worth and filling up steadily. Thread-safe.
 
-    Raises what the database driver raises (SQLAlchemyError): callers count by themselves then.
+    Raises what the database driver raises (SQLAlchemyError) and OSError: callers count by themselves then.
     """
 
     def __init__(self, ledger: Database, root: Path) -> None:
@@ -76,7 +76,7 @@ class Levels:
             full_at = at + (per_minute - level) * _MINUTE / per_minute
             changed = self._table.update().where(chosen).values(level=level, at=at, full_at=full_at)
             connection.execute(changed)
-            self._tidy(connection, at)
+        self._tidy(at)
         return given, wait
 
     def close(self) -> None:
@@ -84,10 +84,12 @@ class Levels:
         if self._engine is not None:
             self._engine.dispose()
 
-    def _tidy(self, connection: Connection, at: float) -> None:
-        """Forget full buckets now and then: one without a row is full."""
+    def _tidy(self, at: float) -> None:
+        """Forget full buckets now and then: one without a row is full. In a transaction of its own, so that
+        nobody holds one bucket while waiting for others; what cannot be cleared now is cleared later."""
         if self._taken % _TIDY_EVERY == 0:
-            connection.execute(self._table.delete().where(self._table.c.full_at < at))
+            with suppress(sa.exc.SQLAlchemyError), self._write() as connection:
+                connection.execute(self._table.delete().where(self._table.c.full_at < at))
         self._taken += 1
 
     @contextmanager
@@ -98,25 +100,31 @@ class Levels:
         with self._engine.begin() as connection:
             if self._served:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(WAIT_SECONDS * 1000)}")
+                connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(2 * WAIT_SECONDS * 1000)}")
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
             yield connection
 
     def _open(self) -> Engine:
         if self._served:
-            patience = f"-c statement_timeout={int(2 * WAIT_SECONDS * 1000)}"
-            waits = {"connect_timeout": int(WAIT_SECONDS), "options": patience}
+            waits = {"connect_timeout": int(WAIT_SECONDS)}
             engine = sa.create_engine(self._url, pool_size=1, pool_pre_ping=True, connect_args=waits)
         else:
             engine = _file_engine(self._file)
         try:
-            self._table.create(engine, checkfirst=True)
-        except sa.exc.DatabaseError:
-            if not self._served:  # cut off by a power failure: nothing in it was to last
-                engine.dispose()
-                self._file.unlink(missing_ok=True)
-                engine = _file_engine(self._file)
-            # Or another process made it between the question whether it is there and the answer.
-            self._table.create(engine, checkfirst=True)
+            try:
+                self._table.create(engine, checkfirst=True)
+            except sa.exc.DatabaseError as error:
+                # A damaged file, by a power failure perhaps, is begun anew: nothing in it was to last.
+                # One that is only locked or may not be written is what others count in.
+                if not self._served and not isinstance(error, sa.exc.OperationalError):
+                    engine.dispose()
+                    self._file.unlink(missing_ok=True)
+                    engine = _file_engine(self._file)
+                # Or another process made it between the question whether it is there and the answer.
+                self._table.create(engine, checkfirst=True)
+        except BaseException:
+            engine.dispose()
+            raise
         return engine
 
 

@@ -37,6 +37,8 @@ def weighed(
         return _unmoved(made, hindrance)
     if len(made.ordering.after) < 2:
         return made
+    if advice is None and config.reweigh not in ("score", made.ordering.used):
+        return _unmoved(made, "nothing here lets the model look at passages")
     try:
         ordering = _scored(made, run, config, model, advice)
     except WorkCancelledError:
@@ -72,7 +74,7 @@ def _scored(
 ) -> Ordering:
     """The report with the scores that decide, for which the model may have to look at the passages."""
     assert made.prompt is not None and made.ordering is not None
-    if config.reweigh in ("score", made.ordering.used) or advice is None:
+    if advice is None or config.reweigh in ("score", made.ordering.used):
         return made.ordering
     order: AttentionOrder = (
         "attention_sorting" if config.reweigh == "attention_sorting" else "found_in_the_middle"

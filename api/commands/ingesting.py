@@ -157,7 +157,9 @@ def _cache(run: Run, results: list[IngestResult]) -> None:
     if new and building.at_ingestion(run.settings):
         run.note(f"Building cached states of {new} documents; Ctrl-C leaves the rest to their first use.")
         run.longleaf.cached_states.drain()
-        run.longleaf.contexts.store.flush()
+        contexts = run.longleaf.made.get("contexts")
+        if contexts is not None:  # else no model could be loaded, which was told
+            contexts.store.flush()
 
 
 def _report(

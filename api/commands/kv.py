@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.commands.frame import DONE, FAILED, Run, command
+from api.commands.options import Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,7 @@ def warm(
     run: Run,
     collection: Annotated[str, typer.Option("--collection", "-c", help="Which collection.")] = "default",
     document_id: Annotated[str | None, typer.Option("--document", help="Only this document.")] = None,
+    tenant: Tenant = "default",
 ) -> int:
     """Build the states of every passage that has none.
 
@@ -77,7 +79,7 @@ def warm(
     contexts = longleaf.contexts
     counts = {"memory": 0, "disk": 0, "built": 0}
     tokens, seconds = 0, 0.0
-    for key in _versions(run, collection, document_id):
+    for key in _versions(run, tenant, collection, document_id):
         for built in build_states(contexts, longleaf.ledger, longleaf.indexer, key):
             counts[built.found] += 1
             if built.found == "built":
@@ -162,7 +164,7 @@ def _checked(run: Run, *, quick: bool) -> tuple[dict[str, int], list[Any]]:
     origin = run.longleaf.contexts.origin if compares and len(tier) else None
     counts = {"ok": 0, "stale": 0, "orphan": 0, "damaged": 0}
     bad = []
-    for each in tier.check(_versions(run, None, None), origin, data=not quick):
+    for each in tier.check(_versions(run, None, None, None), origin, data=not quick):
         counts[each.state] += 1
         if each.state != "ok":
             bad.append(each)
@@ -170,22 +172,24 @@ def _checked(run: Run, *, quick: bool) -> tuple[dict[str, int], list[Any]]:
     return counts, bad
 
 
-def _versions(run: Run, collection: str | None, document_id: str | None) -> Iterator[VersionKey]:
-    """Live versions of documents: of one collection, or of all."""
+def _versions(
+    run: Run, tenant: str | None, collection: str | None, document_id: str | None
+) -> Iterator[VersionKey]:
+    """Live versions of documents: of one collection, or without a tenant of all."""
     from pipeline.records import VersionKey
 
     ledger = run.longleaf.ledger
-    if document_id is not None:
-        record = ledger.document("default", collection or "default", document_id)
+    if tenant is not None and collection is not None and document_id is not None:
+        record = ledger.document(tenant, collection, document_id)
         yield VersionKey(record.tenant, record.collection, record.id, record.version)
         return
-    if collection is not None:
-        places = [("default", collection)]
+    if tenant is not None and collection is not None:
+        places = [(tenant, collection)]
     else:
         places = [(record.tenant, record.name) for record in ledger.collections()]
-    for tenant, name in places:
+    for owner, name in places:
         after: str | None = None
-        while page := ledger.documents(tenant, name, after=after, limit=500):
+        while page := ledger.documents(owner, name, after=after, limit=500):
             for record in page:
-                yield VersionKey(tenant, name, record.id, record.version)
+                yield VersionKey(owner, name, record.id, record.version)
             after = page[-1].id

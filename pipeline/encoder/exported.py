@@ -91,7 +91,7 @@ class ExportedEncoder:
         _require(backend)
         self._padding = int(folder.config.get("pad_token_id") or 0)
         self._rotary = folder.position_kind == "rotary"
-        target = cache / f"{backend}-{revision[:16]}-{_key(backend, choice)}"
+        target = cache / f"{backend}-{revision[:16]}-{_key(folder, backend, choice)}"
         if not is_intact(target, cache):
             weights = sum(path.stat().st_size for path in folder.path.glob("*.safetensors"))
             made_once(
@@ -132,11 +132,12 @@ def _require(backend: Backend) -> None:
             ) from error
 
 
-def _key(backend: Backend, choice: Choice) -> str:
-    """What else decides over the graph: how positions are stretched, and who traced it."""
+def _key(folder: EncoderFolder, backend: Backend, choice: Choice) -> str:
+    """What else decides over the graph: the configuration, how positions are stretched, who traced it."""
     packages = ("torch", "transformers", _PACKAGES[backend][-1])
     versions = [f"{name}={metadata.version(name)}" for name in packages]
-    said = [str(choice.method), str(choice.window_tokens), str(_OPSET), *versions]
+    config = hashlib.sha256((folder.path / "config.json").read_bytes()).hexdigest()
+    said = [config, str(choice.method), str(choice.window_tokens), str(_OPSET), *versions]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:8]
 
 

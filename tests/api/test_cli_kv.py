@@ -124,6 +124,13 @@ def test_only_one_document_is_warmed_if_asked(longleaf):
     assert 0 < some < longleaf("kv", "warm", "--json")["built"] + some
 
 
+def test_a_command_that_ingests_sees_the_building_through(tmp_path, longleaf):
+    before = len(files(tmp_path))
+    (tmp_path / "mill.txt").write_text(LEASE.replace("lease", "mill"))
+    longleaf("ingest", "mill.txt", "--set", "contexts.build=ingestion")
+    assert len(files(tmp_path)) > before
+
+
 def test_states_are_built_at_ingestion_in_the_background(tmp_path, monkeypatch, longleaf):
     from api.build import open_longleaf
     from api.settings import load_settings

@@ -7,29 +7,32 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from small_library import client_of, fill, small_settings
+from small_library import DOCUMENTS, client_of, fill, small_settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "lm"))
 
 from tiny_networks import make_network, make_tokenizer
 
 from api.sections import LanguageModelSettings, ModelSettings
+from pipeline.lm.context_options import ContextsConfig
+from pipeline.retrieval_config import RetrievalConfig
 
 ASKED = {"query": "When may either party end the lease?", "mode": "composed", "max_tokens": 12}
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory):
-    root = tmp_path_factory.mktemp("contexts")
+def with_tiny_model(root, **more):
     make_network("llama").save_pretrained(root / "tiny")
     make_tokenizer().save_pretrained(root / "tiny")
-    settings = small_settings(root).model_copy(
-        update={
-            "language_model": LanguageModelSettings(spec=str(root / "tiny")),
-            "models": ModelSettings(cache=root / "cache"),
-        }
-    )
-    with client_of(settings) as client:
+    update = {
+        "language_model": LanguageModelSettings(spec=str(root / "tiny")),
+        "models": ModelSettings(cache=root / "cache"),
+    }
+    return small_settings(root).model_copy(update=update | more)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    with client_of(with_tiny_model(tmp_path_factory.mktemp("contexts"))) as client:
         fill(client)
         yield client
 
@@ -102,6 +105,31 @@ def test_metrics_tell_bytes_and_the_guard(client):
     assert lines['longleaf_contexts_bytes{part="disk"}'] > 0
     assert lines['longleaf_contexts_guard{part="drifted"}'] == 0
     assert lines['longleaf_kv_tokens_total{event="hit"}'] > 0
+    assert lines['longleaf_kv_tokens_total{event="evicted"}'] == 0
+
+
+def test_a_job_caches_what_it_has_stored(tmp_path):
+    """With the policy `ingestion`: the first question finds every passage there. Deletion takes it away."""
+    settings = with_tiny_model(
+        tmp_path,
+        contexts=ContextsConfig(build="ingestion"),
+        retrieval=RetrievalConfig(max_merged_tokens=0),
+    )
+    with client_of(settings) as client:
+        sent = client.post(
+            "/v1/collections/books/documents", params={"wait": False}, json={"documents": DOCUMENTS}
+        )
+        place = f"/v1/jobs/{sent.json()['id']}"
+        with client.stream("GET", f"{place}/events") as response:
+            told = "".join(response.iter_text())
+        assert told.replace(' ', '').count('"detail":"caching"') == 3
+        assert client.get(place).json()["state"] == "done"
+        assert len(list((tmp_path / "data" / "kv").rglob("*.safetensors"))) >= 3
+        usage = ask(client, context="ape", attended=3)["usage"]
+        assert (usage["encoded_tokens"], usage["cached_tokens"] > 0) == (0, True)
+        for document in DOCUMENTS:
+            client.delete(f"/v1/collections/books/documents/{document['id']}")
+        assert not list((tmp_path / "data" / "kv").rglob("*.safetensors"))
 
 
 def test_a_deleted_document_leaves_no_states(client, tmp_path_factory):

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from api.cli import main
 from api.sections import LanguageModelSettings, PluginChoice
+from pipeline.errors import ModelError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "lm"))
 from tiny_networks import make_network, make_tokenizer
@@ -61,6 +62,19 @@ def test_the_answer_shows_the_order_before_and_after_with_scores_and_cost(servic
 
 def test_an_extractive_answer_has_no_order(service):
     assert ask(service, mode="extractive").json()["ordering"] is None
+
+
+def test_attention_that_cannot_be_moved_costs_no_answer(service, monkeypatch):
+    """The prompt is looked at only when the model begins to write: it may turn out to have no such places."""
+
+    def refused(*_):
+        raise ModelError("The chat template rewrites the text.", remedy="Leave attention as it is.")
+
+    monkeypatch.setattr("pipeline.lm.reweigh.address", refused)
+    response = ask(service, reweigh="score")
+    assert response.status_code == 200, response.text
+    assert any("not moved" in said and "rewrites" in said for said in response.json()["degraded"])
+    assert response.json()["ordering"].get("shares", {}) == {}
 
 
 @pytest.mark.parametrize("reweigh", ["score", "found_in_the_middle"])

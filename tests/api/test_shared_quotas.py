@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from postgres import Cluster
 from small_library import client_of
+from sqlalchemy.exc import OperationalError
 
 from api.leases import Leases
 from api.quotas import Quotas
@@ -111,6 +113,25 @@ def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"no database " * 400)
     levels = Levels(ledger.database, tmp_path)
     assert levels.take("a", back=0.0, least=1.0, most=3.0, per_minute=60) == (3.0, 0.0)
+    levels.close()
+    ledger.close()
+
+
+def test_a_locked_file_is_left_to_those_who_count_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.05)
+    ledger = Ledger(tmp_path)
+    holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    before = (tmp_path / FILE).stat().st_ino
+    levels = Levels(ledger.database, tmp_path)
+    with pytest.raises(OperationalError, match="locked"):
+        levels.take("requests acme", back=0, least=1, most=5, per_minute=10)
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert (tmp_path / FILE).stat().st_ino == before
+    assert levels.take("requests acme", back=0, least=1, most=5, per_minute=10) == (5.0, 0.0)
     levels.close()
     ledger.close()
 

@@ -36,7 +36,7 @@ writers.LEASE_SECONDS = LEASE_SECONDS
 with opened(*json.loads(sys.argv[1])) as longleaf:
     def told(tenant, result):
         print("did", result.document_id, flush=True)
-        time.sleep(0.02)
+        time.sleep(0.1)
     longleaf.worker.told = told
     longleaf.worker.start()
     print("ready", flush=True)
@@ -54,7 +54,7 @@ def opened(root: str, ledger_url: str, index_url: str) -> Any:
             embedder=PluginChoice(name="hashing"),
             indexer=PluginChoice(name="qdrant", url=index_url),  # type: ignore[arg-type]
             language_model=LanguageModelSettings(spec="none"),
-            jobs=JobConfig(workers=1, batch_documents=2, backoff_seconds=0.01),
+            jobs=JobConfig(workers=1, batch_documents=2, backoff_seconds=0.01, poll_seconds=0.02),
         )
     )
 

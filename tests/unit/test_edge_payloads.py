@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from indexers._edge_payloads import Payloads
 from indexers.qdrant_edge import Config, QdrantEdgeIndexer
@@ -39,10 +40,11 @@ def test_what_is_kept_is_not_asked_for_again() -> None:
 def test_written_points_are_asked_for_again() -> None:
     store, kept = Store(), Payloads()
     kept.of("a", ["p1", "p2"], store.fetch)
-    kept.forget("a", ["p1"])
-    store.values["p1"] = {"n": 100}
+    with kept.changing("a", ["p1"]):
+        store.values["p1"] = {"n": 100}
     assert kept.of("a", ["p1", "p2"], store.fetch)["p1"] == {"n": 100}
-    kept.forget_all("a")
+    with kept.changing("a"):
+        pass
     kept.of("a", ["p1", "p2"], store.fetch)
     assert store.asked == [["p1", "p2"], ["p1"], ["p1", "p2"]]
 
@@ -52,12 +54,25 @@ def test_what_was_fetched_during_a_write_is_not_kept() -> None:
 
     def overtaken(ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         old = store.fetch(ids)
-        kept.forget("a", ["p1"])
-        store.values["p1"] = {"n": 100}
-        kept.forget("a", ["p1"])
+        with kept.changing("a", ["p1"]):
+            store.values["p1"] = {"n": 100}
         return old
 
     assert kept.of("a", ["p1"], overtaken) == {"p1": {"n": 1}}, "it was so when it was asked for"
+    assert kept.of("a", ["p1"], store.fetch) == {"p1": {"n": 100}}
+
+
+def test_a_write_that_fails_may_have_taken_place() -> None:
+    store, kept = Store(), Payloads()
+
+    def broken() -> None:
+        with kept.changing("a", ["p1"]):
+            kept.of("a", ["p1"], store.fetch)  # a search, before the write takes place
+            store.values["p1"] = {"n": 100}
+            raise OSError("the answer did not come")
+
+    with pytest.raises(OSError, match="did not come"):
+        broken()
     assert kept.of("a", ["p1"], store.fetch) == {"p1": {"n": 100}}
 
 

@@ -416,6 +416,23 @@ def test_a_document_whose_caching_is_cancelled_or_fails_is_stored_all_the_same(t
         assert place.texts() == {"a": "Otter.", "b": "Heron."}
 
 
+def test_a_cache_that_stays_down_keeps_no_job_running_for_ever(tmp_path):
+    tried = []
+
+    def cache(key, _stopped):
+        tried.append(key.version)
+        raise UnavailableError("The cache is down.")
+        yield
+
+    with office(tmp_path, cache=cache) as (place, queue, worker):
+        job, _ = queue.submit([text("a", "Otter.")])
+        until(lambda: (worker.drain(), queue.get(job.id).finished)[1])
+        (document,) = queue.documents(job.id)
+        assert (document.stage, document.status, document.code) == ("done", "created", "unavailable")
+        assert len(tried) == QUICK.max_attempts + 1
+        assert place.texts() == {"a": "Otter."}
+
+
 def test_a_process_that_ends_while_caching_goes_on_there_and_gives_up_in_the_end(tmp_path):
     """Never quarantined: the document is stored."""
     tried = []

@@ -92,6 +92,10 @@ def test_what_stands_in_the_way_is_said(tiny, advice):
     _, changed = moved(Deaf(model), "score", advice)
     assert "does not let its attention be changed" in changed.degraded[-1]
 
+    _, changed = moved(model, "found_in_the_middle", None)
+    assert "nothing here lets the model look" in changed.degraded[-1]
+    assert changed.weighed is None
+
     def refused(*_):
         raise ModelError("no look", remedy="none")
 
