@@ -122,7 +122,7 @@ def test_a_job_caches_what_it_has_stored(tmp_path):
         place = f"/v1/jobs/{sent.json()['id']}"
         with client.stream("GET", f"{place}/events") as response:
             told = "".join(response.iter_text())
-        assert told.replace(' ', '').count('"detail":"caching"') == 3
+        assert told.replace(" ", "").count('"detail":"caching"') == 3
         assert client.get(place).json()["state"] == "done"
         assert len(list((tmp_path / "data" / "kv").rglob("*.safetensors"))) >= 3
         usage = ask(client, context="ape", attended=3)["usage"]
