@@ -8,15 +8,22 @@ of its point: whoever writes does so inside :meth:`Payloads.changing`.
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-Payload = Mapping[str, Any]
-Fetch = Callable[[Sequence[str]], Mapping[str, Payload]]
+KEY_BYTES = 16  # an id as the engine's process sends it
+Stored = tuple[str, Mapping[str, Any]]  # id, payload
+Fetch = Callable[[Sequence[bytes]], Mapping[bytes, Stored]]
 
 _MOST = 32_768  # about a kilobyte each
+
+
+def key_of(point: str) -> bytes:
+    """The bytes of a point's id. They sort as ids do."""
+    return uuid.UUID(point).bytes
 
 
 class Payloads:
@@ -24,18 +31,18 @@ class Payloads:
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        self._kept: OrderedDict[tuple[str, str], Payload] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, bytes], Stored] = OrderedDict()
         self._writes: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def of(self, name: str, ids: Iterable[str], fetch: Fetch) -> dict[str, Payload]:
-        """Payloads by id, without points that are gone. ``fetch`` is asked for those that are not kept; what
-        it gives is kept unless the index was written to meanwhile."""
-        found: dict[str, Payload] = {}
+    def of(self, name: str, keys: Iterable[bytes], fetch: Fetch) -> dict[bytes, Stored]:
+        """Points by key, without those that are gone. ``fetch`` is asked for what is not kept; what it gives
+        is kept unless the index was written to meanwhile."""
+        found: dict[bytes, Stored] = {}
         missing = []
         with self._lock:
             writes = self._writes.get(name, 0)
-            for point in dict.fromkeys(ids):
+            for point in dict.fromkeys(keys):
                 kept = self._kept.get((name, point))
                 if kept is None:
                     missing.append(point)
@@ -47,7 +54,7 @@ class Payloads:
             found |= fetched
             with self._lock:
                 if self._writes.get(name, 0) == writes:
-                    self._kept |= {(name, point): payload for point, payload in fetched.items()}
+                    self._kept |= {(name, point): stored for point, stored in fetched.items()}
                     while len(self._kept) > self._most:
                         self._kept.popitem(last=False)
         return found
@@ -65,6 +72,10 @@ class Payloads:
     def _forget(self, name: str, ids: Sequence[str] | None) -> None:
         with self._lock:
             self._writes[name] = self._writes.get(name, 0) + 1
-            keys = [key for key in self._kept if key[0] == name] if ids is None else [(name, i) for i in ids]
+            keys = (
+                [key for key in self._kept if key[0] == name]
+                if ids is None
+                else [(name, key_of(i)) for i in ids]
+            )
             for key in keys:
                 self._kept.pop(key, None)

@@ -13,6 +13,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexers import _edge_aside, _folders
-from indexers._edge_payloads import Payload, Payloads
+from indexers._edge_payloads import KEY_BYTES, Payloads, Stored, key_of
 from indexers._edge_points import buffers, whole_points
 from indexers._edge_process import Buffer, EngineProcess
 from indexers._projection import condition
@@ -323,19 +324,18 @@ class QdrantEdgeIndexer:
             )
             arrays_sent += [array.tobytes() for array in arrays]
         ef = self._config.ef
-        _, (answer,) = self._ask("search", name, *arrays_sent, searches=described, ef=ef)
-        lists = json.loads(bytes(answer))
-        payloads = self._payloads.of(
-            name, (point for hits in lists for point, _ in hits), lambda ids: self._fetched(name, ids)
-        )
+        answer, (ids, scores) = self._ask("search", name, *arrays_sent, searches=described, ef=ef)
+        keys = [bytes(ids[i : i + KEY_BYTES]) for i in range(0, len(ids), KEY_BYTES)]
+        stored = self._payloads.of(name, keys, lambda missing: self._fetched(name, missing))
+        hits = zip(keys, scores.cast("f").tolist(), strict=True)
+        lists = (sorted(islice(hits, count), key=_best_first) for count in answer["counts"])
         return [
-            [Match(i, score, payloads[i]) for i, score in sorted(hits, key=_best_first) if i in payloads]
-            for hits in lists
+            [Match(stored[k][0], score, stored[k][1]) for k, score in each if k in stored] for each in lists
         ]
 
-    def _fetched(self, name: str, ids: Sequence[str]) -> dict[str, Payload]:
-        _, (answer,) = self._ask("payloads", name, ids=ids)
-        return dict(json.loads(bytes(answer)))
+    def _fetched(self, name: str, keys: Sequence[bytes]) -> dict[bytes, Stored]:
+        _, (answer,) = self._ask("payloads", name, b"".join(keys))
+        return {key_of(point): (point, payload) for point, payload in json.loads(bytes(answer))}
 
     def _pages_of_points(self, name: str, schema: IndexSchema, where: Mapping[str, Any]) -> Iterator[Point]:
         start = None
@@ -356,5 +356,5 @@ class QdrantEdgeIndexer:
                 return
 
 
-def _best_first(hit: tuple[str, float]) -> tuple[float, str]:
+def _best_first(hit: tuple[bytes, float]) -> tuple[float, bytes]:
     return -hit[1], hit[0]

@@ -172,7 +172,8 @@ def claims(text: str) -> Claims:
 
 def words(text: str) -> list[str]:
     """Casefolded words in order; every Han or kana character is a word."""
-    return [m.group().casefold().replace("’", "'") for m in _WORD.finditer(text)]
+    found = _WORD.findall(text)
+    return "\n".join(found).casefold().replace("’", "'").split("\n") if found else []
 
 
 def written_words(text: str) -> list[str]:

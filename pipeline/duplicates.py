@@ -8,18 +8,21 @@ number or name, or negates, is no duplicate however alike its words are.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from itertools import chain
 
 from pipeline import cues
 
 SHINGLE_WORDS = 4
 CONTAINMENT = 0.9
 
+Shingle = tuple[str, ...]
+
 
 class Distinct:
     """Admits texts one after the other. The work is linear in the words of all texts together."""
 
     def __init__(self) -> None:
-        self._holders: dict[str, list[int]] = defaultdict(list)
+        self._holders: dict[Shingle, list[int]] = defaultdict(list)
         self._texts: list[str] = []
         self._numbers: dict[str, int] = {}
         self._claims: dict[int, cues.Claims] = {}
@@ -29,9 +32,11 @@ class Distinct:
         if text in self._numbers:
             return self._numbers[text]
         shingles = _shingles(text)
-        shared = Counter(n for shingle in shingles for n in self._holders.get(shingle, ()))
-        alike = [n for n, count in shared.items() if count >= CONTAINMENT * len(shingles)]
-        if alike:
+        enough = CONTAINMENT * len(shingles)
+        held = [self._holders[shingle] for shingle in shingles if shingle in self._holders]
+        if len(held) >= enough:
+            shared = Counter(chain.from_iterable(held))
+            alike = [n for n, count in shared.items() if count >= enough]
             claims = cues.claims(text)
             for n in sorted(alike):
                 if n not in self._claims:
@@ -45,8 +50,8 @@ class Distinct:
         return None
 
 
-def _shingles(text: str) -> frozenset[str]:
+def _shingles(text: str) -> frozenset[Shingle]:
     words = cues.words(text)
-    return frozenset(
-        " ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))
-    )
+    if len(words) < SHINGLE_WORDS:
+        return frozenset([tuple(words)])
+    return frozenset(zip(*(words[i:] for i in range(SHINGLE_WORDS)), strict=False))

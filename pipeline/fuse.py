@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pipeline.types import Match
 
@@ -92,15 +92,14 @@ class Evidence:
     query_words: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A passage, its fused score, and its scores by stage."""
 
     document_id: str
     version: int
     ordinal: int
     score: float
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float]
 
 
 def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:

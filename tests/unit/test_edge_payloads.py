@@ -10,80 +10,84 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexers._edge_payloads import Payloads
+from indexers._edge_payloads import Payloads, Stored, key_of
 from indexers.qdrant_edge import Config, QdrantEdgeIndexer
 from pipeline.filters import Equals
 from pipeline.seams import IndexSchema, IndexSearch
 from pipeline.types import Point
+
+IDS = [str(uuid.UUID(int=n)) for n in range(10)]
+K1, K2, K3 = (key_of(IDS[n]) for n in (1, 2, 3))
+GONE = key_of(str(uuid.UUID(int=99)))
 
 
 class Store:
     """What is stored, and what was asked for."""
 
     def __init__(self) -> None:
-        self.values = {f"p{n}": {"n": n} for n in range(10)}
-        self.asked: list[list[str]] = []
+        self.values = {key_of(i): (i, {"n": n}) for n, i in enumerate(IDS)}
+        self.asked: list[list[bytes]] = []
 
-    def fetch(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        self.asked.append(list(ids))
-        return {i: self.values[i] for i in ids if i in self.values}
+    def fetch(self, keys: Sequence[bytes]) -> Mapping[bytes, Stored]:
+        self.asked.append(list(keys))
+        return {key: self.values[key] for key in keys if key in self.values}
 
 
 def test_what_is_kept_is_not_asked_for_again() -> None:
     store, kept = Store(), Payloads()
-    assert kept.of("a", ["p1", "p2", "p1"], store.fetch) == {"p1": {"n": 1}, "p2": {"n": 2}}
-    assert kept.of("a", ["p2", "p3", "gone"], store.fetch) == {"p2": {"n": 2}, "p3": {"n": 3}}
-    assert kept.of("b", ["p2"], store.fetch) == {"p2": {"n": 2}}, "another index, another point"
-    assert store.asked == [["p1", "p2"], ["p3", "gone"], ["p2"]]
+    assert kept.of("a", [K1, K2, K1], store.fetch) == {K1: (IDS[1], {"n": 1}), K2: (IDS[2], {"n": 2})}
+    assert kept.of("a", [K2, K3, GONE], store.fetch) == {K2: (IDS[2], {"n": 2}), K3: (IDS[3], {"n": 3})}
+    assert kept.of("b", [K2], store.fetch) == {K2: (IDS[2], {"n": 2})}, "another index, another point"
+    assert store.asked == [[K1, K2], [K3, GONE], [K2]]
 
 
 def test_written_points_are_asked_for_again() -> None:
     store, kept = Store(), Payloads()
-    kept.of("a", ["p1", "p2"], store.fetch)
-    with kept.changing("a", ["p1"]):
-        store.values["p1"] = {"n": 100}
-    assert kept.of("a", ["p1", "p2"], store.fetch)["p1"] == {"n": 100}
+    kept.of("a", [K1, K2], store.fetch)
+    with kept.changing("a", [IDS[1]]):
+        store.values[K1] = (IDS[1], {"n": 100})
+    assert kept.of("a", [K1, K2], store.fetch)[K1] == (IDS[1], {"n": 100})
     with kept.changing("a"):
         pass
-    kept.of("a", ["p1", "p2"], store.fetch)
-    assert store.asked == [["p1", "p2"], ["p1"], ["p1", "p2"]]
+    kept.of("a", [K1, K2], store.fetch)
+    assert store.asked == [[K1, K2], [K1], [K1, K2]]
 
 
 def test_what_was_fetched_during_a_write_is_not_kept() -> None:
     store, kept = Store(), Payloads()
 
-    def overtaken(ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        old = store.fetch(ids)
-        with kept.changing("a", ["p1"]):
-            store.values["p1"] = {"n": 100}
+    def overtaken(keys: Sequence[bytes]) -> Mapping[bytes, Stored]:
+        old = store.fetch(keys)
+        with kept.changing("a", [IDS[1]]):
+            store.values[K1] = (IDS[1], {"n": 100})
         return old
 
-    assert kept.of("a", ["p1"], overtaken) == {"p1": {"n": 1}}, "it was so when it was asked for"
-    assert kept.of("a", ["p1"], store.fetch) == {"p1": {"n": 100}}
+    assert kept.of("a", [K1], overtaken) == {K1: (IDS[1], {"n": 1})}, "it was so when it was asked for"
+    assert kept.of("a", [K1], store.fetch) == {K1: (IDS[1], {"n": 100})}
 
 
 def test_a_write_that_fails_may_have_taken_place() -> None:
     store, kept = Store(), Payloads()
 
     def broken() -> None:
-        with kept.changing("a", ["p1"]):
-            kept.of("a", ["p1"], store.fetch)  # a search, before the write takes place
-            store.values["p1"] = {"n": 100}
+        with kept.changing("a", [IDS[1]]):
+            kept.of("a", [K1], store.fetch)  # a search, before the write takes place
+            store.values[K1] = (IDS[1], {"n": 100})
             raise OSError("the answer did not come")
 
     with pytest.raises(OSError, match="did not come"):
         broken()
-    assert kept.of("a", ["p1"], store.fetch) == {"p1": {"n": 100}}
+    assert kept.of("a", [K1], store.fetch) == {K1: (IDS[1], {"n": 100})}
 
 
 def test_the_least_recently_used_go_first() -> None:
     store, kept = Store(), Payloads(most=2)
-    kept.of("a", ["p1", "p2"], store.fetch)
-    kept.of("a", ["p1"], store.fetch)
-    kept.of("a", ["p3"], store.fetch)
-    kept.of("a", ["p1", "p3"], store.fetch)
-    kept.of("a", ["p2"], store.fetch)
-    assert store.asked == [["p1", "p2"], ["p3"], ["p2"]]
+    kept.of("a", [K1, K2], store.fetch)
+    kept.of("a", [K1], store.fetch)
+    kept.of("a", [K3], store.fetch)
+    kept.of("a", [K1, K3], store.fetch)
+    kept.of("a", [K2], store.fetch)
+    assert store.asked == [[K1, K2], [K3], [K2]]
 
 
 def test_searches_see_replaced_and_deleted_points(tmp_path: Path) -> None:
