@@ -77,7 +77,8 @@ class ParallelAttention:
         window = geometry.windows[call.layer]
         first = call.key.shape[2] - call.query.shape[2]
         parts = [self._own(call, window, first)]
-        later = tempered(replace(call, bias=None), self._temperature)
+        query = call.query.contiguous()  # or every passage would copy it to make rows of it
+        later = tempered(replace(call, query=query, bias=None), self._temperature)
         for passage in self._passages:
             keys, values = passage.keys[call.layer][None], passage.values[call.layer][None]
             mask = self._window_mask(keys, call, window, first)
@@ -147,7 +148,7 @@ class ParallelAttention:
         weights = weights[..., None]
         merged = weights[0] * parts[0][0]
         for weight, (out, _) in zip(weights[1:], parts[1:], strict=True):
-            merged += weight * out
+            merged.addcmul_(weight, out)
         return merged.to(dtype)
 
     def _note(self, weights: torch.Tensor) -> None:
