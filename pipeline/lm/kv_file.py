@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from pipeline.lm.kv_identity import Address, Origin, TenantKeys, canonical
+from pipeline.lm.kv_pages import pages
 
 LAYOUT_VERSION = 1
 PIECE_BYTES = 2 * 2**20
@@ -144,7 +145,7 @@ def read(
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
         opened = _open(file, keys, slot.tenant)
         _check_is(opened.manifest, slot)
-        data = torch.empty(opened.data_bytes, dtype=torch.uint8)
+        data = pages(opened.data_bytes)
         _read_verified(file.fileno(), opened, data, readers)
     return opened.manifest, _tensors(opened, data)
 

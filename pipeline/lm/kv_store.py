@@ -24,6 +24,7 @@ from pipeline.lm.kv_disk import Checked, DiskTier, Stored
 from pipeline.lm.kv_format import KvFormat, KvStates, check_format, decode, encode, stored_bytes
 from pipeline.lm.kv_identity import Address, Origin, PassageKey, TenantKeys
 from pipeline.lm.kv_memory import MemoryTier
+from pipeline.lm.kv_pages import settled
 from pipeline.lm.kv_writer import Writer
 from pipeline.records import VersionKey
 
@@ -254,7 +255,7 @@ class KvStore:
             self.memory.fill(address, placed, manifest.seconds)
             return "disk"
         began = time.perf_counter()
-        built = encode(build(), self.kind)
+        built = {name: settled(tensor) for name, tensor in encode(build(), self.kind).items()}
         seconds = time.perf_counter() - began
         self.counts.built_seconds += seconds
         self.memory.fill(address, built, seconds)

@@ -1,0 +1,28 @@
+"""Memory for states that are kept: pages of their own, which the system gets back the moment they are freed.
+
+What an allocator has once got it rarely returns, so a cache that lives on it grows past its budget as
+passages come and go between the short-lived tensors of forward passes.
+
+Imports torch, which takes seconds: import this module where a model is about to run.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+import torch
+
+
+def pages(size_bytes: int) -> torch.Tensor:
+    """Zeros, uint8 (``size_bytes``,), on the CPU."""
+    if not size_bytes:
+        return torch.empty(0, dtype=torch.uint8)
+    return torch.frombuffer(mmap.mmap(-1, size_bytes), dtype=torch.uint8)  # the tensor keeps the map alive
+
+
+def settled(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy in pages of its own; a tensor on another device than the CPU itself."""
+    if tensor.device.type != "cpu":
+        return tensor
+    room = pages(tensor.numel() * tensor.element_size()).view(tensor.dtype).view(tensor.shape)
+    return room.copy_(tensor)
