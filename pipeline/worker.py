@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import sqlalchemy as sa
 
@@ -67,6 +68,8 @@ class Worker:
         batches = 0
         while self.step():
             batches += 1
+        with suppress(LongleafError):  # of no job; the next call tries again
+            self.clean()
         return batches
 
     def step(self) -> bool:
@@ -88,6 +91,16 @@ class Worker:
             batch.work(self._ingestor_of)
         return bool(items)
 
+    def clean(self) -> None:
+        """Remove what interrupted writes, replacements and deletions left, for good: nobody may come to
+        ingest or delete anything else, which would do it on the way. Raises what recovering raises."""
+        if self._closing.is_set():
+            return
+        left = [(key.tenant, key.collection) for key in (*self._ledger.leftovers(), *self._ledger.shelved())]
+        left += self._ledger.dropped_collections()
+        if left:
+            self._ingestor_of(*left[0]).recover()  # of all of them
+
     def _own(self) -> None:
         self._ledger.own_ingestion()
         self._ledger.bury_writers()
@@ -102,9 +115,10 @@ class Worker:
                 if self.step():
                     pause = usual
                     continue
+                self.clean()
                 pause = usual
             except LongleafError as error:
-                _log.warning("jobs wait: %s", error.code)
+                _log.warning("work waits: %s", error.code)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001 - a worker that ended would leave every job waiting
                 _log.error("a worker goes on after %s", type(error).__name__)

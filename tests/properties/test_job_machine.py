@@ -31,7 +31,8 @@ PROMISE = "2 (retries have one effect)"
 
 
 class Jobs(RuleBasedStateMachine):
-    """``stored`` maps ids to texts; ``waiting`` is what was accepted and not worked on, in order."""
+    """``stored`` maps ids to texts; ``waiting`` is what was accepted and not worked on, in order; ``named``
+    are the ids that jobs tell of, cancelled ones too, until they are deleted."""
 
     @initialize()
     def start(self):
@@ -39,6 +40,7 @@ class Jobs(RuleBasedStateMachine):
         self.stored: dict[str, str] = {}
         self.kept: dict[str, int] = {}
         self.waiting: list[tuple[str, str, str, str]] = []
+        self.named: set[str] = set()
         self.keys: dict[str, str] = {}
         self.fault = Fault()
         self.open()
@@ -56,6 +58,7 @@ class Jobs(RuleBasedStateMachine):
         job, before = self.queue.submit([text(*item) for item in batch], on_conflict=policy)
         assert not before
         self.waiting += [(job.id, name, content, policy) for name, content in batch]
+        self.named |= {name for name, _ in batch}
 
     @rule(name=IDS, content=TEXTS, key=st.sampled_from(["one", "two"]))
     def submit_with_a_key(self, name, content, key):
@@ -69,6 +72,7 @@ class Jobs(RuleBasedStateMachine):
         assert self.keys.setdefault(key, said) == said
         if not before:
             self.waiting.append((job.id, name, content, "replace"))
+            self.named.add(name)
 
     @rule(steps=st.integers(0, 12), stays=st.booleans())
     def work_with_a_fault(self, steps, stays):
@@ -93,13 +97,13 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(name=IDS)
     def delete(self, name):
-        coming = any(item[1] == name for item in self.waiting)
         try:
             self.place.ingestor.delete("default", "default", name)
         except NotFoundError:
-            assert name not in self.stored and not coming
+            assert name not in self.named
             return
-        assert name in self.stored or coming
+        assert name in self.named
+        self.named.remove(name)
         self.stored.pop(name, None)
         self.kept.pop(name, None)
         self.waiting = [item for item in self.waiting if item[1] != name]

@@ -509,3 +509,32 @@ def until(condition, seconds=20.0):
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_a_removal_left_goes_though_nothing_else_is_to_be_done(tmp_path, monkeypatch, deleted):
+    """The index refuses while an older version, or a deleted document, is removed, and nobody comes later."""
+    with office(tmp_path) as (place, queue, worker):
+        queue.submit([text("a", "Otter.")])
+        worker.drain()
+
+        def refuse(*_):
+            raise UnavailableError("The index does not answer.")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(place.indexer, "delete", refuse)
+            if deleted:
+                with pytest.raises(UnavailableError):
+                    place.ingestor.delete("default", "default", "a")
+            else:
+                job, _ = queue.submit([text("a", "Heron.")])
+                worker.drain()
+                assert queue.get(job.id).state == "done"
+            assert place.ledger.leftovers()
+            assert place.texts() == ({} if deleted else {"a": "Heron."})
+        worker.start()
+        deadline = time.monotonic() + 20
+        while place.ledger.leftovers() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert place.ledger.leftovers() == []
+        assert all(found.clean for found in verify(place.ledger, place.indexer))
