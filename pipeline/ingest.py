@@ -146,7 +146,7 @@ class Ingestor:
 
         Raises NotFoundError, and IndexOwnedError or IndexDamagedError before anything is changed. After
         any other error the document is hidden, and what is left of it is removed by the next ingestion or
-        deletion.
+        deletion, or by a worker with nothing else to do.
         """
         check_document_id(document_id)
         self._indexer.names()
