@@ -9,21 +9,19 @@ fact in a long text does, so the limit is high.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexers import _edge_aside, _folders
-from indexers._edge_payloads import KEY_BYTES, Payloads, Stored, key_of
-from indexers._edge_points import buffers, whole_points
+from indexers._edge_payloads import Payloads
+from indexers._edge_points import buffers
 from indexers._edge_process import Buffer, EngineProcess
+from indexers._edge_reads import Reads
 from indexers._projection import condition
 from pipeline.errors import IndexDamagedError, IndexingError, LongleafError
 from pipeline.filters import EVERYTHING, Filter
@@ -33,8 +31,6 @@ from pipeline.seams import Indexer, IndexSchema, IndexSearch
 from pipeline.types import Match, Point
 
 _UPSERT_POINTS = 128  # searches wait for one such batch, about 20 ms
-_SEARCHES = 128
-_PAGE_POINTS = 1000
 _LARGE_POINTS = 30_000  # an index of more is optimised aside, since that takes longer than a search may wait
 _GROWN_SHARE = 0.1  # a large index that has grown by no more than this is not optimised again
 _UNFLUSHED_BYTES = 32 << 20  # what may have to be written again if the engine dies
@@ -81,6 +77,7 @@ class QdrantEdgeIndexer:
         self._written: dict[str, int] = {}
         self._closed = False
         self._payloads = Payloads()
+        self._reads = Reads(self._ask, self._payloads, config.ef)
         self._engine = EngineProcess(self._root)
 
     def create(self, name: str, schema: IndexSchema) -> None:
@@ -141,24 +138,21 @@ class QdrantEdgeIndexer:
         schema = self._index(name)
         for search in searches:
             check_search(name, schema, search)
-        found: list[list[Match]] = []
-        for start in range(0, len(searches), _SEARCHES):
-            found += self._search(name, searches[start : start + _SEARCHES])
-        return found
+        return self._reads.search(name, searches)
 
     def count(self, name: str, where: Filter | None = None) -> int:
         """Exact number of points that match."""
         self._index(name)
-        return self._count(name, where or EVERYTHING)
+        return self._reads.count(name, where or EVERYTHING)
 
     def points(self, name: str, where: Filter | None = None) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Id and payload of matching points, in id order."""
         self._index(name)
-        return self._scroll(name, condition(where or EVERYTHING))
+        return self._reads.points(name, where or EVERYTHING)
 
     def read(self, name: str, where: Filter | None = None) -> Iterator[Point]:
         """Matching points with their vectors, in id order."""
-        return self._pages_of_points(name, self._index(name), condition(where or EVERYTHING))
+        return self._reads.whole(name, self._index(name), where or EVERYTHING)
 
     def problems(self, name: str) -> list[str]:
         """Nothing: what is wrong with it raises."""
@@ -305,56 +299,3 @@ class QdrantEdgeIndexer:
                 f"Filters of index {manifest.name!r} see {found['filterable']} of {found['points']} points.",
                 remedy=_folders.REBUILD,
             )
-
-    def _count(self, name: str, where: Filter) -> int:
-        count: int = self._ask("count", name, where=condition(where))[0]["count"]
-        return count
-
-    def _search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
-        described, arrays_sent = [], []
-        for search in searches:
-            using = "words" if search.sparse is not None else "dense"
-            described.append(
-                {"limit": search.limit, "using": using, "where": condition(search.filter or EVERYTHING)}
-            )
-            arrays = (
-                (search.sparse.indices, search.sparse.values)
-                if search.sparse is not None
-                else (np.asarray(search.dense, np.float32),)
-            )
-            arrays_sent += [array.tobytes() for array in arrays]
-        ef = self._config.ef
-        answer, (ids, scores) = self._ask("search", name, *arrays_sent, searches=described, ef=ef)
-        keys = [bytes(ids[i : i + KEY_BYTES]) for i in range(0, len(ids), KEY_BYTES)]
-        stored = self._payloads.of(name, keys, lambda missing: self._fetched(name, missing))
-        hits = zip(keys, scores.cast("f").tolist(), strict=True)
-        lists = (sorted(islice(hits, count), key=_best_first) for count in answer["counts"])
-        return [
-            [Match(stored[k][0], score, stored[k][1]) for k, score in each if k in stored] for each in lists
-        ]
-
-    def _fetched(self, name: str, keys: Sequence[bytes]) -> dict[bytes, Stored]:
-        _, (answer,) = self._ask("payloads", name, b"".join(keys))
-        return {key_of(point): (point, payload) for point, payload in json.loads(bytes(answer))}
-
-    def _pages_of_points(self, name: str, schema: IndexSchema, where: Mapping[str, Any]) -> Iterator[Point]:
-        start = None
-        while True:
-            answer, (texts, *arrays) = self._ask("read", name, where=where, start=start, limit=_PAGE_POINTS)
-            yield from whole_points(json.loads(bytes(texts)), schema, arrays)
-            start = answer["next"]
-            if start is None:
-                return
-
-    def _scroll(self, name: str, where: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        start = None
-        while True:
-            answer, (page,) = self._ask("scroll", name, where=where, start=start, limit=_PAGE_POINTS)
-            yield from map(tuple, json.loads(bytes(page)))
-            start = answer["next"]
-            if start is None:
-                return
-
-
-def _best_first(hit: tuple[bytes, float]) -> tuple[float, bytes]:
-    return -hit[1], hit[0]
