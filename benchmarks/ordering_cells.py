@@ -43,10 +43,10 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=CALIBRATION)
     arguments = parser.parse_args()
     sets = natural_questions(arguments.data / "nq_open_oracle", arguments.evaluation, arguments.calibration)
-    for name in ("random10", "hard10"):
+    sets["hotpot"] = hotpot(arguments.data / "hotpotqa_100", arguments.evaluation)
+    for name in ("random10", "hard10", "hotpot"):
         for one in sets[name]:
             add_sentences(one)
-    sets["hotpot"] = hotpot(arguments.data / "hotpotqa_100", arguments.evaluation)
     arguments.out.write_text(json.dumps(sets), "utf-8")
     print({name: len(trials) for name, trials in sets.items()})
 

@@ -1,5 +1,5 @@
 """Does attention alone find the passage in the middle, and what helps without looking first: attention moved by
-the retriever's scores, or other positions?
+the retriever's scores, passages compressed to their best sentences, or other positions?
 
     python -m benchmarks.ordering_finding run --cells cells.json --calibration cal.json --out found.json
     python -m benchmarks.ordering_finding run ... --out scaled.json --positions ms_poe:1.2:1.8
@@ -7,7 +7,8 @@ the retriever's scores, or other positions?
 
 Each question of ``benchmarks.ordering_cells`` is read with the gold passage in the middle, for its rank by every
 signal, and with the retriever's best passage last; for both the log-probability of the reference answer is
-taken, as it is and with attention moved. The sets take turns. Results are added to ``--out`` after every
+taken, as it is and with attention moved, and for the latter with passages compressed. Of the two passages that
+HotpotQA needs the first counts as gold. The sets take turns. Results are added to ``--out`` after every
 question. ``report`` compares ``--other`` with ``--out`` question by question.
 """
 
@@ -21,14 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ordering_forms import signal_scores
-from benchmarks.ordering_reading import Reading
+from benchmarks.ordering_forms import compressed, signal_scores
+from benchmarks.ordering_reading import Reading, score
 from benchmarks.ordering_trials import trial
 from benchmarks.report import heading, interval
 from pipeline.lm.calibration import Calibration, from_json
 from pipeline.lm.model import LocalModel, load
 from pipeline.order import placed_by
 from pipeline.weighing import SHARPNESS
+
+COMPRESSED = {"a half of the tokens": 0.5, "a third": 0.33, "a quarter": 0.25}
 
 
 def main() -> None:
@@ -82,6 +85,9 @@ def found(model: LocalModel, cell: dict[str, Any], calibration: Calibration) -> 
         "best last": again.scored.logprob,
         "best last, moved by the retriever": again.moved(by_rank, SHARPNESS).logprob,
     }
+    for form, share in COMPRESSED.items():
+        short = compressed(model, cell, last, share)
+        logprob[f"best last, {form}"] = score(model, one.question, short, one.answer).logprob
     return {"first": first, "logprob": {form: round(value, 4) for form, value in logprob.items()}}
 
 
