@@ -1,12 +1,13 @@
-"""Payloads of points that searches found lately, kept beside the engine's process.
+"""Payloads of points that searches found or that were written lately, kept beside the engine's process.
 
 Reading a payload from the engine's files and carrying it over costs as much as finding the point among
-thousands, and questions about the same documents find the same points. What is kept never outlives a write
-of its point: whoever writes does so inside :meth:`Payloads.changing`.
+thousands, questions about the same documents find the same points, and new documents are asked about. What is
+kept never outlives a write of its point: whoever writes does so inside :meth:`Payloads.changing`.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from collections import OrderedDict
@@ -68,6 +69,15 @@ class Payloads:
             yield
         finally:
             self._forget(name, ids)
+
+    def written(self, name: str, ids: Sequence[str], texts: Sequence[str]) -> None:
+        """Keep points that were written, with payloads as JSON, while nobody else can write; as far as there
+        is room, so that storing much does not push out what is asked about."""
+        with self._lock:
+            room = max(0, self._most - len(self._kept))
+            for point, text in list(zip(ids, texts, strict=True))[:room]:
+                self._kept[name, key_of(point)] = point, json.loads(text)
+                self._kept.move_to_end((name, key_of(point)), last=False)
 
     def _forget(self, name: str, ids: Sequence[str] | None) -> None:
         with self._lock:

@@ -253,6 +253,7 @@ class QdrantEdgeIndexer:
                     lexical=schema.lexical,
                     reserve_bytes=self._config.reserve_bytes,
                 )
+            self._payloads.written(name, batch.ids[part], batch.payloads[part])
             self._written[name] = self._written.get(name, 0) + len(batch.ids[part])
             if self._engine.unflushed_bytes > _UNFLUSHED_BYTES:
                 self.flush()

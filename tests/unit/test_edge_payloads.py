@@ -90,6 +90,20 @@ def test_the_least_recently_used_go_first() -> None:
     assert store.asked == [[K1, K2], [K3], [K2]]
 
 
+def test_what_was_written_is_kept_where_there_is_room() -> None:
+    store, kept = Store(), Payloads(most=3)
+    kept.of("a", [K3], store.fetch)
+    with kept.changing("a", IDS[:3]):
+        pass
+    kept.written("a", IDS[:3], [f'{{"n": {n}}}' for n in range(3)])
+    assert kept.of("a", [key_of(IDS[0]), K1], store.fetch) == {
+        key_of(IDS[0]): (IDS[0], {"n": 0}),
+        K1: (IDS[1], {"n": 1}),
+    }
+    kept.of("a", [K3, K2], store.fetch)
+    assert store.asked == [[K3], [K2]], "what is asked about stayed, and the third had no room"
+
+
 def test_searches_see_replaced_and_deleted_points(tmp_path: Path) -> None:
     indexer = QdrantEdgeIndexer(Config(path=tmp_path))
     indexer.create("i", IndexSchema("f", 2, False, {}))
