@@ -10,7 +10,7 @@ from collections.abc import Callable
 from io import BytesIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_files import MAIL, RTF, docx, epub, paragraph
 
@@ -194,6 +194,7 @@ def test_posted_text_keeps_every_character_and_every_word_has_a_block(lines: lis
 
 @settings(max_examples=200, deadline=None)
 @given(lines=LINES)
+@example(lines=["", "=====", "\x00", "\x00"])
 def test_reflowing_a_file_changes_nothing_but_white_space_and_hyphens(lines: list[str]) -> None:
     source = "\n".join(line.replace("\r", " ") for line in lines)
     try:

@@ -357,7 +357,7 @@ def test_searches_go_on_while_a_large_index_is_optimised(
         paths = iter([where])
         honest = indexer._path
         late.setattr(indexer, "_path", lambda name: next(paths, None) or honest(name))
-        assert indexer._count(NAME, Range("i", lt=900)) == 900
+        assert indexer._reads.count(NAME, Range("i", lt=900)) == 900
     check_points(indexer, 901)
     indexer.close()
     again = open_at(indexer._root)
