@@ -13,6 +13,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 KEY_BYTES = 16  # an id as the engine's process sends it
@@ -25,6 +26,11 @@ _MOST = 32_768  # about a kilobyte each
 def key_of(point: str) -> bytes:
     """The bytes of a point's id. They sort as ids do."""
     return uuid.UUID(point).bytes
+
+
+def keys_in(buffer: memoryview) -> list[bytes]:
+    """Keys that lie one after the other."""
+    return [bytes(buffer[i : i + KEY_BYTES]) for i in range(0, len(buffer), KEY_BYTES)]
 
 
 class Payloads:
@@ -75,9 +81,10 @@ class Payloads:
         is room, so that storing much does not push out what is asked about."""
         with self._lock:
             room = max(0, self._most - len(self._kept))
-            for point, text in list(zip(ids, texts, strict=True))[:room]:
-                self._kept[name, key_of(point)] = point, json.loads(text)
-                self._kept.move_to_end((name, key_of(point)), last=False)
+            for point, text in islice(zip(ids, texts, strict=True), room):
+                key = name, key_of(point)
+                self._kept[key] = point, json.loads(text)
+                self._kept.move_to_end(key, last=False)
 
     def _forget(self, name: str, ids: Sequence[str] | None) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from indexers._edge_payloads import KEY_BYTES, Payloads, Stored, key_of
+from indexers._edge_payloads import Payloads, Stored, key_of, keys_in
 from indexers._edge_points import whole_points
 from indexers._edge_process import Buffer
 from indexers._projection import condition
@@ -77,7 +77,7 @@ class Reads:
             described.append({"limit": search.limit, "using": using, "where": where})
             sent += [array.tobytes() for array in arrays]
         answer, (ids, scores) = self._ask("search", name, *sent, searches=described, ef=self._ef)
-        keys = [bytes(ids[i : i + KEY_BYTES]) for i in range(0, len(ids), KEY_BYTES)]
+        keys = keys_in(ids)
         stored = self._payloads.of(name, keys, lambda missing: self._fetched(name, missing))
         hits = zip(keys, scores.cast("f").tolist(), strict=True)
         matches = []

@@ -20,6 +20,7 @@ from typing import Any
 import qdrant_edge as qdrant
 
 from indexers._edge_models import DENSE, SPARSE, filter_of, payload_of, request_of, vectors_of, words_of
+from indexers._edge_payloads import keys_in
 from indexers._edge_worker import translated
 from indexers._projection import FACTS, PAYLOAD, range_fields, record
 from pipeline.errors import DiskFullError, IndexDamagedError
@@ -107,7 +108,7 @@ class Shards:
 
     def payloads(self, ids: memoryview, path: str) -> Reply:
         """A JSON list of ``[id, payload]`` of those points that there are, of ids of 16 bytes."""
-        wanted: list[Any] = [uuid.UUID(bytes=bytes(ids[i : i + 16])) for i in range(0, len(ids), 16)]
+        wanted: list[Any] = [uuid.UUID(bytes=key) for key in keys_in(ids)]
         records = self._shard(path).retrieve(wanted, with_payload=[PAYLOAD], with_vector=False)
         text = ",".join(f'["{r.id}",{payload_of(r)}]' for r in records)
         return {}, [f"[{text}]".encode()]

@@ -172,13 +172,13 @@ def claims(text: str) -> Claims:
 
 def words(text: str) -> list[str]:
     """Casefolded words in order; every Han or kana character is a word."""
-    found = _WORD.findall(text)
+    found = written_words(text)
     return "\n".join(found).casefold().replace("’", "'").split("\n") if found else []
 
 
 def written_words(text: str) -> list[str]:
     """Words as written, in order."""
-    return [m.group() for m in _WORD.finditer(text)]
+    return _WORD.findall(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ class Peak:
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 def test_fifty_questions_over_a_thousand_passages_stay_within_the_budgets(tmp_path):
-    """Both tiers to the byte at every look. The process grows by more: states that wait to be written, those
-    that a request joins for itself, and what the allocator keeps; a leak would show as far more."""
+    """Both tiers to the byte at every look. The process grows by more: what forward passes need for a moment,
+    and what the allocator keeps of it; a leak would show as far more."""
     from tiny_networks import make_tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -504,13 +504,6 @@ def test_a_closed_worker_leaves_the_rest_to_the_next(tmp_path):
         assert len(embedder.encoded) == 1, "chunking was finished before"
 
 
-def until(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("deleted", [False, True])
 def test_what_a_removal_left_goes_though_nothing_else_is_to_be_done(tmp_path, monkeypatch, deleted):
     """The index refuses while an older version, or a deleted document, is removed, and nobody comes later."""
@@ -533,8 +526,12 @@ def test_what_a_removal_left_goes_though_nothing_else_is_to_be_done(tmp_path, mo
             assert place.ledger.leftovers()
             assert place.texts() == ({} if deleted else {"a": "Heron."})
         worker.start()
-        deadline = time.monotonic() + 20
-        while place.ledger.leftovers() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert place.ledger.leftovers() == []
+        until(lambda: place.ledger.leftovers() == [])
         assert all(found.clean for found in verify(place.ledger, place.indexer))
+
+
+def until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
