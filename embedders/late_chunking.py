@@ -6,6 +6,9 @@ knows what stands around it. Alone that blurs exact facts, so it is mixed with t
 read alone: ``w * late + (1 - w) * own``, both of unit length, then unit length again. Units are read
 alone in a second pass; a passage's own vector is the mean of its units' weighted by their tokens, so
 that passages cost no third pass. A pass that no weight asks for is not made.
+
+Where a text does not say its title, the title, read alone, has a share in the vectors of its passages:
+``(1 - t) * passage + t * title``.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from embedders.sentence_transformer import (
     own_ids,
     refuse_without_tokens,
 )
+from pipeline import titles
 from pipeline.encoder.meter import Meter
 from pipeline.encoder.text_encoder import Vectors
 from pipeline.encoder.windowing import Window, Windowing
@@ -41,6 +45,8 @@ class Config(sentence_transformer.Config):
     """Weight of a passage's late vector, 0 to 1; 0 is the passage read alone."""
     unit_late: float = Field(default=0.5, ge=0, le=1)
     """Weight of a unit's late vector, 0 to 1; 0 is the unit read alone."""
+    passage_title: float = Field(default=0.33, ge=0, lt=1)
+    """Weight of the title in a passage's vector where the text does not begin with it; 0 leaves titles out."""
     late_temperature: float = Field(default=1.0, ge=0.25, le=4)
     """Divides the logits of attention where windows are read: below 1 it is sharper."""
     allow_pooling_mismatch: bool = False
@@ -82,6 +88,7 @@ class LateChunkingEmbedder:
             "overlap_tokens": config.overlap_tokens,
             "passage_late": config.passage_late,
             "unit_late": config.unit_late,
+            **({"passage_title": config.passage_title} if config.passage_title else {}),
             **({} if config.late_temperature == 1 else {"late_temperature": config.late_temperature}),
         }
         fingerprint = inner.fingerprint
@@ -132,12 +139,16 @@ class LateChunkingEmbedder:
         plans = [self._windowing.plan(len(d.encoding)) if needs_late else [] for d in documents]
         late = self._late(documents, plans, meter) if needs_late else []
         own = self._own(documents, meter) if needs_own else []
+        headings = self._titles(documents)
         results = []
         for i, document in enumerate(documents):
             vectors = {}
             for kind, weight in weights.items():
                 parts = [(w, means[i][kind]) for w, means in ((weight, late), (1 - weight, own)) if w > 0]
                 vectors[kind] = self._mix(parts, document, kind)
+            if i in headings:
+                weight = self._config.passage_title
+                vectors["passage"] = _weighted([(1 - weight, vectors["passage"]), (weight, headings[i])])
             text = self._windowing.describe(plans[i])
             results.append(DocumentEmbeddings(vectors["passage"], vectors["unit"], self._fingerprint, text))
         meter.close()
@@ -190,17 +201,25 @@ class LateChunkingEmbedder:
             results.append({"unit": own, "passage": _by_parent(own, np.array(weights), parents)})
         return results
 
+    def _titles(self, documents: Sequence[ChunkedDocument]) -> dict[int, Vectors]:
+        """Unit vectors ``(D,)`` of titles that have a share and are not in their texts, by document."""
+        if not self._config.passage_title:
+            return {}
+        told = {i: titles.untold(d.document.title, d.document.text) for i, d in enumerate(documents)}
+        ids = {i: self.encode(title).ids for i, title in told.items() if title}
+        places = [i for i, each in ids.items() if len(each)]
+        prompt = self._encoder.tokenizer.prompt_ids(self._inner.document_prompt)
+        pooled = self._encoder.pooled([ids[i] for i in places], prompt)
+        vectors = self._encoder.finish(pooled, lambda n: f"the title {told[places[n]]!r}")
+        return dict(zip(places, vectors, strict=True))
+
     def _mix(
         self, parts: Sequence[tuple[float, Vectors]], document: ChunkedDocument, kind: ChunkKind
     ) -> Vectors:
         """Unit vectors of each part, weighted, and unit vectors again."""
         chunks = document.passages if kind == "passage" else document.units
         finished = [(w, self._encoder.finish(v, lambda i: describe(document, chunks[i]))) for w, v in parts]
-        if len(finished) == 1:
-            return finished[0][1]
-        mixed: Vectors = np.sum([np.float32(w) * v for w, v in finished], axis=0)
-        mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-        return mixed
+        return finished[0][1] if len(finished) == 1 else _weighted(finished)
 
 
 class _UnitSums:
@@ -234,6 +253,13 @@ class _UnitSums:
         """Mean token vectors of units and passages."""
         units = (self._sums / self._counts[:, None])[self._owners]
         return {"unit": units, "passage": _by_parent(units, self._counts[self._owners], self._parents)}
+
+
+def _weighted(parts: Sequence[tuple[float, Vectors]]) -> Vectors:
+    """Sums of rows by weight, at unit length."""
+    mixed: Vectors = sum((np.float32(w) * v for w, v in parts), np.float32(0))
+    mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
+    return mixed
 
 
 def _by_parent(units: Vectors, weights: NDArray[np.generic], parents: Sequence[int]) -> Vectors:

@@ -22,13 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import words
+from pipeline import titles, words
 from pipeline.errors import ConfigurationError
 from pipeline.languages import FALLBACK, UNSTEMMED, latin_language
 from pipeline.types import SparseVector
 
 AUTO = "auto"
-_BEGINNING_CHARS = 1_000  # where a text's own title would stand
 _VOCABULARY_TERMS = 500_000  # about 100 MB; then it starts anew
 
 
@@ -169,9 +168,7 @@ class Analyser:
         return SparseVector(indices, np.bincount(inverse, weights, len(indices)).astype(np.float32))
 
     def _title(self, title: str, text: str) -> str:
-        """The title, unless it says nothing that the beginning of the text does not."""
-        begins = " ".join(text[:_BEGINNING_CHARS].split()).casefold()
-        return "" if not self.config.titles or " ".join(title.split()).casefold() in begins else title
+        return titles.untold(title, text) if self.config.titles else ""
 
     def _weighted(
         self, parts: Sequence[tuple[NDArray[np.uint32], NDArray[np.uint32]]], avg_len: float
