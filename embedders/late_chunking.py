@@ -7,8 +7,8 @@ read alone: ``w * late + (1 - w) * own``, both of unit length, then unit length 
 alone in a second pass; a passage's own vector is the mean of its units' weighted by their tokens, so
 that passages cost no third pass. A pass that no weight asks for is not made.
 
-Where a text does not say its title, the title, read alone, has a share in the vectors of its passages:
-``(1 - t) * passage + t * title``.
+Where a text does not say its title, the title, read alone, has a share in the vectors of its passages and
+units: ``(1 - t) * chunk + t * title``. A title that is no more than a name of a file has none.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ class Config(sentence_transformer.Config):
     """Weight of a passage's late vector, 0 to 1; 0 is the passage read alone."""
     unit_late: float = Field(default=0.5, ge=0, le=1)
     """Weight of a unit's late vector, 0 to 1; 0 is the unit read alone."""
-    passage_title: float = Field(default=0.33, ge=0, lt=1)
-    """Weight of the title in a passage's vector where the text does not begin with it; 0 leaves titles out."""
+    passage_title: float = Field(default=0.5, ge=0, lt=1)
+    """Weight of the title in a passage's vector where the text does not begin with it, from 0 to below 1."""
+    unit_title: float = Field(default=0.25, ge=0, lt=1)
+    """The same for a unit."""
     late_temperature: float = Field(default=1.0, ge=0.25, le=4)
     """Divides the logits of attention where windows are read: below 1 it is sharper."""
     allow_pooling_mismatch: bool = False
@@ -70,6 +72,8 @@ class LateChunkingEmbedder:
 
     def __init__(self, config: Config, inner: SentenceTransformerEmbedder) -> None:
         self._config, self._inner, self._encoder = config, inner, inner.encoder
+        self._late_of: dict[ChunkKind, float] = {"passage": config.passage_late, "unit": config.unit_late}
+        self._title_of: dict[ChunkKind, float] = {"passage": config.passage_title, "unit": config.unit_title}
         declared = inner.fingerprint.pooling
         late = max(config.passage_late, config.unit_late) > 0
         if late and declared != "mean" and not config.allow_pooling_mismatch:
@@ -88,7 +92,7 @@ class LateChunkingEmbedder:
             "overlap_tokens": config.overlap_tokens,
             "passage_late": config.passage_late,
             "unit_late": config.unit_late,
-            **({"passage_title": config.passage_title} if config.passage_title else {}),
+            **{f"{kind}_title": weight for kind, weight in self._title_of.items() if weight},
             **({} if config.late_temperature == 1 else {"late_temperature": config.late_temperature}),
         }
         fingerprint = inner.fingerprint
@@ -129,11 +133,7 @@ class LateChunkingEmbedder:
         the chunk that cannot be represented.
         """
         refuse_without_tokens(documents)
-        weights: dict[ChunkKind, float] = {
-            "passage": self._config.passage_late,
-            "unit": self._config.unit_late,
-        }
-        needs_late, needs_own = max(weights.values()) > 0, min(weights.values()) < 1
+        needs_late, needs_own = max(self._late_of.values()) > 0, min(self._late_of.values()) < 1
         tokens = sum(len(document.encoding) for document in documents)
         meter = Meter(tokens, tokens * (needs_late + needs_own), progress)
         plans = [self._windowing.plan(len(d.encoding)) if needs_late else [] for d in documents]
@@ -143,12 +143,12 @@ class LateChunkingEmbedder:
         results = []
         for i, document in enumerate(documents):
             vectors = {}
-            for kind, weight in weights.items():
+            for kind, weight in self._late_of.items():
                 parts = [(w, means[i][kind]) for w, means in ((weight, late), (1 - weight, own)) if w > 0]
                 vectors[kind] = self._mix(parts, document, kind)
-            if i in headings:
-                weight = self._config.passage_title
-                vectors["passage"] = _weighted([(1 - weight, vectors["passage"]), (weight, headings[i])])
+                title = self._title_of[kind]
+                if title and i in headings:
+                    vectors[kind] = _weighted([(1 - title, vectors[kind]), (title, headings[i])])
             text = self._windowing.describe(plans[i])
             results.append(DocumentEmbeddings(vectors["passage"], vectors["unit"], self._fingerprint, text))
         meter.close()
@@ -203,10 +203,10 @@ class LateChunkingEmbedder:
 
     def _titles(self, documents: Sequence[ChunkedDocument]) -> dict[int, Vectors]:
         """Unit vectors ``(D,)`` of titles that have a share and are not in their texts, by document."""
-        if not self._config.passage_title:
+        if not any(self._title_of.values()):
             return {}
         told = {i: titles.untold(d.document.title, d.document.text) for i, d in enumerate(documents)}
-        ids = {i: self.encode(title).ids for i, title in told.items() if title}
+        ids = {i: self.encode(title).ids for i, title in told.items() if titles.tells(title)}
         places = [i for i, each in ids.items() if len(each)]
         prompt = self._encoder.tokenizer.prompt_ids(self._inner.document_prompt)
         pooled = self._encoder.pooled([ids[i] for i in places], prompt)

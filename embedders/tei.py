@@ -2,7 +2,7 @@
 
 As :mod:`embedders.late_chunking`, with the model on a server: the text goes there in overlapping windows,
 the vectors of its tokens come back, and ``/tokenize`` says which characters they stand for. A passage's
-own vector is the mean of its units' weighted by their tokens.
+own vector is the mean of its units' weighted by their tokens; titles have their share.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from embedders._http import Server, ServerConfig, batches, matrix
+from pipeline import titles
 from pipeline.encoder.meter import Meter
 from pipeline.encoder.windowing import Window, Windowing
 from pipeline.errors import ConfigurationError, EmbeddingError
@@ -38,6 +39,10 @@ class Config(ServerConfig):
     """Weight of a passage's late vector, 0 to 1; 0 is the passage read alone."""
     unit_late: float = Field(default=0.5, ge=0, le=1)
     """Weight of a unit's late vector, 0 to 1; 0 is the unit read alone."""
+    passage_title: float = Field(default=0.5, ge=0, lt=1)
+    """Weight of the title in a passage's vector where the text does not begin with it, from 0 to below 1."""
+    unit_title: float = Field(default=0.25, ge=0, lt=1)
+    """The same for a unit."""
     allow_pooling_mismatch: bool = False
     """Average token vectors of a model that was not trained to be mean-pooled."""
     query_prompt: str = ""
@@ -86,6 +91,8 @@ class TeiEmbedder:
             "overlap_tokens": config.overlap_tokens,
             "passage_late": config.passage_late,
             "unit_late": config.unit_late,
+            "passage_title": config.passage_title or "",
+            "unit_title": config.unit_title or "",
             "query_prompt": config.query_prompt,
             "document_prompt": config.document_prompt,
         }
@@ -134,6 +141,11 @@ class TeiEmbedder:
             units = _mixed(late, own, self._config.unit_late)
             parts = [None if v is None else _by_parent(v, sizes, parents) for v in (late, own)]
             passages = _mixed(parts[0], parts[1], self._config.passage_late)
+            title = titles.untold(document.document.title, document.document.text)
+            if len(units) and titles.tells(title):
+                heading = self._own([prompt + title], [f"the title {title!r}"], lambda _: None)
+                passages = _mixed(heading, passages, self._config.passage_title)
+                units = _mixed(heading, units, self._config.unit_title)
             said = self._windowing.describe(plan)
             results.append(DocumentEmbeddings(passages, units, self.fingerprint, said))
         meter.close()
@@ -226,7 +238,7 @@ class TeiEmbedder:
 
 
 def _mixed(late: Vectors | None, own: Vectors | None, weight: float) -> Vectors:
-    """Unit vectors of both, weighted, at unit length."""
+    """Rows of length 1 of both, weighted, at unit length; one row goes with every row of the other."""
     if own is None or (weight == 1 and late is not None):
         mixed = np.empty((0, 0), np.float32) if late is None else late
     elif late is None or weight == 0:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import regex  # type: ignore[import-untyped]
+
+from pipeline import words
+
 _BEGINNING_CHARS = 1_000  # where a text's own title would stand
+_WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’-]*", regex.V1)
+_FEWEST_WORDS = 2
 
 
 def untold(title: str, text: str) -> str:
     """The title, or nothing where the beginning of the text says it already."""
     begins = " ".join(text[:_BEGINNING_CHARS].split()).casefold()
     return "" if " ".join(title.split()).casefold() in begins else title
+
+
+def tells(title: str) -> bool:
+    """Whether a title says what the document is about: two words at least, which names of files and
+    numbers of records do not have. Words of scripts without spaces have two characters each."""
+    found = [token for token in words.tokens(title) if _WORD.fullmatch(token)]
+    return sum(len(t) // 2 if words.spaceless(t) else 1 for t in found) >= _FEWEST_WORDS

@@ -45,6 +45,11 @@ def tokens(text: str) -> list[str]:
     return pattern.findall(text)
 
 
+def spaceless(token: str) -> bool:
+    """Whether a token is a run of a script written without spaces."""
+    return _RUN.fullmatch(token) is not None
+
+
 class Normaliser:
     """Turns a token into its terms. Not thread-safe: the stemmers are not.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -135,6 +136,35 @@ def test_one_kind_may_be_late_and_the_other_alone(bert: Path) -> None:
     np.testing.assert_allclose(found.units, own.units, atol=1e-6)
 
 
+def test_a_title_that_the_text_does_not_say_has_a_share(bert: Path) -> None:
+    options = {"window_tokens": 50, "overlap_tokens": 8}
+    ours = embedder(bert, passage_title=0.4, unit_title=0.2, **options)
+    without = embedder(bert, passage_title=0, unit_title=0, **options)
+    doc = document(ours, 30)
+    named = [
+        replace(doc, document=replace(doc.document, title=title))
+        for title in ("a duck swims", "lease_0412.pdf", doc.document.text[:40], "rent zebra " * 100)
+    ]
+    (bare,) = without.embed_documents([doc])
+    told: list[int] = []
+    found = ours.embed_documents(named, told.append)
+    assert sum(told) == 4 * len(doc.encoding)
+    for at in (1, 2):  # a name of a file, and what the text begins with
+        np.testing.assert_allclose(found[at].passages, bare.passages, atol=1e-6)
+        np.testing.assert_allclose(found[at].units, bare.units, atol=1e-6)
+    for at in (0, 3):  # the last one is longer than a window
+        title = named[at].document.title
+        ids = ours.encode(title).ids
+        heading = unit(ours._inner.encoder.pooled([ids]))
+        if len(ids) < 50:
+            np.testing.assert_allclose(heading, ours.embed_queries([title]).vectors, atol=1e-6)
+        expected = unit(0.6 * bare.passages + 0.4 * heading)
+        np.testing.assert_allclose(found[at].passages, expected, atol=1e-5)
+        np.testing.assert_allclose(found[at].units, unit(0.8 * bare.units + 0.2 * heading), atol=1e-5)
+    (same,) = without.embed_documents(named[:1])
+    np.testing.assert_array_equal(same.passages, bare.passages)
+
+
 def test_documents_together_equal_documents_alone(bert: Path) -> None:
     ours = embedder(bert, window_tokens=50, overlap_tokens=8, batch_tokens=100)
     docs = [document(ours, n, seed=n) for n in (1, 30, 4)]
@@ -211,11 +241,13 @@ def test_every_setting_that_moves_vectors_is_in_the_fingerprint(bert: Path) -> N
             {"overlap_tokens": 16},
             {"passage_late": 0.25},
             {"unit_late": 0.25},
+            {"passage_title": 0},
+            {"unit_title": 0.1},
             {"document_prompt": "passage: "},
             {"query_prompt": "query: "},
         )
     }
-    assert len(texts) == 7
+    assert len(texts) == 9
     assert str(embedder(bert, batch_tokens=64).fingerprint) in texts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,17 @@ def test_a_long_text_goes_in_windows_and_is_blended(server: Server) -> None:
     (mixed,) = inference(server, passage_late=0.25, unit_late=0.75).embed_documents([doc])
     np.testing.assert_allclose(mixed.units, unit(0.75 * a.units + 0.25 * b.units), atol=1e-5)
     np.testing.assert_allclose(mixed.passages, unit(0.25 * a.passages + 0.75 * b.passages), atol=1e-5)
+
+
+def test_titles_have_a_share(server: Server) -> None:
+    embedder, without = inference(server), inference(server, passage_title=0, unit_title=0)
+    doc = cut(embedder, 4)
+    named = replace(doc, document=replace(doc.document, title="Flats beside a lake"))
+    (found,), (bare,) = embedder.embed_documents([named]), without.embed_documents([named])
+    heading = np.array([vector("Flats beside a lake")])
+    np.testing.assert_allclose(found.passages, unit(bare.passages + heading), atol=1e-5)
+    np.testing.assert_allclose(found.units, unit(0.75 * bare.units + 0.25 * heading), atol=1e-5)
+    assert embedder.fingerprint != without.fingerprint
 
 
 def test_a_server_whose_model_is_not_mean_pooled_is_refused_unless_allowed(server: Server) -> None:
