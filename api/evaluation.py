@@ -29,6 +29,7 @@ from pipeline.evaluation.ablate import Ablated, ablated
 from pipeline.evaluation.answers import Likelihood
 from pipeline.evaluation.report import Report, SetReport, summary
 from pipeline.evaluation.runner import Ingested, Plan, Progress, ask, ingest
+from pipeline.machine import processor
 
 if TYPE_CHECKING:
     from api.build import Longleaf
@@ -131,7 +132,7 @@ def about(settings: Settings, plan: Plan, seed: int) -> dict[str, Any]:
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _commit(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
         "versions": {"python": platform.python_version(), **_versions()},
         "seed": seed,
         "plan": plain(asdict(plan)),
@@ -185,13 +186,6 @@ def _versions() -> Mapping[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _commit() -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.machine import processor
+
 
 def heading(workload: str) -> None:
     """Machine, commit and workload."""
@@ -18,7 +20,7 @@ def heading(workload: str) -> None:
     commit = _output(["git", "-C", str(root), "describe", "--always", "--dirty"])
     versions = ", ".join(_version(package) for package in ("torch", "transformers", "qdrant-edge-py"))
     print(
-        f"machine   {_processor()}, {os.cpu_count()} cores, {platform.system()}, load {os.getloadavg()[0]:.1f}"
+        f"machine   {processor()}, {os.cpu_count()} cores, {platform.system()}, load {os.getloadavg()[0]:.1f}"
     )
     print(f"versions  Python {platform.python_version()}, {versions}; commit {commit}")
     print(f"workload  {workload}", flush=True)
@@ -43,13 +45,6 @@ def _version(package: str) -> str:
         return f"{package} {importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError:
         return f"no {package}"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _output(command: list[str]) -> str:

@@ -257,7 +257,8 @@ class _UnitSums:
 
 def _weighted(parts: Sequence[tuple[float, Vectors]]) -> Vectors:
     """Sums of rows by weight, at unit length."""
-    mixed: Vectors = sum((np.float32(w) * v for w, v in parts), np.float32(0))
+    first, *rest = (np.float32(w) * v for w, v in parts)
+    mixed: Vectors = sum(rest, first)
     mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
     return mixed
 

@@ -75,6 +75,7 @@ def load(
         prefix_bytes=prefix_bytes,
         speculation=speculation,
         drafter=drafter,
+        costs=(cache or models.default_cache()) / "costs",
     )
 
 
@@ -91,10 +92,12 @@ class LocalModel:
         prefix_bytes: int = PREFIX_BYTES,
         speculation: Speculation = PLAIN,
         drafter: LocalModel | None = None,
+        costs: Path | None = None,
     ) -> None:
         """``network`` is a causal language model of transformers in evaluation mode. ``drafter`` writes
         drafts where they are asked for, else this model itself does. ``speculation`` is how :meth:`stream`
-        decodes. Raises ConfigurationError for a drafter whose tokens are not this model's."""
+        decodes. ``costs`` is a folder for how long passes take here; without one each process measures.
+        Raises ConfigurationError for a drafter whose tokens are not this model's."""
         from pipeline.lm import attention
 
         self._located = located
@@ -104,7 +107,7 @@ class LocalModel:
         self._speculation = speculation
         packs = network.config._attn_implementation == attention.NAME
         self.engine = Engine(network, packs=packs)
-        self.reader = PromptReader(self.engine, prefix_bytes, window_tokens)
+        self.reader = PromptReader(self.engine, prefix_bytes, window_tokens, located.revision, costs)
         self._drafting = Drafting(self, drafter or self)
         configured = getattr(network.generation_config, "eos_token_id", None) or ()
         self._ends = chat.end_tokens([configured] if isinstance(configured, int) else configured)

@@ -5,13 +5,17 @@ Importing this module is cheap; torch is imported when something is read.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Several
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.lm.engine import Engine
+from pipeline.machine import processor
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +35,14 @@ _PART_RATE = 0.3
 class PromptReader:
     """Reads prompts for any number of requests."""
 
-    def __init__(self, engine: Engine, prefix_bytes: int, window_tokens: int) -> None:
-        """``prefix_bytes`` bounds the states kept from earlier requests; 0 keeps none."""
+    def __init__(
+        self, engine: Engine, prefix_bytes: int, window_tokens: int, revision: str, kept: Path | None
+    ) -> None:
+        """``prefix_bytes`` bounds the states kept from earlier requests; 0 keeps none. ``revision`` names the
+        weights, ``kept`` is the folder for what was measured of them."""
         self.engine = engine
+        self._revision = revision
+        self._kept = kept
         self._prefix_bytes = prefix_bytes
         self._window_tokens = window_tokens
         self.part_seconds: float | None = None
@@ -112,11 +121,25 @@ class PromptReader:
 
     @cached_property
     def costs(self) -> StepCosts:
-        """What passes of this network take, measured at first use (a second or two on a CPU)."""
+        """What passes of this network take, measured at first use on this machine (3 seconds on a CPU)."""
         from pipeline.lm.step_costs import measure
 
         longest = min(4096, max(self._window_tokens - 32, 2))
-        return measure(self._timed, sorted({max(1, longest // 8), longest}))
+        file = None if self._kept is None else self._kept / f"{self._circumstances()}.json"
+        return measure(self._timed, sorted({max(1, longest // 8), longest}), file)
+
+    def _circumstances(self) -> str:
+        """A name for all that decides how long a pass takes."""
+        import torch
+
+        network = self.engine.network
+        device = network.device
+        on = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+        all_of_it = (
+            *(self._revision, network.dtype, network.config._attn_implementation),
+            *(on, torch.get_num_threads(), os.cpu_count(), torch.__version__),
+        )
+        return hashlib.sha256("\n".join(map(str, all_of_it)).encode()).hexdigest()[:32]
 
     def _timed(self, context_tokens: int, new_tokens: int) -> float:
         """Seconds of a pass that reads some tokens after empty states."""

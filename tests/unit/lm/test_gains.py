@@ -46,6 +46,40 @@ def test_costs_are_found_between_and_beyond_what_was_measured():
             assert costs.seconds(context, new) == pytest.approx(true_cost(context, new), rel=0.02)
 
 
+def test_what_one_process_measured_the_next_ones_find(tmp_path):
+    file, runs = tmp_path / "costs" / "a.json", []
+
+    def run(context: int, new: int) -> float:
+        runs.append((context, new))
+        return true_cost(context, new)
+
+    first = measure(run, [512, 4096], file)
+    count = len(runs)
+    second = measure(run, [512, 4096], file)
+    assert len(runs) == count > 0
+    assert second.seconds(2000, 3) == first.seconds(2000, 3)
+    for damage in (
+        "",
+        "[[512, 1, 0.1]",
+        "[[512, 1, -1]]",
+        "[[512, 1, NaN]]",
+        "[[512, 1, 0.1]]",
+        "{}",
+        "null",
+    ):
+        file.write_text(damage)
+        assert measure(run, [512, 4096], file).seconds(2000, 3) == first.seconds(2000, 3)
+        assert len(runs) == 2 * count  # measured again, and kept again
+        measure(run, [512, 4096], file)
+        assert len(runs) == 2 * count
+        del runs[count:]
+    measure(run, [512, 2048], file)  # other passes
+    assert len(runs) == 2 * count
+    (tmp_path / "a file").write_text("")
+    nowhere = measure(run, [512, 4096], tmp_path / "a file" / "b.json")
+    assert nowhere.seconds(2000, 3) == first.seconds(2000, 3)
+
+
 def test_costs_follow_a_machine_that_slows_down():
     costs = measure(true_cost, [512, 4096])
     for _ in range(30):
