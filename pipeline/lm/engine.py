@@ -76,6 +76,11 @@ class Engine:
         return self._writing
 
     @property
+    def sharing(self) -> int:
+        """How many of them, or whoever asks, read in one pass."""
+        return max(1, min(self._writing, MOST_ROWS)) if self._packs else 1
+
+    @property
     def busy(self) -> bool:
         """Whether an answer is being written or anything is being read."""
         return self._writing > 0 or self._led

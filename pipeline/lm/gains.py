@@ -74,7 +74,8 @@ def expected_tokens(acceptance: float, draft_tokens: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A draft length and how many times as fast as plain decoding the round is expected to be."""
+    """A draft length, how many times as fast as plain decoding everybody is then expected to be, and the
+    tokens and seconds of the round."""
 
     draft_tokens: int
     gain: float
@@ -83,14 +84,20 @@ class Choice:
 
 
 def best_length(
-    acceptance: float, lengths: range, plain_seconds: float, round_seconds: Callable[[int], float]
+    acceptance: float,
+    lengths: range,
+    plain_seconds: float,
+    round_seconds: Callable[[int], float],
+    others: int = 0,
 ) -> Choice:
     """The length among ``lengths`` with the highest expected gain; the shortest of equals.
 
     ``plain_seconds`` is one step of plain decoding, ``round_seconds(g)`` drafting and verifying g tokens.
+    ``others`` go along in each pass with a token each: what a draft adds to the pass they wait for too.
     """
     choices = []
     for length in lengths:
         tokens, seconds = expected_tokens(acceptance, length), round_seconds(length)
-        choices.append(Choice(length, tokens * plain_seconds / seconds, tokens, seconds))
+        gain = (tokens + others) / (1 + others) * plain_seconds / seconds
+        choices.append(Choice(length, gain, tokens, seconds))
     return max(choices, key=lambda choice: choice.gain)

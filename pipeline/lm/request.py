@@ -26,7 +26,7 @@ class Speculation:
     the drafter then runs at every token, whatever it costs.
     """
 
-    decoding: Decoding = "plain"
+    decoding: Decoding = "auto"
     """`plain` never drafts, `speculative` always does, `auto` does while measured costs predict a gain."""
     drafter: DrafterName = "mixture"
     """`lookup` copies from what was retrieved and written, `model` lets a language model write that has read
@@ -71,7 +71,7 @@ class Speculation:
             )
 
 
-PLAIN = Speculation()
+PLAIN = Speculation("plain")
 
 
 @dataclass(frozen=True, slots=True)

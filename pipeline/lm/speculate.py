@@ -150,7 +150,7 @@ class SpeculativeRounds:
 
         ``passes`` of the drafting model are known once there is a draft.
         """
-        context = self._target.context_tokens
+        context, others = self._target.context_tokens, self._target.others
         guiding = self._asked.eta > 0
 
         def seconds(length: int) -> float:
@@ -159,9 +159,14 @@ class SpeculativeRounds:
                 drafting = self._model.seconds(passes)
             elif self._model is not None and (key == "model" or guiding):
                 drafting = self._model.seconds(self._model.passes(length if key == "model" else 0) + guiding)
-            return drafting + self._costs.seconds(context, length + 1)
+            return drafting + self._costs.seconds(context, length + 1 + others)
 
-        return best_length(self._trial.rate(key), lengths, self._costs.seconds(context, 1), seconds)
+        return best_length(self._trial.rate(key), lengths, self._plain_seconds, seconds, others)
+
+    @property
+    def _plain_seconds(self) -> float:
+        """What a pass without a draft takes, with those who share it."""
+        return self._costs.seconds(self._target.context_tokens, 1 + self._target.others)
 
     def _may_use_model(self, most: int, cancelled: Callable[[], bool]) -> bool:
         """Whether the drafter has read its passages, or now does because it will pay (or is demanded)."""
@@ -172,7 +177,7 @@ class SpeculativeRounds:
             return False
         if self._asked.decoding == "auto" and not self._asked.eta:
             choice = self._worth("model", self._lengths(most))
-            plain = self._expected_tokens * self._costs.seconds(self._target.context_tokens, 1)
+            plain = self._expected_tokens * self._plain_seconds
             gain = plain / (plain / choice.gain + self._model.start_seconds)
             if gain < _MARGIN:
                 self.ledger.best_rejected = max(self.ledger.best_rejected, gain)
@@ -197,7 +202,7 @@ class SpeculativeRounds:
         if self._target.seconds is not None:
             self._costs.learn(context, len(draft.tokens) + 1, self._target.seconds)
         ledger = self.ledger
-        plain = self._costs.seconds(context, 1)
+        plain = self._plain_seconds
         ledger.tokens += len(tokens)
         ledger.plain_seconds += len(tokens) * plain
         if draft.tokens:

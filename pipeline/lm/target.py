@@ -31,6 +31,11 @@ class Target:
         """States in the cache."""
         return self.sequence.length_tokens
 
+    @property
+    def others(self) -> int:
+        """Answers that are being written in the same passes as this one."""
+        return self.sequence.engine.sharing - 1 if self.sequence.plan is None else 0
+
     def read(self, draft: Several[int] = ()) -> torch.Tensor:
         """Logits (n + 1, V) at each of n drafted tokens' positions and after the last."""
         self._base = self.sequence.length_tokens

@@ -39,6 +39,28 @@ def test_the_longest_draft_pays_when_checking_is_free_and_none_when_it_costs_as_
     assert 0 < some.draft_tokens == every.index(max(every)) < 16
 
 
+def test_a_draft_is_shorter_where_others_wait_for_the_same_pass():
+    """The length is the best for all of them: tokens of everybody for the seconds of the pass."""
+
+    def cost(tokens: int) -> float:
+        return 1.0 + 0.1 * tokens
+
+    lengths = []
+    for others in (0, 1, 3, 10):
+        every = [
+            (expected_tokens(0.7, g) + others) / cost(others + 1 + g) * cost(others + 1) / (1 + others)
+            for g in range(17)
+        ]
+        found = best_length(
+            0.7, range(17), cost(others + 1), lambda g, others=others: cost(others + 1 + g), others
+        )
+        assert found.gain == pytest.approx(max(every))
+        assert found.draft_tokens == every.index(max(every))
+        lengths.append(found.draft_tokens)
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] > lengths[-1]
+
+
 def test_costs_are_found_between_and_beyond_what_was_measured():
     costs = measure(true_cost, [512, 4096])
     for context in (100, 2000, 4096, 32_000):
