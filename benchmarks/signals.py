@@ -32,7 +32,7 @@ class Choices:
     passage_tokens: int = 128
     late: float = 0.5
     unit_candidates: int = 150
-    passage_candidates: int = 200
+    passage_candidates: int = 150
     rollup: str = "max"
     rollup_top: int = 3
     temperature: float = 0.05

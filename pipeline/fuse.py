@@ -115,6 +115,7 @@ def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:
     if fusion.method == "rrf":
         fusion = replace(fusion, dense=0.5, unit=0.5, passage=0.5, usual_words=0)
     share = fusion.share_of_passage(evidence.query_words)
+    combined = _combined(fusion)
     wholes: dict[Whole, tuple[dict[str, float], float]] = {}
     ranked = []
     for place in units.scores.keys() | passages.scores.keys() | lexical.scores.keys():
@@ -125,28 +126,28 @@ def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:
                 "document_passage": document_passages.of(document),
                 "document_lexical": documents_lexical.of(document),
             }
-            wholes[document] = of_whole, _convex(fusion, *of_whole.values())
+            wholes[document] = of_whole, combined(*of_whole.values())
         of_whole, whole = wholes[document]
         unit, passage, words = units.of(place), passages.of(place), lexical.of(place)
-        score = share * _convex(fusion, unit, passage, words) + (1 - share) * whole
+        score = share * combined(unit, passage, words) + (1 - share) * whole
         scores = {"unit": unit, "passage": passage, "lexical": words, **of_whole}
         ranked.append(Ranked(*document, place[2], score, scores))
     return sorted(ranked, key=lambda r: (-r.score, r.document_id, r.ordinal))
 
 
-def _convex(fusion: Fusion, unit: float, passage: float, lexical: float) -> float:
-    dense = _joined(fusion, unit, passage)
-    return fusion.dense * dense + (1 - fusion.dense) * lexical
+def _combined(fusion: Fusion) -> Callable[[float, float, float], float]:
+    """One score of a best unit's, a passage's own and its words': meaning joined, then summed with words."""
+    dense, own, t = fusion.dense, fusion.unit, fusion.join_temperature
+    if fusion.join == "mean" or fusion.method != "convex" or not 0 < own < 1:
+        shares = dense * own, dense * (1 - own), 1 - dense
+        return lambda unit, passage, words: shares[0] * unit + shares[1] * passage + shares[2] * words
 
+    def softly(unit: float, passage: float, words: float) -> float:
+        most = max(unit, passage)
+        mean = own * math.exp((unit - most) / t) + (1 - own) * math.exp((passage - most) / t)
+        return dense * (most + t * math.log(mean)) + (1 - dense) * words
 
-def _joined(fusion: Fusion, unit: float, passage: float) -> float:
-    """What a passage's best unit and its own vector say together."""
-    if fusion.join == "mean" or fusion.method != "convex" or not 0 < fusion.unit < 1:
-        return fusion.unit * unit + (1 - fusion.unit) * passage
-    t, most = fusion.join_temperature, max(unit, passage)
-    return most + t * math.log(
-        fusion.unit * math.exp((unit - most) / t) + (1 - fusion.unit) * math.exp((passage - most) / t)
-    )
+    return softly
 
 
 @dataclass(frozen=True, slots=True)

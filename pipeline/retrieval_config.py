@@ -51,7 +51,7 @@ class RetrievalConfig:
     """Softness of `log_sum_exp`, above 0; towards 0 it is the maximum."""
     unit_candidates: int = 150
     """Units looked at for each sentence of the question."""
-    passage_candidates: int = 200
+    passage_candidates: int = 150
     """Passages looked at for each sentence, and for the words of the question."""
     document_candidates: int = 100
     """Documents looked at for the words of the question."""
