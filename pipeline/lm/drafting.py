@@ -87,6 +87,9 @@ class Drafting:
         asked = request.speculation
         if asked.decoding == "plain":
             return PlainRounds(target, chooser)
+        if not self._must(request) and request.sampling.temperature > 0 and request.sampling.seed is not None:
+            why = "a seed was given, and what is drafted depends on how busy the machine is"
+            return PlainRounds(target, chooser, reason=why)
         if not target.sequence.can_roll_back:
             why = f"the states of {self._model.name} cannot be rolled back"
             return PlainRounds(target, chooser, f"{why}, decoded plainly" if self._must(request) else "", why)

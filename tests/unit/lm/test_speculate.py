@@ -257,11 +257,29 @@ def test_auto_takes_what_pays_and_leaves_off_when_it_does_not(paired, monkeypatc
     long = [Message("user", "the lease ends, the lease ends, the lease ends, the lease ends, the lease")]
     eager = list(model.generate(Generation(long, Sampling(max_tokens=40), Speculation("auto", "lookup"))))
     assert eager[-1].usage["decoding"] == "speculative"
+    # Others wait for the same pass: the same drafts are worth less.
+    monkeypatch.setattr(type(model.engine), "sharing", 12)
+    shared = list(model.generate(Generation(long, Sampling(max_tokens=40), Speculation("auto", "lookup"))))
+    assert shared[-1].usage["drafted_tokens"] < eager[-1].usage["drafted_tokens"]
+    monkeypatch.undo()
     monkeypatch.setattr(type(model.reader.costs), "seconds", lambda self, n, m: 1.0 + 0.5 * (m - 1))
     model._drafting.__dict__.pop("_acceptance", None)
     wary = list(model.generate(Generation(long, Sampling(max_tokens=200), Speculation("auto", "lookup"))))
     usage = wary[-1].usage
     assert usage["drafted_tokens"] - usage["accepted_tokens"] <= 12
+
+
+def test_a_seed_gives_the_same_answer_under_auto(paired, monkeypatch):
+    """Whatever the costs say at the moment; so nothing is drafted, and the usage says why."""
+    model = paired("llama")
+    told = {}
+    for each in (0.01, 0.5, 3.0):
+        monkeypatch.setattr(type(model.reader.costs), "seconds", lambda self, n, m, each=each: 1.0 + each * m)
+        sampling = Sampling(max_tokens=40, temperature=1.0, seed=7)
+        deltas = list(model.generate(Generation(prompt(3)[0], sampling, Speculation("auto"), prompt(3)[1])))
+        told[said(deltas)[0]] = deltas[-1].usage
+    assert len(told) == 1
+    assert "a seed was given" in told.popitem()[1]["not_speculating"]
 
 
 def test_guidance_draws_the_answer_towards_the_drafter(paired):
