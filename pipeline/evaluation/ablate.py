@@ -22,6 +22,8 @@ SWITCHES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "late chunking alone": {"embedder.unit_late": 1.0, "embedder.passage_late": 1.0},
         "half the overlap of windows": {"embedder.overlap_tokens": 16},
         "twice the overlap of windows": {"embedder.overlap_tokens": 64},
+        "windows of 256 tokens": {"embedder.window_tokens": 256},
+        "no titles in vectors": {"embedder.unit_title": 0.0, "embedder.passage_title": 0.0},
     },
     "granularity": {
         "passages of 64 tokens": {"chunking.passage_tokens": 64},
@@ -54,6 +56,8 @@ SWITCHES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "order: of the document": {"answer.order": "document"},
         "one quote": {"answer.max_quotes": 1},
         "quotes alone": {"answer.mode": "extractive"},
+        "cached passages (APE)": {"contexts.mode": "ape"},
+        "decoded plainly (no RAPID)": {"speculation.decoding": "plain"},
     },
 }
 
