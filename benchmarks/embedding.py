@@ -32,8 +32,9 @@ from pipeline.fuse import Fusion
 from pipeline.retrieval_config import RetrievalConfig
 from pipeline.seams import Embedder
 
-LATE = {"passage_late": 1.0, "unit_late": 1.0}
-OWN = {"passage_late": 0.0, "unit_late": 0.0}
+_NO_TITLES = {"passage_title": 0.0, "unit_title": 0.0}  # rows compare methods of reading texts
+LATE = {"passage_late": 1.0, "unit_late": 1.0, **_NO_TITLES}
+OWN = {"passage_late": 0.0, "unit_late": 0.0, **_NO_TITLES}
 DEFAULT_CHUNKING = ChunkConfig()
 LANGUAGES = ("en", "de", "es", "ru", "ar", "zh", "hi", "el", "th", "tr", "vi", "ro")
 

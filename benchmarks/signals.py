@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from pipeline import titles
 from pipeline.evaluation.dataset import EvaluationSet, Question
 from pipeline.lexical import Analyser, LexicalConfig
 from pipeline.types import SparseVector
@@ -31,6 +32,8 @@ class Choices:
 
     passage_tokens: int = 128
     late: float = 0.5
+    passage_title: float = 0.5
+    unit_title: float = 0.25
     unit_candidates: int = 150
     passage_candidates: int = 150
     rollup: str = "max"
@@ -102,21 +105,27 @@ class Set:
             "first": firsts,
         }
 
-    def blended(self, late: float) -> Array:
-        """Unit vectors of the units."""
-        return unit_rows(
-            late * self.arrays["late"].astype(np.float32) + (1 - late) * self.arrays["own"].astype(np.float32)
-        )
+    def blended(self, late: float, title: float = 0.0) -> Array:
+        """Unit vectors of the units, with titles that their texts do not say."""
+        parts = [self.arrays[name].astype(np.float32) for name in ("late", "own")]
+        return self._titled(unit_rows(late * parts[0] + (1 - late) * parts[1]), self.doc, title)
 
-    def passage_vectors(self, size: int, late: float) -> Array:
-        """Means of units by tokens, each pass by itself, then blended."""
-        firsts = self.passages(size)["first"]
+    def _titled(self, vectors: Array, docs: Array, weight: float) -> Array:
+        heading = self.arrays["titles"].astype(np.float32)
+        has = np.array([titles.tells(titles.untold(d.title, d.text)) for d in self.given.documents])
+        mixed = unit_rows((1 - weight) * vectors + weight * heading[docs])
+        return np.where(has[docs][:, None], mixed, vectors)
+
+    def passage_vectors(self, size: int, late: float, title: float = 0.0) -> Array:
+        """Means of units by tokens, each pass by itself, then blended, with titles as in :meth:`blended`."""
+        cut = self.passages(size)
+        firsts = cut["first"]
         weights = np.maximum(self.arrays["tokens"], 1).astype(np.float32)[:, None]
         parts = [
             unit_rows(np.add.reduceat(self.arrays[name].astype(np.float32) * weights, firsts, axis=0))
             for name in ("late", "own")
         ]
-        return unit_rows(late * parts[0] + (1 - late) * parts[1])
+        return self._titled(unit_rows(late * parts[0] + (1 - late) * parts[1]), cut["doc"], title)
 
     def allowed(self, docs: Array) -> Array | None:
         """Which passages (or documents) each question may find: its scope, its language."""
@@ -138,8 +147,8 @@ class Set:
         cut = self.passages(choices.passage_tokens)
         count = len(self.given.documents)
         units, passages = (
-            self.blended(choices.late),
-            self.passage_vectors(choices.passage_tokens, choices.late),
+            self.blended(choices.late, choices.unit_title),
+            self.passage_vectors(choices.passage_tokens, choices.late, choices.passage_title),
         )
         pieces = self.pieces
         if choices.removed:

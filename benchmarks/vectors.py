@@ -30,7 +30,8 @@ GROUP_TOKENS = 200_000
 
 def embedder(late: float, options: dict[str, Any]) -> Any:
     """The default embedder with one pass only: 1 is the late one, 0 the chunk alone."""
-    return load("embedders", "late_chunking", unit_late=late, passage_late=late, **options)
+    alone = {"passage_title": 0.0, "unit_title": 0.0}  # titles have vectors of their own here
+    return load("embedders", "late_chunking", unit_late=late, passage_late=late, **alone, **options)
 
 
 def compute(

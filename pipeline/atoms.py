@@ -64,7 +64,8 @@ class Atoms:
 
 
 def atoms(document: Document, encoding: Encoding, most_tokens: int) -> Atoms:
-    """Cut the document; an atom is larger than ``most_tokens`` only if a single character is."""
+    """Cut the document; an atom is larger than ``most_tokens`` only if a single character is, or the last one
+    with the white space at the end of the text."""
     # Tokens that cover no text may carry (0, 0); a binary search needs starts that never go back.
     starts = np.maximum.accumulate(encoding.offsets[:, 0]).tolist()
     breaks = line_breaks(document.text)
