@@ -83,8 +83,8 @@ def check_tokens(result: ChunkedDocument, config: ChunkConfig) -> None:
             assert piece.token_start in (reached, reached - 1)
             reached = max(reached, piece.token_end)
         assert reached == (len(result.encoding) if chunks else 0)
-    # Only a single character, which cannot be cut, may have more tokens than fit (with its marks: 60), and the
-    # last chunk those of the white space at the end of the text.
+    # Only a single character, which cannot be cut, may have more tokens than fit (with its marks: 60), and
+    # the last chunk those of the white space at the end of the text.
     starts, end = np.maximum.accumulate(result.encoding.offsets[:, 0]), len(result.document.text.rstrip())
     within = int(np.searchsorted(starts, end))
     for chunks, most in ((result.passages, config.passage_tokens), (result.units, config.unit_tokens)):
