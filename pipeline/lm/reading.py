@@ -126,7 +126,8 @@ class PromptReader:
 
         longest = min(4096, max(self._window_tokens - 32, 2))
         file = None if self._kept is None else self._kept / f"{self._circumstances()}.json"
-        return measure(self._timed, sorted({max(1, longest // 8), longest}), file)
+        contexts = sorted({max(1, longest // 8), longest})
+        return measure(self._timed, contexts, file, lambda: self.engine.busy)
 
     def _circumstances(self) -> str:
         """A name for all that decides how long a pass takes."""

@@ -79,19 +79,26 @@ class StepCosts:
         return self._of_class.get(_class(new), (1.0, 0))[0]
 
 
-def measure(run: Callable[[int, int], float], contexts: Sequence[int], file: Path | None = None) -> StepCosts:
+def measure(
+    run: Callable[[int, int], float],
+    contexts: Sequence[int],
+    file: Path | None = None,
+    busy: Callable[[], bool] = lambda: False,
+) -> StepCosts:
     """Costs from timed passes. ``run(n, m)`` reads m tokens after n and says how many seconds it took.
 
     The first process that asks measures; later ones find in ``file`` what it measured. A file that is
-    damaged, or of other passes, is written anew; one that cannot be written is no obstacle.
+    damaged, or of other passes, is written anew; one that cannot be written is no obstacle. What is measured
+    while the network is ``busy`` with something else is good for now, but not kept.
     """
     wanted = {(n, m) for n in contexts for m in NEW_TOKENS}
     known = {} if file is None else _read(file)
     if known.keys() == wanted:
         return StepCosts(known)
+    disturbed = busy()
     # The first pass of a shape prepares kernels and memory, so the faster of two counts.
     measured = {(n, m): min(run(n, m) for _ in range(_REPEATS)) for n, m in sorted(wanted)}
-    if file is not None:
+    if file is not None and not (disturbed or busy()):
         _write(file, measured)
     return StepCosts(measured)
 

@@ -97,6 +97,8 @@ def test_what_one_process_measured_the_next_ones_find(tmp_path):
         del runs[count:]
     measure(run, [512, 2048], file)  # other passes
     assert len(runs) == 2 * count
+    measure(run, [512, 4096], tmp_path / "busy.json", lambda: True)
+    assert not (tmp_path / "busy.json").exists()
     (tmp_path / "a file").write_text("")
     nowhere = measure(run, [512, 4096], tmp_path / "a file" / "b.json")
     assert nowhere.seconds(2000, 3) == first.seconds(2000, 3)
