@@ -121,7 +121,7 @@ class PromptReader:
 
     @cached_property
     def costs(self) -> StepCosts:
-        """What passes of this network take, measured at first use on this machine (3 seconds on a CPU)."""
+        """What passes of this network take, measured at first use on this machine (4 seconds on a CPU)."""
         from pipeline.lm.step_costs import measure
 
         longest = min(4096, max(self._window_tokens - 32, 2))

@@ -12,11 +12,13 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 NEW_TOKENS = (1, 2, 4, 9)
-_REPEATS = 2
+_REPEATS = 3
+_STEADY = 1.1  # how many times as long as the fastest the second fastest pass takes, at the median
 _LOAD_RATE = 0.2
 _CLASS_RATE = 0.1
 _RECENT_PASSES = 8
@@ -89,16 +91,19 @@ def measure(
 
     The first process that asks measures; later ones find in ``file`` what it measured. A file that is
     damaged, or of other passes, is written anew; one that cannot be written is no obstacle. What is measured
-    while the network is ``busy`` with something else is good for now, but not kept.
+    while the network is ``busy`` with something else, or the machine is, so that a pass takes now longer and
+    now shorter, is good for now but not kept.
     """
     wanted = {(n, m) for n in contexts for m in NEW_TOKENS}
     known = {} if file is None else _read(file)
     if known.keys() == wanted:
         return StepCosts(known)
-    disturbed = busy()
-    # The first pass of a shape prepares kernels and memory, so the faster of two counts.
-    measured = {(n, m): min(run(n, m) for _ in range(_REPEATS)) for n, m in sorted(wanted)}
-    if file is not None and not (disturbed or busy()):
+    busy_before = busy()
+    # The first pass of a shape prepares kernels and memory, so the fastest counts.
+    timed = {(n, m): sorted(run(n, m) for _ in range(_REPEATS)) for n, m in sorted(wanted)}
+    measured = {key: seconds[0] for key, seconds in timed.items()}
+    is_steady = median(seconds[1] / seconds[0] for seconds in timed.values()) <= _STEADY
+    if file is not None and is_steady and not (busy_before or busy()):
         _write(file, measured)
     return StepCosts(measured)
 
