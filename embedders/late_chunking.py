@@ -8,7 +8,7 @@ alone in a second pass; a passage's own vector is the mean of its units' weighte
 that passages cost no third pass. A pass that no weight asks for is not made.
 
 Where a text does not say its title, the title, read alone, has a share in the vectors of its passages and
-units: ``(1 - t) * chunk + t * title``. A title that is no more than a name of a file has none.
+units: ``(1 - t) * chunk + t * title``. A title of fewer than two words has none.
 """
 
 from __future__ import annotations

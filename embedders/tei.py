@@ -24,6 +24,7 @@ from pipeline.types import ChunkedDocument, DocumentEmbeddings, Embeddings, Enco
 
 _PIECE_CHARS = 20_000
 _SPECIAL_TOKENS = 4  # at most so many stand around a text
+_MOST_TOKENS_A_CHARACTER = 4  # bytes
 
 Vectors = NDArray[np.float32]
 
@@ -141,9 +142,8 @@ class TeiEmbedder:
             units = _mixed(late, own, self._config.unit_late)
             parts = [None if v is None else _by_parent(v, sizes, parents) for v in (late, own)]
             passages = _mixed(parts[0], parts[1], self._config.passage_late)
-            title = titles.untold(document.document.title, document.document.text)
-            if len(units) and titles.tells(title):
-                heading = self._own([prompt + title], [f"the title {title!r}"], lambda _: None)
+            heading = self._heading(document)
+            if heading is not None:
                 passages = _mixed(heading, passages, self._config.passage_title)
                 units = _mixed(heading, units, self._config.unit_title)
             said = self._windowing.describe(plan)
@@ -160,6 +160,16 @@ class TeiEmbedder:
         prompt = self._config.document_prompt
         taken = _SPECIAL_TOKENS + (len(self._tokens(prompt, special=False)) if prompt else 0)
         return Windowing(self.fingerprint.window_tokens - taken, self._config.overlap_tokens)
+
+    def _heading(self, document: ChunkedDocument) -> Vectors | None:
+        """The vector ``(1, D)`` of a title that has a share and is not in the text, of the part that surely
+        fits a window."""
+        title = titles.untold(document.document.title, document.document.text)
+        asked = self._config.passage_title or self._config.unit_title
+        if not (asked and document.units and titles.tells(title)):
+            return None
+        part = title[: self.fingerprint.window_tokens // _MOST_TOKENS_A_CHARACTER]
+        return self._own([self._config.document_prompt + part], [f"the title {title!r}"], lambda _: None)
 
     def _means(self, document: ChunkedDocument, plan: Sequence[Window], meter: Meter) -> Vectors:
         """Mean token vectors ``(units, D)``; a unit without tokens has those of the unit before it."""
@@ -237,14 +247,15 @@ class TeiEmbedder:
             ) from error
 
 
-def _mixed(late: Vectors | None, own: Vectors | None, weight: float) -> Vectors:
-    """Rows of length 1 of both, weighted, at unit length; one row goes with every row of the other."""
-    if own is None or (weight == 1 and late is not None):
-        mixed = np.empty((0, 0), np.float32) if late is None else late
-    elif late is None or weight == 0:
-        mixed = own
+def _mixed(first: Vectors | None, second: Vectors | None, weight: float) -> Vectors:
+    """Rows of length 1 of both, the first by its weight and the second by the rest, at unit length; one row
+    goes with every row of the other."""
+    if second is None or (weight == 1 and first is not None):
+        mixed = np.empty((0, 0), np.float32) if first is None else first
+    elif first is None or weight == 0:
+        mixed = second
     else:
-        mixed = np.float32(weight) * late + np.float32(1 - weight) * own
+        mixed = np.float32(weight) * first + np.float32(1 - weight) * second
     return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), np.float32)
 
 

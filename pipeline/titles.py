@@ -7,7 +7,7 @@ import regex  # type: ignore[import-untyped]
 from pipeline import words
 
 _BEGINNING_CHARS = 1_000  # where a text's own title would stand
-_WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’-]*", regex.V1)
+_WORD = regex.compile(r"\p{L}[\p{L}\p{M}'’-]*|(?:\p{L}\.)+\p{L}", regex.V1)
 _FEWEST_WORDS = 2
 
 
@@ -18,7 +18,7 @@ def untold(title: str, text: str) -> str:
 
 
 def tells(title: str) -> bool:
-    """Whether a title says what the document is about: two words at least, which names of files and
-    numbers of records do not have. Words of scripts without spaces have two characters each."""
+    """Whether a title may say what the document is about: it has two words of letters at least, as names of
+    files and numbers of records seldom do. In a script without spaces two characters are a word."""
     found = [token for token in words.tokens(title) if _WORD.fullmatch(token)]
-    return sum(len(t) // 2 if words.spaceless(t) else 1 for t in found) >= _FEWEST_WORDS
+    return sum(max(1, len(t) // 2) if words.spaceless(t) else 1 for t in found) >= _FEWEST_WORDS

@@ -72,7 +72,7 @@ def contrasted(
         while not request.cancelled():
             token = chooser.choose(mixed(logits[0], logits[1], request.context_strength))
             yield from writer.write([Token(token)])
-            if writer.finish is not None:
+            if writer.finish is not None or request.cancelled():
                 break
             logits = [sequence.read([token])[-1] for sequence in sequences]
         usage = {"context_strength": request.context_strength, "bare_prompt_tokens": len(bare)}

@@ -77,7 +77,7 @@ class Engine:
 
     @property
     def sharing(self) -> int:
-        """How many of them, or whoever asks, read in one pass."""
+        """Requests that one forward pass serves now, the caller's included; 1 where passes are not shared."""
         return max(1, min(self._writing, MOST_ROWS)) if self._packs else 1
 
     @property
@@ -205,6 +205,10 @@ class Engine:
             import torch
 
             torch.cuda.synchronize(self.network.device)
+        elif self.network.device.type == "mps":
+            import torch
+
+            torch.mps.synchronize()
 
 
 def _single_pass(network: Any, step: Step) -> None:  # noqa: ANN401 - of transformers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Several
@@ -30,19 +31,23 @@ PREFILL_TOKENS = 256
 GPU_PREFILL_TOKENS = 2048
 """The same on a GPU, which reads so many in the time that a processor takes for a few."""
 _PART_RATE = 0.3
+_MEASURE_AGAIN_SECONDS = 300.0
 
 
 class PromptReader:
     """Reads prompts for any number of requests."""
 
     def __init__(
-        self, engine: Engine, prefix_bytes: int, window_tokens: int, revision: str, kept: Path | None
+        self, engine: Engine, prefix_bytes: int, window_tokens: int, revision: str, costs_folder: Path | None
     ) -> None:
         """``prefix_bytes`` bounds the states kept from earlier requests; 0 keeps none. ``revision`` names the
-        weights, ``kept`` is the folder for what was measured of them."""
+        weights; in ``costs_folder``, if there is one, is kept how long their passes take."""
         self.engine = engine
         self._revision = revision
-        self._kept = kept
+        self._costs_folder = costs_folder
+        self._costs: StepCosts | None = None
+        self._measured_at = 0.0
+        self._measuring = threading.Lock()
         self._prefix_bytes = prefix_bytes
         self._window_tokens = window_tokens
         self.part_seconds: float | None = None
@@ -119,28 +124,41 @@ class PromptReader:
 
         return PrefixStore(self._prefix_bytes)
 
-    @cached_property
+    @property
     def costs(self) -> StepCosts:
-        """What passes of this network take, measured at first use on this machine (4 seconds on a CPU)."""
+        """What passes of this network take, measured at first use on this machine (4 seconds on a CPU), and
+        again after a while if something disturbed that."""
+        with self._measuring:
+            if self._costs is None or (self._costs.is_provisional and self._may_measure_again()):
+                self._costs = self._measured()
+                self._measured_at = time.monotonic()
+            return self._costs
+
+    def _may_measure_again(self) -> bool:
+        return not self.engine.busy and time.monotonic() > self._measured_at + _MEASURE_AGAIN_SECONDS
+
+    def _measured(self) -> StepCosts:
         from pipeline.lm.step_costs import measure
 
         longest = min(4096, max(self._window_tokens - 32, 2))
-        file = None if self._kept is None else self._kept / f"{self._circumstances()}.json"
         contexts = sorted({max(1, longest // 8), longest})
+        file = None
+        if self._costs_folder is not None:
+            file = self._costs_folder / f"{self._circumstances(contexts)}.json"
         return measure(self._timed, contexts, file, lambda: self.engine.busy)
 
-    def _circumstances(self) -> str:
-        """A name for all that decides how long a pass takes."""
+    def _circumstances(self, contexts: Several[int]) -> str:
+        """A name for all that decides how long these passes take."""
         import torch
 
         network = self.engine.network
         device = network.device
-        on = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
-        all_of_it = (
-            *(self._revision, network.dtype, network.config._attn_implementation),
-            *(on, torch.get_num_threads(), os.cpu_count(), torch.__version__),
+        hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+        circumstances = (
+            *(self._revision, network.dtype, network.config._attn_implementation, *contexts),
+            *(device.type, hardware, torch.get_num_threads(), os.cpu_count(), torch.__version__),
         )
-        return hashlib.sha256("\n".join(map(str, all_of_it)).encode()).hexdigest()[:32]
+        return hashlib.sha256("\n".join(map(str, circumstances)).encode()).hexdigest()[:32]
 
     def _timed(self, context_tokens: int, new_tokens: int) -> float:
         """Seconds of a pass that reads some tokens after empty states."""

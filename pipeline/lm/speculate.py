@@ -161,7 +161,8 @@ class SpeculativeRounds:
                 drafting = self._model.seconds(self._model.passes(length if key == "model" else 0) + guiding)
             return drafting + self._costs.seconds(context, length + 1 + others)
 
-        return best_length(self._trial.rate(key), lengths, self._plain_seconds, seconds, others)
+        plain = self._costs.seconds(context, 1 + others)
+        return best_length(self._trial.rate(key), lengths, plain, seconds, others)
 
     @property
     def _plain_seconds(self) -> float:

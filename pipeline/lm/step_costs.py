@@ -35,9 +35,10 @@ class StepCosts:
     not make checks look dearer than plain steps.
     """
 
-    def __init__(self, measured: Mapping[tuple[int, int], float]) -> None:
+    def __init__(self, measured: Mapping[tuple[int, int], float], *, is_provisional: bool = False) -> None:
         """``measured``: seconds by (context tokens, new tokens), each of one with each of the other; at least
-        two contexts, and one new token among others."""
+        two contexts, and one new token among others. ``is_provisional``: something else disturbed it."""
+        self.is_provisional = is_provisional
         contexts = sorted({context for context, _ in measured})
         self._new = np.array(sorted({new for _, new in measured}), float)
         rows = np.array([[measured[context, int(new)] for new in self._new] for context in contexts])
@@ -92,7 +93,7 @@ def measure(
     The first process that asks measures; later ones find in ``file`` what it measured. A file that is
     damaged, or of other passes, is written anew; one that cannot be written is no obstacle. What is measured
     while the network is ``busy`` with something else, or the machine is, so that a pass takes now longer and
-    now shorter, is good for now but not kept.
+    now shorter, is provisional: good for now, but not kept.
     """
     wanted = {(n, m) for n in contexts for m in NEW_TOKENS}
     known = {} if file is None else _read(file)
@@ -103,14 +104,15 @@ def measure(
     timed = {(n, m): sorted(run(n, m) for _ in range(_REPEATS)) for n, m in sorted(wanted)}
     measured = {key: seconds[0] for key, seconds in timed.items()}
     is_steady = median(seconds[1] / seconds[0] for seconds in timed.values()) <= _STEADY
-    if file is not None and is_steady and not (busy_before or busy()):
+    is_provisional = not is_steady or busy_before or busy()
+    if file is not None and not is_provisional:
         _write(file, measured)
-    return StepCosts(measured)
+    return StepCosts(measured, is_provisional=is_provisional)
 
 
 def _read(file: Path) -> dict[tuple[int, int], float]:
     """Seconds by (context tokens, new tokens); nothing if the file is not there or makes no sense."""
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError, OverflowError):
         found = {(int(n), int(m)): float(s) for n, m, s in json.loads(file.read_text("utf-8"))}
         if all(0 < seconds < math.inf for seconds in found.values()):
             return found
@@ -118,11 +120,14 @@ def _read(file: Path) -> dict[tuple[int, int], float]:
 
 
 def _write(file: Path, measured: Mapping[tuple[int, int], float]) -> None:
+    aside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
     with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
-        aside.write_text(json.dumps([[n, m, seconds] for (n, m), seconds in measured.items()]), "utf-8")
-        aside.replace(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps([[n, m, seconds] for (n, m), seconds in measured.items()]), "utf-8")
+            aside.replace(file)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def _bounded(ratio: float) -> float:

@@ -128,6 +128,25 @@ def queue_up(engine, reads):
     return passes
 
 
+def test_who_shares_a_pass_is_counted(tiny):
+    from contextlib import ExitStack
+
+    from pipeline.lm.target import Target
+
+    model = tiny("llama")
+    shared, apart = Engine(model.network, packs=True), Engine(model.network)
+    mine, planned = (Sequence(shared, new_cache(model.network.config, 8)) for _ in range(2))
+    planned.plan = Plan()
+    assert (shared.sharing, Target(mine, torch.zeros(1, 8)).others) == (1, 0)
+    with ExitStack() as writers:
+        for engine in (shared, shared, shared, apart, apart):
+            writers.enter_context(engine.writer())
+        assert (shared.sharing, apart.sharing) == (3, 1)
+        assert Target(mine, torch.zeros(1, 8)).others == 2
+        assert Target(planned, torch.zeros(1, 8)).others == 0  # a plan is followed alone
+    assert shared.sharing == 1
+
+
 def test_a_stream_waits_for_one_part_of_a_prompt_at_most(tiny):
     """While a part is read two tokens and two more parts come: the tokens go along with the first of them."""
     model = tiny()

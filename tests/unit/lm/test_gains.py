@@ -97,8 +97,9 @@ def test_what_one_process_measured_the_next_ones_find(tmp_path):
         del runs[count:]
     measure(run, [512, 2048], file)  # other passes
     assert len(runs) == 2 * count
-    measure(run, [512, 4096], tmp_path / "busy.json", lambda: True)
-    assert not (tmp_path / "busy.json").exists()
+    for answers in ([True, False], [False, True]):  # something else ran before, or began meanwhile
+        assert measure(run, [512, 4096], tmp_path / "busy.json", iter(answers).__next__).is_provisional
+        assert not (tmp_path / "busy.json").exists()
     chance = random.Random(4)  # the machine does something else: no two passes take as long
     measure(lambda n, m: chance.uniform(1, 3) * true_cost(n, m), [512, 4096], tmp_path / "noisy.json")
     assert not (tmp_path / "noisy.json").exists()

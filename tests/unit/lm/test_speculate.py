@@ -50,6 +50,7 @@ def paired(tiny, model_folder, tmp_path_factory):
     """A function from a family to its tiny model with a drafter of the same family and other weights: the
     target's plus noise, so that it is often right and often wrong."""
     made = {}
+    cache = tmp_path_factory.mktemp("cache")
 
     def model(family: str):
         if family not in made:
@@ -60,8 +61,8 @@ def paired(tiny, model_folder, tmp_path_factory):
                     parameter.add_(torch.randn_like(parameter) * 0.02)
             network.save_pretrained(folder)
             tiny(family).chat._tokenizer.save_pretrained(folder)
-            drafter = lm.load(str(folder))
-            made[family] = lm.load(str(model_folder(family)), drafter=drafter)
+            drafter = lm.load(str(folder), cache=cache)
+            made[family] = lm.load(str(model_folder(family)), cache=cache, drafter=drafter)
         return made[family]
 
     return model
@@ -250,9 +251,9 @@ def test_auto_says_why_it_does_not_speculate(paired):
     assert set("".join(d.marks for d in deltas)) == {"p"}
 
 
-def test_auto_takes_what_pays_and_leaves_off_when_it_does_not(paired, monkeypatch):
+def test_auto_takes_what_pays_and_leaves_off_when_it_does_not(paired, monkeypatch, tmp_path):
     """Where checking costs nothing more it drafts; where drafts fail it stops within a few tokens."""
-    model = lm.load(str(paired("llama")._located.path), drafter=None)
+    model = lm.load(str(paired("llama")._located.path), cache=tmp_path)
     monkeypatch.setattr(type(model.reader.costs), "seconds", lambda self, n, m: 1.0 + 0.05 * m)
     long = [Message("user", "the lease ends, the lease ends, the lease ends, the lease ends, the lease")]
     eager = list(model.generate(Generation(long, Sampling(max_tokens=40), Speculation("auto", "lookup"))))
@@ -267,6 +268,44 @@ def test_auto_takes_what_pays_and_leaves_off_when_it_does_not(paired, monkeypatc
     wary = list(model.generate(Generation(long, Sampling(max_tokens=200), Speculation("auto", "lookup"))))
     usage = wary[-1].usage
     assert usage["drafted_tokens"] - usage["accepted_tokens"] <= 12
+
+
+def test_costs_are_kept_for_each_network_and_number_format(paired, tmp_path, monkeypatch):
+    from pipeline.lm import step_costs
+
+    monkeypatch.setattr(step_costs, "_STEADY", float("inf"))  # however busy the machine is
+    target, drafter = (m._located.path for m in (paired("llama"), paired("llama")._drafting._drafter))
+    kept = tmp_path / "cache" / "costs"
+
+    def measured(folder, **options) -> int:
+        model = lm.load(str(folder), cache=tmp_path / "cache", **options)
+        before = model.engine.passes
+        assert model.reader.costs is model.reader.costs
+        return model.engine.passes - before
+
+    assert measured(target) > 0 == measured(target)
+    assert measured(target, dtype="bfloat16") > 0
+    assert measured(target, window_tokens=64) > 0
+    assert measured(drafter) > 0 == measured(drafter)
+    assert len(list(kept.iterdir())) == 4
+
+
+def test_costs_that_something_disturbed_are_measured_again(paired, monkeypatch):
+    from pipeline.lm import reading, step_costs
+
+    model = lm.load(str(paired("llama")._located.path), cache=None)
+    model.reader._costs_folder = None
+    monkeypatch.setattr(step_costs, "_STEADY", 0.0)
+    first = model.reader.costs
+    assert first.is_provisional
+    assert model.reader.costs is first  # not at once
+    monkeypatch.setattr(reading, "_MEASURE_AGAIN_SECONDS", -1.0)
+    monkeypatch.setattr(step_costs, "_STEADY", float("inf"))
+    with model.engine.writer():
+        assert model.reader.costs is first  # nor while somebody writes
+    second = model.reader.costs
+    assert second is not first
+    assert model.reader.costs is second
 
 
 def test_a_seed_gives_the_same_answer_under_auto(paired, monkeypatch):
