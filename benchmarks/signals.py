@@ -79,6 +79,7 @@ class Set:
         self.piece_of = np.array([row[i] for i in pieces[keep].tolist()])
         self.edges = np.searchsorted(self.piece_of, np.arange(len(self.questions) + 1))
         self.number = {d.id: i for i, d in enumerate(given.documents)}
+        self.is_told = np.array([bool(titles.telling(d.title, d.text)) for d in given.documents])
 
     def sample(self, most: int) -> None:
         """Keep at most so many questions, evenly spread."""
@@ -105,18 +106,17 @@ class Set:
             "first": firsts,
         }
 
-    def blended(self, late: float, title: float = 0.0) -> Array:
+    def blended(self, late: float, title: float) -> Array:
         """Unit vectors of the units, with titles that their texts do not say."""
         parts = [self.arrays[name].astype(np.float32) for name in ("late", "own")]
         return self._titled(unit_rows(late * parts[0] + (1 - late) * parts[1]), self.doc, title)
 
     def _titled(self, vectors: Array, docs: Array, weight: float) -> Array:
         heading = self.arrays["titles"].astype(np.float32)
-        has = np.array([titles.tells(titles.untold(d.title, d.text)) for d in self.given.documents])
         mixed = unit_rows((1 - weight) * vectors + weight * heading[docs])
-        return np.where(has[docs][:, None], mixed, vectors)
+        return np.where(self.is_told[docs][:, None], mixed, vectors)
 
-    def passage_vectors(self, size: int, late: float, title: float = 0.0) -> Array:
+    def passage_vectors(self, size: int, late: float, title: float) -> Array:
         """Means of units by tokens, each pass by itself, then blended, with titles as in :meth:`blended`."""
         cut = self.passages(size)
         firsts = cut["first"]

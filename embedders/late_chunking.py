@@ -205,8 +205,8 @@ class LateChunkingEmbedder:
         """Unit vectors ``(D,)`` of titles that have a share and are not in their texts, by document."""
         if not any(self._title_of.values()):
             return {}
-        told = {i: titles.untold(d.document.title, d.document.text) for i, d in enumerate(documents)}
-        ids = {i: self.encode(title).ids for i, title in told.items() if titles.tells(title)}
+        told = {i: titles.telling(d.document.title, d.document.text) for i, d in enumerate(documents)}
+        ids = {i: self.encode(title).ids for i, title in told.items() if title}
         places = [i for i, each in ids.items() if len(each)]
         prompt = self._encoder.tokenizer.prompt_ids(self._inner.document_prompt)
         pooled = self._encoder.pooled([ids[i] for i in places], prompt)

@@ -164,9 +164,9 @@ class TeiEmbedder:
     def _heading(self, document: ChunkedDocument) -> Vectors | None:
         """The vector ``(1, D)`` of a title that has a share and is not in the text, of the part that surely
         fits a window."""
-        title = titles.untold(document.document.title, document.document.text)
+        title = titles.telling(document.document.title, document.document.text)
         asked = self._config.passage_title or self._config.unit_title
-        if not (asked and document.units and titles.tells(title)):
+        if not (asked and document.units and title):
             return None
         part = title[: self.fingerprint.window_tokens // _MOST_TOKENS_A_CHARACTER]
         return self._own([self._config.document_prompt + part], [f"the title {title!r}"], lambda _: None)

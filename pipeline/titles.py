@@ -17,6 +17,13 @@ def untold(title: str, text: str) -> str:
     return "" if " ".join(title.split()).casefold() in begins else title
 
 
+def telling(title: str, text: str) -> str:
+    """The title, where it tells something (:func:`tells`) that the beginning of the text does not; else
+    nothing."""
+    found = untold(title, text)
+    return found if tells(found) else ""
+
+
 def tells(title: str) -> bool:
     """Whether a title may say what the document is about: it has two words of letters at least, as names of
     files and numbers of records seldom do. In a script without spaces two characters are a word."""

@@ -5,16 +5,16 @@ Measured once for each model and machine on passes over empty states, and refine
 
 from __future__ import annotations
 
-import json
 import math
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+
+from pipeline.remembered import recall, remember
 
 NEW_TOKENS = (1, 2, 4, 9)
 _REPEATS = 3
@@ -106,28 +106,17 @@ def measure(
     is_steady = median(seconds[1] / seconds[0] for seconds in timed.values()) <= _STEADY
     is_provisional = not is_steady or busy_before or busy()
     if file is not None and not is_provisional:
-        _write(file, measured)
+        remember(file, [[n, m, seconds] for (n, m), seconds in measured.items()])
     return StepCosts(measured, is_provisional=is_provisional)
 
 
 def _read(file: Path) -> dict[tuple[int, int], float]:
     """Seconds by (context tokens, new tokens); nothing if the file is not there or makes no sense."""
-    with suppress(OSError, ValueError, TypeError, OverflowError):
-        found = {(int(n), int(m)): float(s) for n, m, s in json.loads(file.read_text("utf-8"))}
+    with suppress(ValueError, TypeError, OverflowError):
+        found = {(int(n), int(m)): float(s) for n, m, s in recall(file)}
         if all(0 < seconds < math.inf for seconds in found.values()):
             return found
     return {}
-
-
-def _write(file: Path, measured: Mapping[tuple[int, int], float]) -> None:
-    aside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
-    with suppress(OSError):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps([[n, m, seconds] for (n, m), seconds in measured.items()]), "utf-8")
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def _bounded(ratio: float) -> float:

@@ -16,6 +16,8 @@ from pipeline import titles
         "劳动合同法",
         "Война и мир",
         "ข้อตกลง",
+        "U.S. policy",
+        "법 개정",
     ],
 )
 def test_words_tell(title: str) -> None:
@@ -43,3 +45,6 @@ def test_what_the_text_begins_with_is_told() -> None:
     assert titles.untold("Lease of  flats", "# LEASE OF FLATS\n\nThe tenant") == ""
     assert titles.untold("Lease of flats", "The tenant") == "Lease of flats"
     assert titles.untold("Lease", "x " * 600 + "Lease") == "Lease"
+    assert titles.telling("Lease of flats", "The tenant") == "Lease of flats"
+    assert titles.telling("Lease of flats", "Lease of flats. The tenant") == ""
+    assert titles.telling("lease.pdf", "The tenant") == ""

@@ -88,6 +88,8 @@ def test_what_one_process_measured_the_next_ones_find(tmp_path):
         "[[512, 1, 0.1]]",
         "{}",
         "null",
+        "[[Infinity, 1, 0.1]]",
+        f"[[1, 1, 1{400 * '0'}]]",
     ):
         file.write_text(damage)
         assert measure(run, [512, 4096], file).seconds(2000, 3) == first.seconds(2000, 3)

@@ -290,11 +290,10 @@ def test_costs_are_kept_for_each_network_and_number_format(paired, tmp_path, mon
     assert len(list(kept.iterdir())) == 4
 
 
-def test_costs_that_something_disturbed_are_measured_again(paired, monkeypatch):
+def test_costs_that_something_disturbed_are_measured_again(paired, tmp_path, monkeypatch):
     from pipeline.lm import reading, step_costs
 
-    model = lm.load(str(paired("llama")._located.path), cache=None)
-    model.reader._costs_folder = None
+    model = lm.load(str(paired("llama")._located.path), cache=tmp_path)
     monkeypatch.setattr(step_costs, "_STEADY", 0.0)
     first = model.reader.costs
     assert first.is_provisional
