@@ -213,7 +213,7 @@ def test_one_bad_file_stops_nobody(tmp_path, url):
         bad = [Source("empty.txt", b""), Source("rubbish.pdf", bytes(range(256)) * 8)]
         good = [text(f"good {i}", f"Otter number {i}.") for i in range(3)]
         job, _ = queue.submit([good[0], *bad, text("poison", "This is poison."), *good[1:]])
-        until(lambda: worker.drain() or queue.get(job.id).finished)
+        finish(worker, queue, job)
         job = queue.get(job.id)
         assert (job.state, job.documents_done, job.documents_failed) == ("partial", 3, 3)
         assert sorted(place.texts()) == ["good 0", "good 1", "good 2"]
@@ -255,7 +255,7 @@ def test_what_is_wrong_with_the_world_is_waited_for(tmp_path):
         assert (waiting.state, waiting.waiting) == ("running", "The server is down. Wait.")
         assert {document.attempts for document in queue.documents(job.id)} == {0}
         embedder.broken = None
-        until(lambda: worker.drain() or queue.get(job.id).finished)
+        finish(worker, queue, job)
         done = queue.get(job.id)
         assert (done.state, done.waiting, sorted(place.texts())) == ("done", "", ["a", "b"])
 
@@ -361,7 +361,7 @@ def test_caching_comes_last_and_is_finished_alone(tmp_path):
         assert not list(files_below(tmp_path / "jobs"))
         worker.step()
         assert (queue.get(job.id).waiting, stages(queue, job)) == ("The cache is down.", ["caching"])
-        until(lambda: worker.drain() or queue.get(job.id).finished)
+        finish(worker, queue, job)
         assert stages(queue, job) == ["done"]
         assert (cached, len(embedder.texts)) == (["a", "a"], 1)
         told = [e.detail for e in queue.events(job.id) if e.kind == "document"]
@@ -528,6 +528,16 @@ def test_what_a_removal_left_goes_though_nothing_else_is_to_be_done(tmp_path, mo
         worker.start()
         until(lambda: place.ledger.leftovers() == [])
         assert all(found.clean for found in verify(place.ledger, place.indexer))
+
+
+def finish(worker, queue, job):
+    """Work until the job has ended; what waits for its next try is waited for."""
+
+    def ended():
+        worker.drain()
+        return queue.get(job.id).finished is not None
+
+    until(ended)
 
 
 def until(condition, seconds=20.0):
