@@ -25,7 +25,7 @@ class Fusion:
     """How signals become one score."""
 
     method: str = "convex"
-    dense: float = 0.6
+    dense: float = 0.65
     unit: float = 0.5
     passage: float = 0.5
     rrf_k: int = 60
@@ -160,7 +160,7 @@ def grid() -> list[Fusion]:
     shares = [
         Fusion(method=method, dense=d, unit=u, passage=p, usual_words=words)
         for method in ("convex", "weighted_rrf", "distribution")
-        for d in (0.0, 0.4, 0.5, 0.6, 0.7, 1.0)
+        for d in (0.0, 0.4, 0.5, 0.6, 0.65, 0.7, 1.0)
         for u in (0.25, 0.5, 0.75, 1.0)
         for p, words in ((0.25, 0), (0.5, 0), (0.5, 10), (0.5, 20), (0.5, 40), (0.75, 0), (1.0, 0))
     ]

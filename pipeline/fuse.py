@@ -53,7 +53,7 @@ class Fusion:
     that says what is asked in a passage about something else.
     """
 
-    dense: float = 0.6
+    dense: float = 0.65
     unit: float = 0.5
     passage: float = 0.5
     method: Method = "convex"

@@ -35,7 +35,7 @@ _VOCABULARY_TERMS = 500_000  # about 100 MB; then it starts anew
 class LexicalConfig:
     """How text is analysed and weighted."""
 
-    k1: float = 1.5
+    k1: float = 0.9
     """BM25: saturation of term frequency, at least 0."""
     b: float = 0.75
     """BM25: normalisation by length, 0 to 1."""

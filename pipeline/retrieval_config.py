@@ -25,7 +25,7 @@ _MOST = {
 class RetrievalConfig:
     """How evidence is gathered and weighed; the defaults measured best across development sets."""
 
-    dense_weight: float = 0.6
+    dense_weight: float = 0.65
     """Share of meaning against words, 0 to 1."""
     unit_weight: float = 0.5
     """Share of a passage's best small unit against the passage's own vector, 0 to 1."""
