@@ -153,6 +153,8 @@ def _fused(values: dict[str, Any]) -> Fused:
         signal["layers"] = (int(first), int(end))
     if signal["heads"] is not None:
         signal["heads"] = tuple((int(layer), int(head)) for layer, head in signal["heads"])
+    if signal.get("weights") is not None:
+        signal["weights"] = tuple(float(weight) for weight in signal["weights"])
     weight = float(values["weight"])
     if not 0 <= weight <= 1:
         raise ValueError(f"the weight is {weight}, not between 0 and 1")

@@ -21,6 +21,8 @@ from pipeline.errors import ConfigurationError
 Tokens = Literal["last", "question", "all"]
 Floats = NDArray[np.float32]
 
+_LEAST_MASS = 1e-5  # attention below this is none
+
 CONTENT_FREE = "N/A"
 """The question without content (Chen et al. 2024, section 3.2)."""
 
@@ -46,13 +48,16 @@ class Signal:
     ``[first, end)``, or of all layers. ``content_free``: less what a question without content gives.
 
     Chosen heads vote with z-scores over the passages, so that none outweighs the others; otherwise masses
-    are added as published.
+    are added as published. With ``weights``, one a head, votes are weighed, and are those of the logarithms
+    of the masses where nothing is taken off: a head's attention to what it looks for is a multiple of what
+    it pays to the rest, whatever that is.
     """
 
     tokens: Tokens = "last"
     content_free: bool = False
     layers: tuple[int, int] | None = None
     heads: tuple[tuple[int, int], ...] | None = None
+    weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.tokens not in get_args(Tokens):
@@ -62,6 +67,11 @@ class Signal:
             )
         if self.heads == ():
             raise ConfigurationError("No heads are chosen.", remedy="Name some, or leave heads out.")
+        if self.weights is not None and len(self.weights) != len(self.heads or ()):
+            raise ConfigurationError(
+                f"{len(self.weights)} weights are given for {len(self.heads or ())} heads.",
+                remedy="Give one weight for each head, or none.",
+            )
 
     def scores(self, asked: Looks, free: Looks | None = None) -> Floats:
         """One score a passage, higher is better. ``free`` is needed where the signal is content-free.
@@ -78,8 +88,11 @@ class Signal:
         if self.heads is not None:
             self._check(masses)
             chosen = np.stack([masses[layer, head] for layer, head in self.heads])
-            voted: Floats = standardised(chosen).mean(0)
-            return voted
+            if self.weights is None:
+                voted: Floats = standardised(chosen).mean(0)
+                return voted
+            weighed: Floats = np.asarray(self.weights, np.float32) @ votes(chosen, self.content_free)
+            return weighed
         first, end = self.layers or (0, len(masses))
         if not 0 <= first < end <= len(masses):
             raise ConfigurationError(
@@ -112,6 +125,11 @@ def less_dummies(
     places = np.array([dummy.mean("last").sum((0, 1))[k] for k, dummy in enumerate(dummies)], np.float32)
     calibrated: Floats = passages - places / dummy_tokens
     return calibrated
+
+
+def votes(masses: Floats, content_free: bool) -> Floats:
+    """What weighed heads vote with: z-scores along the last axis, of logarithms unless ``content_free``."""
+    return standardised(masses if content_free else np.log(np.maximum(masses, _LEAST_MASS)))
 
 
 def standardised(values: Floats) -> Floats:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from pipeline.errors import ConfigurationError, InvalidRequestError, ModelError, NotFoundError
 from pipeline.lm import calibration as stored
 from pipeline.lm.calibrating import Trial, calibrate, interval, likelihoods
+from pipeline.lm.calibration import Fused
+from pipeline.lm.signals import Signal
 from pipeline.prompt import place
 from pipeline.types import Hit
 
@@ -71,6 +74,12 @@ def test_stored_found_again_and_absent_for_other_weights(made, tmp_path):
     assert stored.find(made.model, made.revision, tmp_path) == made
     assert stored.find("another", "0" * 64, tmp_path) is None
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_weights_of_heads_are_stored(made, tmp_path):
+    signal = Signal("all", heads=((0, 1), (1, 0)), weights=(0.25, -1.5))
+    weighed = replace(made, attention_sorting=Fused(signal, 0.3))
+    assert stored.read(stored.write(weighed, tmp_path)) == weighed
 
 
 def test_a_calibration_of_other_weights_is_refused(made, tmp_path):

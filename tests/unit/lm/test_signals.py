@@ -39,9 +39,16 @@ def test_layers_and_heads_limit_who_is_asked():
     np.testing.assert_allclose(
         Signal("all", layers=(1, 3)).scores(one), one.masses[1:3].mean(2).sum((0, 1)), rtol=1e-5
     )
-    heads = Signal("last", heads=((0, 2), (3, 1))).scores(one)
-    expected = (standardised(one.masses[0, 2, -1]) + standardised(one.masses[3, 1, -1])) / 2
-    np.testing.assert_allclose(heads, expected, rtol=1e-5)
+    chosen = ((0, 2), (3, 1))
+    first, second = one.masses[0, 2, -1], one.masses[3, 1, -1]
+    expected = (standardised(first) + standardised(second)) / 2
+    np.testing.assert_allclose(Signal("last", heads=chosen).scores(one), expected, rtol=1e-5)
+    weighed = Signal("last", heads=chosen, weights=(2, -0.5)).scores(one)
+    expected = 2 * standardised(np.log(first)) - 0.5 * standardised(np.log(second))
+    np.testing.assert_allclose(weighed, expected, rtol=1e-4, atol=1e-6)
+    free = looks(1)
+    weighed = Signal("last", content_free=True, heads=chosen[:1], weights=(3,)).scores(one, free)
+    np.testing.assert_allclose(weighed, 3 * standardised(first - free.masses[0, 2, -1]), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +56,8 @@ def test_layers_and_heads_limit_who_is_asked():
     [
         (lambda: Signal("first").scores(looks()), "'first'"),
         (lambda: Signal(heads=()), "No heads"),
+        (lambda: Signal(heads=((0, 0),), weights=(1, 2)), "2 weights are given for 1 heads"),
+        (lambda: Signal(weights=(1,)), "1 weights are given for 0 heads"),
         (lambda: Signal(heads=((4, 0),)).scores(looks()), r"\(4, 0\)"),
         (lambda: Signal(layers=(2, 9)).scores(looks()), r"\[2, 9\)"),
     ],
