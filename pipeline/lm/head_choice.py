@@ -34,7 +34,7 @@ class Observation:
 
 
 class Recipe(NamedTuple):
-    """How a signal is fitted: all heads (``heads`` None), a range of layers (0), or so many of the best heads,
+    """How a signal is fitted: all heads (``heads`` None), a range of layers (0), or so many best heads,
     which vote alike or, with a ``ridge``, by weights."""
 
     heads: int | None
