@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,7 @@ def _of_hit(hit: Hit) -> LangChainDocument:
         "page_start": hit.page_start,
         "page_end": hit.page_end,
         "score": hit.score,
+        "also": [asdict(place) for place in hit.also],
     }
     return LangChainDocument(page_content=hit.text, metadata={**hit.metadata, **where}, id=hit.chunk_id)
 

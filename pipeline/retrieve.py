@@ -2,12 +2,14 @@
 
 A question is cut into sentences; each is looked for among units and passages by meaning, and the whole
 question among passages and documents by words. :mod:`pipeline.fuse` makes one ranking of passages of
-it, near-duplicates fall out, neighbours are joined, and the token budget is kept.
+it, near-duplicates are told of beside the passage they repeat, neighbours are joined, and the token budget is
+kept.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +26,7 @@ from pipeline.passages import Passages
 from pipeline.retrieval_config import RetrievalConfig
 from pipeline.seams import Embedder, Indexer, IndexSearch
 from pipeline.sentences import sentences
-from pipeline.types import Hit, Match, Query, Retrieval
+from pipeline.types import Hit, Match, Place, Query, Retrieval
 
 __all__ = ["Findings", "RetrievalConfig", "Retriever", "query_parts"]
 
@@ -189,15 +191,20 @@ class Retriever:
         return [r for r in ranked if live.get(r.document_id) == r.version]
 
     def _select(self, query: Query, ranked: Sequence[Ranked], evidence: Evidence) -> list[Hit]:
-        """The best ``top_k`` within the budget: near-duplicates dropped, neighbours in rank joined."""
+        """The best ``top_k`` within the budget: near-duplicates named beside the hit that they repeat,
+        neighbours in rank joined."""
         passages = Passages(query, self._indexer, self._ledger, self._embedder, evidence)
         hits: list[Hit] = []
         distinct = Distinct()
+        taken_by: list[int] = []  # the hit that each distinct text went into
+        also: dict[int, list[Place]] = defaultdict(list)
         left = query.budget_tokens
         for hit in passages.hits(ranked):
             if left is not None and hits and left < MIN_TRIMMED_TOKENS:
                 break
-            if distinct.twin(hit.text) is not None:
+            twin = distinct.twin(hit.text)
+            if twin is not None:
+                also[taken_by[twin]].append(hit.place)
                 continue
             if left is not None:
                 fitting = passages.trimmed(hit, left)
@@ -211,7 +218,8 @@ class Retriever:
                 break
             else:
                 hits.append(fitting)
-        return hits
+            taken_by.append(len(hits) - 1)
+        return [replace(hit, also=tuple(also[n])) if n in also else hit for n, hit in enumerate(hits)]
 
 
 def query_parts(text: str, most: int) -> list[str]:

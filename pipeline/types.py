@@ -216,10 +216,25 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a passage stands, and its score."""
+
+    document_id: str
+    version: int
+    title: str
+    start: int
+    end: int
+    score: float
+    page_start: int | None = None
+    page_end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A passage that answers a query, with the scores every stage gave it.
 
-    ``chunk_id`` names the passage (the first one, where neighbours were merged).
+    ``chunk_id`` names the passage (the first one, where neighbours were merged). ``also`` are the places of
+    near-duplicates that were found, best first: the same clause in another contract.
     """
 
     chunk_id: str
@@ -236,6 +251,18 @@ class Hit:
     page_start: int | None = None
     page_end: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    also: tuple[Place, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        pages = self.page_start, self.page_end
+        return Place(self.document_id, self.version, self.title, self.start, self.end, self.score, *pages)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where it stands, and what repeats it."""
+        return self.place, *self.also
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from rich.text import Text
 
 from api.commands.frame import printable
-from pipeline.types import Answer, Citation, Hit, Ordering
+from pipeline.types import Answer, Citation, Hit, Ordering, Place
 
 SHOWN_CHARS = 400  # of a passage in a list of hits
+SHOWN_PLACES = 5  # of those that repeat it
 
 
 def hit_lines(rank: int, hit: Hit, *, full: bool) -> Text:
@@ -17,12 +18,16 @@ def hit_lines(rank: int, hit: Hit, *, full: bool) -> Text:
     head = f"{rank}. {hit.title or hit.document_id}, {place(hit)}"
     scores = "  ".join(f"{name} {score:.3f}" for name, score in hit.scores.items())
     section = f"   {hit.section}\n" if hit.section else ""
+    also = [f"   also in {at.title or at.document_id}, {place(at)}\n" for at in hit.also[:SHOWN_PLACES]]
+    if len(hit.also) > SHOWN_PLACES:
+        also.append(f"   and in {len(hit.also) - SHOWN_PLACES} more places\n")
     text = hit.text if full or len(hit.text) <= SHOWN_CHARS else hit.text[:SHOWN_CHARS].rstrip() + " …"
     return Text.assemble(
         (printable(f"{head}\n"), "bold"),
         (printable(section), "italic"),
         (f"   score {hit.score:.3f}  {scores}\n", "dim"),
         printable(indented(text)) + "\n",
+        (printable("".join(also)), "dim"),
     )
 
 
@@ -32,7 +37,7 @@ def citation_lines(number: int, citation: Citation) -> Text:
     return Text.assemble((printable(head), "bold"), printable(indented(f"“{flat(citation.quote)}”")) + "\n")
 
 
-def place(at: Hit | Citation) -> str:
+def place(at: Hit | Place | Citation) -> str:
     """Pages, where the document has any, and characters."""
     pages = ""
     if at.page_start is not None:

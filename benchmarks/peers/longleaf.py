@@ -38,11 +38,11 @@ class Longleaf:
                 raise SystemExit(f"{result.document_id}: {result.message}")
 
     def find(self, question: str, scope: str | None, limit: int) -> list[Piece]:
-        """Search for passages."""
+        """Search for passages; those that repeat one follow it."""
         from pipeline.types import Query
 
         hits = self._longleaf.retriever.search(Query(question, top_k=limit, document_id=scope)).hits
-        return [Piece(hit.document_id, hit.start, hit.end) for hit in hits]
+        return [Piece(at.document_id, at.start, at.end) for hit in hits for at in hit.places]
 
     def within(self, question: str, scope: str | None, budget_tokens: int) -> list[Piece]:
         """Search with the budget told, and with no other bound that could leave some of it unused."""

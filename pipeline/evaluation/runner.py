@@ -209,7 +209,12 @@ def _search(
             selected.setdefault(hit.document_id, []).append((hit.start, hit.end))
         for name, value in measure.spans(question.spans, with_copies(selected, copies)).items():
             values[f"span_{name}@{budget}"] = value
-    return list(dict.fromkeys(hit.document_id for hit in hits)), values
+    return documents_of(hits), values
+
+
+def documents_of(hits: Sequence[Hit]) -> list[str]:
+    """Documents best first: each hit's, then those that repeat it."""
+    return list(dict.fromkeys(at.document_id for hit in hits for at in hit.places))
 
 
 def _smaller(query: Query, *, top_k: int | None = None, budget_tokens: int | None = None) -> Query:

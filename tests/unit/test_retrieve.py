@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from workplace import Source, Workplace, workplace
 
 from pipeline.errors import FilterError, InvalidRequestError, LimitExceededError, NotFoundError
+from pipeline.evaluation.runner import documents_of
 from pipeline.retrieve import RetrievalConfig, Retriever, query_parts
 from pipeline.types import Query
 
@@ -106,6 +107,30 @@ def test_neighbours_in_rank_are_joined_only_up_to_the_limit(tmp_path: Path) -> N
         assert (whole.start, whole.end) == (min(h.start for h in apart), max(h.end for h in apart))
         assert whole.text == place.ledger.load("default", "default", "log").text[whole.start : whole.end]
         assert whole.tokens == sum(h.tokens for h in apart)
+
+
+def test_the_same_clause_elsewhere_is_named_beside_the_hit(tmp_path: Path) -> None:
+    clause = "Either party may end this lease by giving ninety days of written notice to the other party."
+    other = clause.replace("ninety", "thirty")
+    with workplace(tmp_path) as place:
+        place.ingest(
+            *(Source(name=name, text=clause, title=name.title()) for name in ("ash", "birch", "cedar")),
+            Source(name="dogwood", text=other),
+            Source(name="elm", text="The canal was inspected, and nothing was found."),
+        )
+        retriever = Retriever(place.embedder, place.indexer, place.ledger, place.analyser)
+        found = retriever.search(Query("How many days of notice end the lease?", top_k=5)).hits
+        by_document = {hit.document_id: hit for hit in found}
+        [shown] = set(by_document) & {"ash", "birch", "cedar"}
+        also = by_document[shown].also
+        assert {at.document_id for at in also} == {"ash", "birch", "cedar"} - {shown}
+        assert "dogwood" in by_document, "another number is no repetition"
+        assert by_document["dogwood"].also == by_document["elm"].also == ()
+        for at in also:
+            assert place.ledger.load("default", "default", at.document_id).text[at.start : at.end] == clause
+            assert (at.title, at.version) == (at.document_id.title(), 1)
+            assert at.score <= by_document[shown].score
+        assert documents_of(found)[:3] == [shown, *(at.document_id for at in also)]
 
 
 def test_a_replaced_document_is_found_in_its_new_version_only(tmp_path: Path) -> None:
