@@ -13,7 +13,7 @@ from pipeline.lm import head_weights
 from pipeline.lm.signals import Floats, Looks, Signal, Tokens, fused, standardised, votes
 
 HEAD_COUNTS = (1, 3, 5, 10, 20, 40)
-WEIGHED_COUNTS = (20, 50, 100)
+WEIGHED_COUNTS = (20, 50, 100, 300)
 RIDGES = (0.03, 0.1, 0.3)
 _WEIGHTS = np.linspace(0.05, 0.95, 19)
 _SHARPNESS = np.array([0.5, 1, 1.5, 2, 3, 4, 6, 8], np.float64)
@@ -88,7 +88,7 @@ def choose(seen: Sequence[Observation], *, content_free: bool) -> Choice:
             scores: list[Floats] = [np.zeros(0, np.float32)] * len(seen)
             for fold in range(_FOLDS):
                 inside = [n for n, one in enumerate(seen) if one.group % _FOLDS != fold]
-                signal = _fit(masses, golds, inside, tokens, recipe, content_free=content_free)
+                signal = _fit(seen, masses, inside, tokens, recipe, content_free=content_free)
                 for n, one in enumerate(seen):
                     if one.group % _FOLDS == fold:
                         scores[n] = signal.scores(one.asked, one.free)
@@ -98,7 +98,7 @@ def choose(seen: Sequence[Observation], *, content_free: bool) -> Choice:
     assert best is not None
     quality, tokens, recipe = best
     masses = [_masses(one, tokens, content_free=content_free) for one in seen]
-    signal = _fit(masses, golds, range(len(seen)), tokens, recipe, content_free=content_free)
+    signal = _fit(seen, masses, range(len(seen)), tokens, recipe, content_free=content_free)
     weight = fusion_weight([one.retrieved for one in seen], held_out, golds)
     return Choice(signal, recall(held_out, golds), quality, tuple(held_out), weight)
 
@@ -135,14 +135,15 @@ def _masses(one: Observation, tokens: Tokens, *, content_free: bool) -> Floats:
 
 
 def _fit(
+    seen: Sequence[Observation],
     masses: Sequence[Floats],
-    golds: Sequence[int],
     inside: Sequence[int],
     tokens: Tokens,
     recipe: Recipe,
     *,
     content_free: bool,
 ) -> Signal:
+    golds = [one.gold for one in seen]
     if recipe.heads is None:
         return Signal(tokens, content_free)
     if not recipe.heads:
@@ -160,9 +161,16 @@ def _fit(
     heads = tuple((int(at // quality.shape[1]), int(at % quality.shape[1])) for at in flat)
     if recipe.ridge is None:
         return Signal(tokens, content_free, heads=heads)
-    cast = np.stack([votes(masses[n].reshape(quality.size, -1)[flat], content_free) for n in inside])
-    weights = head_weights.fit(cast, [golds[n] for n in inside], recipe.ridge)
-    return Signal(tokens, content_free, heads=heads, weights=tuple(round(float(w), _DIGITS) for w in weights))
+    layers, numbers = np.array(heads).T
+    cast = [
+        votes(
+            seen[n].asked.mean(tokens)[layers, numbers], masses[n][layers, numbers] if content_free else None
+        )
+        for n in inside
+    ]
+    weights = head_weights.fit(np.stack(cast), [golds[n] for n in inside], recipe.ridge)
+    rounded = tuple(round(float(weight), _DIGITS) for weight in weights)
+    return Signal(tokens, content_free, heads=heads, weights=rounded)
 
 
 def _best_layers(masses: Sequence[Floats], golds: Sequence[int], inside: Sequence[int]) -> tuple[int, int]:

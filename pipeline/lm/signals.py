@@ -48,9 +48,9 @@ class Signal:
     ``[first, end)``, or of all layers. ``content_free``: less what a question without content gives.
 
     Chosen heads vote with z-scores over the passages, so that none outweighs the others; otherwise masses
-    are added as published. With ``weights``, one a head, votes are weighed, and are those of the logarithms
-    of the masses where nothing is taken off: a head's attention to what it looks for is a multiple of what
-    it pays to the rest, whatever that is.
+    are added as published. With ``weights`` votes are weighed: one for each head and the logarithm of its
+    mass, since attention to what it looks for is a multiple of what it pays to the rest; where the signal is
+    content-free, then one for each head and what is left of its mass.
     """
 
     tokens: Tokens = "last"
@@ -67,10 +67,11 @@ class Signal:
             )
         if self.heads == ():
             raise ConfigurationError("No heads are chosen.", remedy="Name some, or leave heads out.")
-        if self.weights is not None and len(self.weights) != len(self.heads or ()):
+        wanted = len(self.heads or ()) * (2 if self.content_free else 1)
+        if self.weights is not None and len(self.weights) != wanted:
             raise ConfigurationError(
-                f"{len(self.weights)} weights are given for {len(self.heads or ())} heads.",
-                remedy="Give one weight for each head, or none.",
+                f"{len(self.weights)} weights are given for {wanted} votes.",
+                remedy="Give a weight for each vote of the heads, or none.",
             )
 
     def scores(self, asked: Looks, free: Looks | None = None) -> Floats:
@@ -78,20 +79,20 @@ class Signal:
 
         Raises ConfigurationError for layers or heads that the model does not have.
         """
-        masses = asked.mean(self.tokens)
-        if self.content_free:
-            if free is None:
-                raise ConfigurationError(
-                    "A content-free signal was given no content-free question.", remedy="Watch one."
-                )
-            masses = masses - free.mean(self.tokens)
+        paid = asked.mean(self.tokens)
+        if self.content_free and free is None:
+            raise ConfigurationError(
+                "A content-free signal was given no content-free question.", remedy="Watch one."
+            )
+        masses = paid - free.mean(self.tokens) if self.content_free and free is not None else paid
         if self.heads is not None:
             self._check(masses)
-            chosen = np.stack([masses[layer, head] for layer, head in self.heads])
+            layers, heads = np.array(self.heads).T
             if self.weights is None:
-                voted: Floats = standardised(chosen).mean(0)
+                voted: Floats = standardised(masses[layers, heads]).mean(0)
                 return voted
-            weighed: Floats = np.asarray(self.weights, np.float32) @ votes(chosen, self.content_free)
+            cast = votes(paid[layers, heads], masses[layers, heads] if self.content_free else None)
+            weighed: Floats = np.asarray(self.weights, np.float32) @ cast
             return weighed
         first, end = self.layers or (0, len(masses))
         if not 0 <= first < end <= len(masses):
@@ -127,9 +128,11 @@ def less_dummies(
     return calibrated
 
 
-def votes(masses: Floats, content_free: bool) -> Floats:
-    """What weighed heads vote with: z-scores along the last axis, of logarithms unless ``content_free``."""
-    return standardised(masses if content_free else np.log(np.maximum(masses, _LEAST_MASS)))
+def votes(paid: Floats, left: Floats | None) -> Floats:
+    """What weighed heads vote with: z-scores over the passages of the logarithms of what each pays, (H, P),
+    and behind them of what is ``left`` when the content-free is taken off, if it is."""
+    logs = standardised(np.log(np.maximum(paid, _LEAST_MASS)))
+    return logs if left is None else np.concatenate([logs, standardised(left)])
 
 
 def standardised(values: Floats) -> Floats:

@@ -47,8 +47,9 @@ def test_layers_and_heads_limit_who_is_asked():
     expected = 2 * standardised(np.log(first)) - 0.5 * standardised(np.log(second))
     np.testing.assert_allclose(weighed, expected, rtol=1e-4, atol=1e-6)
     free = looks(1)
-    weighed = Signal("last", content_free=True, heads=chosen[:1], weights=(3,)).scores(one, free)
-    np.testing.assert_allclose(weighed, 3 * standardised(first - free.masses[0, 2, -1]), rtol=1e-4)
+    weighed = Signal("last", content_free=True, heads=chosen[:1], weights=(2, 3)).scores(one, free)
+    expected = 2 * standardised(np.log(first)) + 3 * standardised(first - free.masses[0, 2, -1])
+    np.testing.assert_allclose(weighed, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +57,8 @@ def test_layers_and_heads_limit_who_is_asked():
     [
         (lambda: Signal("first").scores(looks()), "'first'"),
         (lambda: Signal(heads=()), "No heads"),
-        (lambda: Signal(heads=((0, 0),), weights=(1, 2)), "2 weights are given for 1 heads"),
-        (lambda: Signal(weights=(1,)), "1 weights are given for 0 heads"),
+        (lambda: Signal(heads=((0, 0),), weights=(1, 2)), "2 weights are given for 1 votes"),
+        (lambda: Signal(weights=(1,)), "1 weights are given for 0 votes"),
         (lambda: Signal(heads=((4, 0),)).scores(looks()), r"\(4, 0\)"),
         (lambda: Signal(layers=(2, 9)).scores(looks()), r"\[2, 9\)"),
     ],
