@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pipeline.lm.calibration import Calibration
     from pipeline.lm.context_options import ContextCalibration
     from pipeline.lm.model import LocalModel
+    from pipeline.lm.signals import Signal
+
+SHOWN_HEADS = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -109,11 +112,17 @@ def table(found: Calibration) -> list[str]:
         lines.append(f"{order} instead of {found.placement}: {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
     for order in ("attention_sorting", "found_in_the_middle"):
         fused = found.fused(order)  # type: ignore[arg-type]
-        who = (
-            f"heads {fused.signal.heads}" if fused.signal.heads else f"layers {fused.signal.layers or 'all'}"
-        )
-        lines.append(f"{order}: {fused.signal.tokens} tokens, {who}, weight {fused.weight}")
+        lines.append(f"{order}: {fused.signal.tokens} tokens, {_who(fused.signal)}, weight {fused.weight}")
     return [*lines, "", f"auto: {found.auto}; the best passage goes by {found.placement}"]
+
+
+def _who(signal: Signal) -> str:
+    """Whose attention counts."""
+    if not signal.heads:
+        return f"layers {signal.layers or 'all'}"
+    shown, left = signal.heads[:SHOWN_HEADS], len(signal.heads) - SHOWN_HEADS
+    named = f"heads {', '.join(map(str, shown))}" + (f" and {left} more" if left > 0 else "")
+    return named + (" by weights" if signal.weights else "")
 
 
 def context_lines(found: ContextCalibration) -> list[str]:
