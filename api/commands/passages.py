@@ -18,7 +18,7 @@ def hit_lines(rank: int, hit: Hit, *, full: bool) -> Text:
     head = f"{rank}. {hit.title or hit.document_id}, {place(hit)}"
     scores = "  ".join(f"{name} {score:.3f}" for name, score in hit.scores.items())
     section = f"   {hit.section}\n" if hit.section else ""
-    also = [f"   also in {at.title or at.document_id}, {place(at)}\n" for at in hit.also[:SHOWN_PLACES]]
+    also = [f"   also in {at.document_id}, {place(at)}\n" for at in hit.also[:SHOWN_PLACES]]
     if len(hit.also) > SHOWN_PLACES:
         also.append(f"   and in {len(hit.also) - SHOWN_PLACES} more places\n")
     text = hit.text if full or len(hit.text) <= SHOWN_CHARS else hit.text[:SHOWN_CHARS].rstrip() + " …"
