@@ -93,6 +93,9 @@ def taken(
     chosen: dict[str, list[tuple[int, int]]] = {}
     left = budget
     for piece in pieces:
+        if piece.repeats:
+            chosen.setdefault(piece.document, []).append((piece.start, piece.end))
+            continue
         if left <= 0:
             break
         offsets = encode(texts[piece.document][piece.start : piece.end])

@@ -46,10 +46,15 @@ class Longleaf:
 
     def within(self, question: str, scope: str | None, budget_tokens: int) -> list[Piece]:
         """Search with the budget told, and with no other bound that could leave some of it unused."""
+        from pipeline.evaluation.copies import repeated
         from pipeline.types import Query
 
         query = Query(question, top_k=MOST, document_id=scope, budget_tokens=budget_tokens)
-        return [Piece(h.document_id, h.start, h.end) for h in self._longleaf.retriever.search(query).hits]
+        pieces = []
+        for hit in self._longleaf.retriever.search(query).hits:
+            pieces.append(Piece(hit.document_id, hit.start, hit.end))
+            pieces += [Piece(at.document_id, at.start, at.end, repeats=True) for at in repeated(hit)]
+        return pieces
 
     def close(self) -> None:
         """Let go."""

@@ -33,11 +33,13 @@ class Document(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What comes out: a span of a document's text, best first."""
+    """What comes out: a span of a document's text, best first. One that ``repeats`` what was read is only
+    named, not read again."""
 
     document: str
     start: int
     end: int
+    repeats: bool = False
 
 
 class System(Protocol):

@@ -11,7 +11,7 @@ from typing import Protocol
 from pipeline import measure
 from pipeline.errors import InvalidRequestError
 from pipeline.evaluation.answers import Answers, Likelihood, answer_values
-from pipeline.evaluation.copies import Copies, copies_of, with_copies
+from pipeline.evaluation.copies import Copies, copies_of, read_with, with_copies
 from pipeline.evaluation.dataset import EvaluationSet, Question
 from pipeline.ingest import Source
 from pipeline.results import IngestResult
@@ -204,10 +204,8 @@ def _search(
         within: Sequence[Hit] = ()
         if found is not None:
             within = searcher.select(_smaller(query, budget_tokens=budget), found).hits
-        selected: dict[str, list[measure.Span]] = {}
-        for hit in within:
-            selected.setdefault(hit.document_id, []).append((hit.start, hit.end))
-        for name, value in measure.spans(question.spans, with_copies(selected, copies)).items():
+        read = with_copies(read_with(within), copies)
+        for name, value in measure.spans(question.spans, read).items():
             values[f"span_{name}@{budget}"] = value
     return documents_of(hits), values
 
