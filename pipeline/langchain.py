@@ -181,7 +181,8 @@ class LongleafVectorStore(VectorStore):
 class LongleafRetriever(BaseRetriever):
     """Longleaf's own retrieval: dense and lexical evidence, fused, of one collection.
 
-    Each document's metadata say where it is: ``document_id``, ``title``, ``start``, ``end``, pages, score."""
+    Each document's metadata say where it is: ``document_id``, ``title``, ``start``, ``end``, pages, score,
+    and in ``also`` where near-duplicates of it stand."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -261,7 +262,7 @@ def _of_hit(hit: Hit) -> LangChainDocument:
         "page_start": hit.page_start,
         "page_end": hit.page_end,
         "score": hit.score,
-        "also": [asdict(place) for place in hit.also],
+        "also": [asdict(at) for at in hit.also],
     }
     return LangChainDocument(page_content=hit.text, metadata={**hit.metadata, **where}, id=hit.chunk_id)
 

@@ -16,7 +16,7 @@ from pipeline.ledger import Ledger
 from pipeline.records import VersionKey
 from pipeline.seams import Embedder, Indexer
 from pipeline.sentences import sentences
-from pipeline.types import Hit, Query
+from pipeline.types import Hit, Location, Query
 
 _Place = tuple[str, int, int]  # document id, version, ordinal
 _READ_AHEAD = 64
@@ -156,6 +156,30 @@ class Passages:
             page_start=min(pages, default=None),
             page_end=max(pages, default=None),
         )
+
+    def joined_locations(self, found: Sequence[Location]) -> tuple[Location, ...]:
+        """Locations with neighbours in one document joined, best first: the passages of a clause are one."""
+        joined: list[Location] = []
+        for at in sorted(found, key=lambda at: (at.document_id, at.version, at.start)):
+            before = joined[-1] if joined else None
+            if before is None or not self._touch(before, at):
+                joined.append(at)
+                continue
+            pages = [p for one in (before, at) for p in (one.page_start, one.page_end) if p is not None]
+            joined[-1] = replace(
+                before,
+                end=max(before.end, at.end),
+                score=max(before.score, at.score),
+                page_start=min(pages, default=None),
+                page_end=max(pages, default=None),
+            )
+        return tuple(sorted(joined, key=lambda at: (-at.score, at.document_id, at.start)))
+
+    def _touch(self, before: Location, at: Location) -> bool:
+        """Whether nothing but white space stands between them."""
+        if (before.document_id, before.version) != (at.document_id, at.version):
+            return False
+        return not self._text(at.document_id, at.version)[before.end : at.start].strip()
 
 
 def _place(candidate: Ranked) -> _Place:

@@ -26,7 +26,7 @@ from pipeline.passages import Passages
 from pipeline.retrieval_config import RetrievalConfig
 from pipeline.seams import Embedder, Indexer, IndexSearch
 from pipeline.sentences import sentences
-from pipeline.types import Hit, Match, Place, Query, Retrieval
+from pipeline.types import Hit, Location, Match, Query, Retrieval
 
 __all__ = ["Findings", "RetrievalConfig", "Retriever", "query_parts"]
 
@@ -197,15 +197,15 @@ class Retriever:
         hits: list[Hit] = []
         distinct = Distinct()
         taken_by: list[int] = []  # the hit that each distinct text went into
-        also: dict[int, list[Place]] = defaultdict(list)
+        also: dict[int, list[Location]] = defaultdict(list)
         left = query.budget_tokens
         for hit in passages.hits(ranked):
-            if left is not None and hits and left < MIN_TRIMMED_TOKENS:
-                break
             twin = distinct.twin(hit.text)
             if twin is not None:
-                also[taken_by[twin]].append(hit.place)
+                also[taken_by[twin]].append(hit.location)
                 continue
+            if left is not None and hits and left < MIN_TRIMMED_TOKENS:
+                break
             if left is not None:
                 fitting = passages.trimmed(hit, left)
                 left -= fitting.tokens
@@ -219,7 +219,10 @@ class Retriever:
             else:
                 hits.append(fitting)
             taken_by.append(len(hits) - 1)
-        return [replace(hit, also=tuple(also[n])) if n in also else hit for n, hit in enumerate(hits)]
+        return [
+            replace(hit, also=passages.joined_locations(also[n])) if n in also else hit
+            for n, hit in enumerate(hits)
+        ]
 
 
 def query_parts(text: str, most: int) -> list[str]:

@@ -216,8 +216,8 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a passage stands, and its score."""
+class Location:
+    """Where a passage stands, and the score that the search gave it."""
 
     document_id: str
     version: int
@@ -233,8 +233,9 @@ class Place:
 class Hit:
     """A passage that answers a query, with the scores every stage gave it.
 
-    ``chunk_id`` names the passage (the first one, where neighbours were merged). ``also`` are the places of
-    near-duplicates that were found, best first: the same clause in another contract.
+    ``chunk_id`` names the passage (the first one, where neighbours were merged). ``also`` are the
+    places of near-duplicates, best first: the same clause in another contract; those that rank before the
+    first passage which ``top_k`` or the budget leaves out.
     """
 
     chunk_id: str
@@ -251,18 +252,18 @@ class Hit:
     page_start: int | None = None
     page_end: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    also: tuple[Place, ...] = ()
+    also: tuple[Location, ...] = ()
 
     @property
-    def place(self) -> Place:
+    def location(self) -> Location:
         """Where it stands."""
         pages = self.page_start, self.page_end
-        return Place(self.document_id, self.version, self.title, self.start, self.end, self.score, *pages)
+        return Location(self.document_id, self.version, self.title, self.start, self.end, self.score, *pages)
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def locations(self) -> tuple[Location, ...]:
         """Where it stands, and what repeats it."""
-        return self.place, *self.also
+        return self.location, *self.also
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ def _contexts(run: Run, model: LocalModel, asked: Sequence[Trial], found: Calibr
     from pipeline.lm import context_calibration
     from pipeline.lm.context_calibrating import calibrate_contexts
 
-    looking = found.attention_sorting
+    looking = found.few_heads or found.attention_sorting
     with bar(run) as show:
         cached = calibrate_contexts(
             model,

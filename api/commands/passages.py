@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from rich.text import Text
 
 from api.commands.frame import printable
-from pipeline.types import Answer, Citation, Hit, Ordering, Place
+from pipeline.types import Answer, Citation, Hit, Location, Ordering
 
 SHOWN_CHARS = 400  # of a passage in a list of hits
 SHOWN_PLACES = 5  # of those that repeat it
@@ -18,9 +18,9 @@ def hit_lines(rank: int, hit: Hit, *, full: bool) -> Text:
     head = f"{rank}. {hit.title or hit.document_id}, {place(hit)}"
     scores = "  ".join(f"{name} {score:.3f}" for name, score in hit.scores.items())
     section = f"   {hit.section}\n" if hit.section else ""
-    also = [f"   also in {at.document_id}, {place(at)}\n" for at in hit.also[:SHOWN_PLACES]]
+    also = [f"   also in {_name(at)}, {place(at)}\n" for at in hit.also[:SHOWN_PLACES]]
     if len(hit.also) > SHOWN_PLACES:
-        also.append(f"   and in {len(hit.also) - SHOWN_PLACES} more places\n")
+        also.append(f"   and in {len(hit.also) - SHOWN_PLACES} more\n")
     text = hit.text if full or len(hit.text) <= SHOWN_CHARS else hit.text[:SHOWN_CHARS].rstrip() + " …"
     return Text.assemble(
         (printable(f"{head}\n"), "bold"),
@@ -31,13 +31,18 @@ def hit_lines(rank: int, hit: Hit, *, full: bool) -> Text:
     )
 
 
+def _name(at: Location) -> str:
+    """The id, since what repeats a text often has its title too, and the title."""
+    return f"{at.document_id} ({at.title})" if at.title else at.document_id
+
+
 def citation_lines(number: int, citation: Citation) -> Text:
     """A citation: title, page, characters, and the quoted words."""
     head = f"[{number}] {citation.title or citation.document_id}, {place(citation)}\n"
     return Text.assemble((printable(head), "bold"), printable(indented(f"“{flat(citation.quote)}”")) + "\n")
 
 
-def place(at: Hit | Place | Citation) -> str:
+def place(at: Hit | Location | Citation) -> str:
     """Pages, where the document has any, and characters."""
     pages = ""
     if at.page_start is not None:

@@ -42,7 +42,8 @@ class Longleaf:
         from pipeline.types import Query
 
         hits = self._longleaf.retriever.search(Query(question, top_k=limit, document_id=scope)).hits
-        return [Piece(at.document_id, at.start, at.end) for hit in hits for at in hit.places]
+        pieces = [Piece(at.document_id, at.start, at.end) for hit in hits for at in hit.locations]
+        return pieces[:limit]
 
     def within(self, question: str, scope: str | None, budget_tokens: int) -> list[Piece]:
         """Search with the budget told, and with no other bound that could leave some of it unused."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.evaluation.dataset import Question
 from pipeline.measure import Span
-from pipeline.types import Hit, Place
+from pipeline.types import Hit, Location
 
 AROUND_CHARS = 40
 """What stands on both sides of a copy must be the same, too: a number or a name alone is no evidence."""
@@ -40,7 +40,7 @@ def copies_of(question: Question, texts: Mapping[str, str]) -> Copies:
     return found
 
 
-def repeated(hit: Hit) -> tuple[Place, ...]:
+def repeated(hit: Hit) -> tuple[Location, ...]:
     """The places named beside a hit that say what it shows. One that is longer does not count: of the last
     hit within a budget only a part may be shown."""
     return tuple(at for at in hit.also if at.end - at.start <= LONGER * (hit.end - hit.start))
@@ -50,7 +50,7 @@ def read_with(hits: Iterable[Hit]) -> dict[str, list[Span]]:
     """What has been read, by document: every hit, and the places that say the same."""
     found: dict[str, list[Span]] = {}
     for hit in hits:
-        for at in (hit.place, *repeated(hit)):
+        for at in (hit.location, *repeated(hit)):
             found.setdefault(at.document_id, []).append((at.start, at.end))
     return found
 

@@ -212,7 +212,7 @@ def _search(
 
 def documents_of(hits: Sequence[Hit]) -> list[str]:
     """Documents best first: each hit's, then those that repeat it."""
-    return list(dict.fromkeys(at.document_id for hit in hits for at in hit.places))
+    return list(dict.fromkeys(at.document_id for hit in hits for at in hit.locations))
 
 
 def _smaller(query: Query, *, top_k: int | None = None, budget_tokens: int | None = None) -> Query:

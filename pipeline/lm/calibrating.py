@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import InvalidRequestError
+from pipeline.errors import InvalidRequestError, ModelError
 from pipeline.lm.attention import require
 from pipeline.lm.calibration import AtPosition, Calibration, Fused, Placement
-from pipeline.lm.head_choice import Choice, Observation, choose, recall
+from pipeline.lm.head_choice import FEW_ALIKE, Choice, Observation, choose, recall
 from pipeline.lm.looking import look_both
 from pipeline.lm.signals import Floats, Signal, fused
 from pipeline.lm.watching import Likelihood, logprob_batch
@@ -82,8 +82,14 @@ def calibrate(
 
     arranged = [n * 7 % passages for n in range(len(trials))]
     seen = observe(model, [(trial, arranged[n], n) for n, trial in enumerate(trials)], count)
+    if not all(np.isfinite(each.masses).all() for one in seen for each in (one.asked, one.free)):
+        raise ModelError(
+            f"The attention of {model.name} in {model.network.dtype} is not finite.",
+            remedy="Load the model with language_model.dtype float32.",
+        )
     choices = {"attention_sorting": choose(seen, content_free=False)}
     choices["found_in_the_middle"] = choose(seen, content_free=True)
+    few_heads = choose(seen, content_free=False, recipes=FEW_ALIKE)
     orders: dict[str, list[list[Hit]]] = {f"gold at {p}": [t.at(p) for t in few] for p in at}
     for placement in _PLACEMENTS:
         orders[placement] = [
@@ -109,6 +115,7 @@ def calibrate(
         placement=placement,
         attention_sorting=_fused(choices["attention_sorting"]),
         found_in_the_middle=_fused(choices["found_in_the_middle"]),
+        few_heads=_fused(few_heads),
         positions=tuple(
             AtPosition(
                 p,

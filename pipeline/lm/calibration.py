@@ -45,9 +45,9 @@ class Calibration:
 
     ``auto`` is the order a request with ``auto`` gets; a pass to look at the passages first is worth its
     time only where it names an attention order. ``placement`` is where this model wants the best passage.
-    ``recall`` (R@1 by signal, on questions that took no part in choosing) and ``logprobs`` (by order) are
-    for people and for the table. ``trials`` questions chose the heads; on ``scored`` of them the reference
-    answers were scored.
+    ``recall`` (R@1 by signal, on questions that took no part in fitting it) and ``logprobs`` (by order) are
+    for people and for the table. ``few_heads`` are at most ten that vote alike, for cached contexts.
+    ``trials`` questions chose the heads; on ``scored`` of them the reference answers were scored.
     """
 
     model: str
@@ -56,6 +56,7 @@ class Calibration:
     placement: Placement
     attention_sorting: Fused
     found_in_the_middle: Fused
+    few_heads: Fused | None = None
     positions: tuple[AtPosition, ...] = ()
     recall: Mapping[str, float] = field(default_factory=dict)
     logprobs: Mapping[str, float] = field(default_factory=dict)
@@ -134,8 +135,9 @@ def from_json(text: str, where: str = "a calibration") -> Calibration:
         values: dict[str, Any] = json.loads(text)
         if values["format"] != FORMAT:
             raise ValueError(f"its format is {values['format']}, this version reads {FORMAT}")
-        for order in ("attention_sorting", "found_in_the_middle"):
-            values[order] = _fused(values[order])
+        for order in ("attention_sorting", "found_in_the_middle", "few_heads"):
+            if order != "few_heads" or values.get(order) is not None:
+                values[order] = _fused(values[order])
         values["positions"] = tuple(AtPosition(**each) for each in values["positions"])
         values["gains"] = {name: tuple(gain) for name, gain in values["gains"].items()}
         calibration = Calibration(**values)

@@ -28,8 +28,6 @@ Heads = tuple[tuple[int, int], ...]
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SCALES = (0.9, 1.0)
 ATTENDED = (1, 3, 5)
-MOST_HEADS = 10
-"""Each reads the keys of every cached passage, and with more of them they find no more."""
 _FEWEST = 8
 _MEMORY_BYTES = 2**31
 
@@ -43,9 +41,8 @@ def calibrate_contexts(
     pairs: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ContextCalibration:
-    """What is best for this model on these trials. ``heads``, best first, and ``weight`` are those of the
-    model's calibration, which find passages; the best ``MOST_HEADS`` look at cached keys. ``progress`` is
-    told questions done, and in all.
+    """What is best for this model on these trials. ``heads`` and ``weight`` are those of the model's
+    calibration that find passages, a few that vote alike. ``progress`` is told questions done, and in all.
 
     Raises InvalidRequestError for too few trials and ModelError for a family without support.
     """
@@ -55,7 +52,6 @@ def calibrate_contexts(
             remedy=f"Give at least {_FEWEST}.",
         )
     revision = str(model.describe()["revision"])
-    heads = heads[:MOST_HEADS]
     known = ContextCalibration(model.name, revision, heads=heads, weight=weight if heads else 0.0)
     contexts = Contexts(model, ContextsConfig(memory_bytes=_MEMORY_BYTES), calibration=known)
     choosing, judging = trials[::2], trials[1::2]

@@ -13,6 +13,7 @@ from pipeline.lm import head_weights
 from pipeline.lm.signals import Floats, Looks, Signal, Tokens, fused, standardised, votes
 
 HEAD_COUNTS = (1, 3, 5, 10, 20, 40)
+MOST_FEW = 10
 WEIGHED_COUNTS = (20, 50, 100, 300)
 RIDGES = (0.03, 0.1, 0.3)
 _WEIGHTS = np.linspace(0.05, 0.95, 19)
@@ -41,12 +42,14 @@ class Recipe(NamedTuple):
     ridge: float | None = None
 
 
-_RECIPES = (
+RECIPES = (
     Recipe(None),
     Recipe(0),
     *(Recipe(count) for count in HEAD_COUNTS),
     *(Recipe(count, ridge) for count in WEIGHED_COUNTS for ridge in RIDGES),
 )
+FEW_ALIKE = tuple(Recipe(count) for count in HEAD_COUNTS if count <= MOST_FEW)
+"""For whoever pays for each head: cached contexts read the keys of every one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,34 +76,40 @@ def recall(scores: Sequence[Floats], golds: Sequence[int]) -> float:
     return float((ranks(scores, golds) == 1).mean())
 
 
-def choose(seen: Sequence[Observation], *, content_free: bool) -> Choice:
+def choose(seen: Sequence[Observation], *, content_free: bool, recipes: Sequence[Recipe] = RECIPES) -> Choice:
     """The best of all heads, of a range of layers, of heads alike and of heads by weights, for each choice of
     tokens.
 
     Each recipe is fitted on three quarters of the questions and judged, by mean reciprocal rank, on the rest.
     """
-    golds = [one.gold for one in seen]
-    best: tuple[float, Tokens, Recipe] | None = None
+    golds, folds = [one.gold for one in seen], _folds([one.group for one in seen])
+    best: tuple[float, _View, Recipe] | None = None
     held_out: list[Floats] = []
     for tokens in get_args(Tokens):
-        masses = [_masses(one, tokens, content_free=content_free) for one in seen]
-        for recipe in _RECIPES:
+        view = _View(seen, tokens, content_free=content_free)
+        orders = [view.order(np.flatnonzero(folds != fold)) for fold in range(_FOLDS)]
+        for recipe in view.distinct(recipes):
             scores: list[Floats] = [np.zeros(0, np.float32)] * len(seen)
-            for fold in range(_FOLDS):
-                inside = [n for n, one in enumerate(seen) if one.group % _FOLDS != fold]
-                signal = _fit(seen, masses, inside, tokens, recipe, content_free=content_free)
-                for n, one in enumerate(seen):
-                    if one.group % _FOLDS == fold:
-                        scores[n] = signal.scores(one.asked, one.free)
+            for fold, order in enumerate(orders):
+                signal = view.fit(recipe, np.flatnonzero(folds != fold), order)
+                for n in np.flatnonzero(folds == fold).tolist():
+                    scores[n] = signal.of(view.paid[n], view.free[n])
             quality = float((1 / ranks(scores, golds)).mean())
             if best is None or quality > best[0] + 1e-9:
-                best, held_out = (quality, tokens, recipe), scores
+                best, held_out = (quality, view, recipe), scores
     assert best is not None
-    quality, tokens, recipe = best
-    masses = [_masses(one, tokens, content_free=content_free) for one in seen]
-    signal = _fit(seen, masses, range(len(seen)), tokens, recipe, content_free=content_free)
+    quality, view, recipe = best
+    every = np.arange(len(seen))
+    signal = view.fit(recipe, every, view.order(every))
     weight = fusion_weight([one.retrieved for one in seen], held_out, golds)
     return Choice(signal, recall(held_out, golds), quality, tuple(held_out), weight)
+
+
+def _folds(groups: Sequence[int]) -> NDArray[np.int64]:
+    """Each question's part, by chance: what goes round with the questions, as the place of the gold passage
+    may, must not go round with the parts."""
+    kinds, at = np.unique(groups, return_inverse=True)
+    return np.random.default_rng(0).permutation(len(kinds))[at] % _FOLDS
 
 
 def fusion_weight(retrieved: Sequence[Floats], attended: Sequence[Floats], golds: Sequence[int]) -> float:
@@ -129,48 +138,55 @@ def _surprise(scores: Floats, gold: int) -> float:
     return top + float(np.log(np.exp(scores - top).sum())) - float(scores[gold])
 
 
-def _masses(one: Observation, tokens: Tokens, *, content_free: bool) -> Floats:
-    masses = one.asked.mean(tokens)
-    return masses - one.free.mean(tokens) if content_free else masses
+class _View:
+    """What the chosen tokens of each question pay, and how a signal is fitted to some of the questions."""
 
+    def __init__(self, seen: Sequence[Observation], tokens: Tokens, *, content_free: bool) -> None:
+        self.tokens, self.content_free = tokens, content_free
+        self.paid = [one.asked.mean(tokens) for one in seen]
+        self.free = [one.free.mean(tokens) if content_free else None for one in seen]
+        self.golds = [one.gold for one in seen]
+        self.masses = [
+            paid if free is None else paid - free for paid, free in zip(self.paid, self.free, strict=True)
+        ]
 
-def _fit(
-    seen: Sequence[Observation],
-    masses: Sequence[Floats],
-    inside: Sequence[int],
-    tokens: Tokens,
-    recipe: Recipe,
-    *,
-    content_free: bool,
-) -> Signal:
-    golds = [one.gold for one in seen]
-    if recipe.heads is None:
-        return Signal(tokens, content_free)
-    if not recipe.heads:
-        return Signal(tokens, content_free, layers=_best_layers(masses, golds, inside))
-    # By reciprocal rank of the gold passage, and where that is equal by how far it stands out.
-    quality = np.mean(
-        [
-            1.0 / (masses[n] >= masses[n][:, :, [golds[n]]]).sum(-1)
-            + 1e-3 * standardised(masses[n])[:, :, golds[n]]
-            for n in inside
-        ],
-        axis=0,
-    )
-    flat = np.argsort(-quality, axis=None, kind="stable")[: min(recipe.heads, quality.size)]
-    heads = tuple((int(at // quality.shape[1]), int(at % quality.shape[1])) for at in flat)
-    if recipe.ridge is None:
-        return Signal(tokens, content_free, heads=heads)
-    layers, numbers = np.array(heads).T
-    cast = [
-        votes(
-            seen[n].asked.mean(tokens)[layers, numbers], masses[n][layers, numbers] if content_free else None
+    def distinct(self, recipes: Sequence[Recipe]) -> list[Recipe]:
+        """Without those that want more heads than there are and so come to the same."""
+        layers, heads, _ = self.paid[0].shape
+        most = layers * heads
+        return list(dict.fromkeys(r._replace(heads=min(r.heads, most)) if r.heads else r for r in recipes))
+
+    def order(self, inside: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Heads, counted through all layers, best first: by reciprocal rank of the gold passage, and where
+        that is equal by how far it stands out."""
+        quality = np.mean(
+            [
+                1.0 / (self.masses[n] >= self.masses[n][:, :, [self.golds[n]]]).sum(-1)
+                + 1e-3 * standardised(self.masses[n])[:, :, self.golds[n]]
+                for n in inside.tolist()
+            ],
+            axis=0,
         )
-        for n in inside
-    ]
-    weights = head_weights.fit(np.stack(cast), [golds[n] for n in inside], recipe.ridge)
-    rounded = tuple(round(float(weight), _DIGITS) for weight in weights)
-    return Signal(tokens, content_free, heads=heads, weights=rounded)
+        return np.argsort(-quality, axis=None, kind="stable")
+
+    def fit(self, recipe: Recipe, inside: NDArray[np.int64], order: NDArray[np.int64]) -> Signal:
+        """The signal of a recipe."""
+        if recipe.heads is None:
+            return Signal(self.tokens, self.content_free)
+        if not recipe.heads:
+            layers = _best_layers(self.masses, self.golds, inside.tolist())
+            return Signal(self.tokens, self.content_free, layers=layers)
+        where = np.divmod(order[: recipe.heads], self.paid[0].shape[1])
+        heads = tuple(zip(*(part.tolist() for part in where), strict=True))
+        if recipe.ridge is None:
+            return Signal(self.tokens, self.content_free, heads=heads)
+        cast = [
+            votes(self.paid[n][where], self.masses[n][where] if self.content_free else None)
+            for n in inside.tolist()
+        ]
+        weights = head_weights.fit(np.stack(cast), [self.golds[n] for n in inside.tolist()], recipe.ridge)
+        rounded = tuple(round(float(weight), _DIGITS) for weight in weights)
+        return Signal(self.tokens, self.content_free, heads=heads, weights=rounded)
 
 
 def _best_layers(masses: Sequence[Floats], golds: Sequence[int], inside: Sequence[int]) -> tuple[int, int]:

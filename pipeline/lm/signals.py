@@ -48,9 +48,9 @@ class Signal:
     ``[first, end)``, or of all layers. ``content_free``: less what a question without content gives.
 
     Chosen heads vote with z-scores over the passages, so that none outweighs the others; otherwise masses
-    are added as published. With ``weights`` votes are weighed: one for each head and the logarithm of its
-    mass, since attention to what it looks for is a multiple of what it pays to the rest; where the signal is
-    content-free, then one for each head and what is left of its mass.
+    are added as published. With ``weights``, scores are a weighted sum of votes: for each head the z-scored
+    logarithm of its mass, since attention to what it looks for is a multiple of what it pays to the rest; if
+    content-free, after these also each head's z-scored mass less the content-free's.
     """
 
     tokens: Tokens = "last"
@@ -67,6 +67,10 @@ class Signal:
             )
         if self.heads == ():
             raise ConfigurationError("No heads are chosen.", remedy="Name some, or leave heads out.")
+        if not np.isfinite(self.weights or 0).all():
+            raise ConfigurationError(
+                "Not all weights of heads are numbers.", remedy="Calibrate the model again."
+            )
         wanted = len(self.heads or ()) * (2 if self.content_free else 1)
         if self.weights is not None and len(self.weights) != wanted:
             raise ConfigurationError(
@@ -79,19 +83,23 @@ class Signal:
 
         Raises ConfigurationError for layers or heads that the model does not have.
         """
-        paid = asked.mean(self.tokens)
         if self.content_free and free is None:
             raise ConfigurationError(
                 "A content-free signal was given no content-free question.", remedy="Watch one."
             )
-        masses = paid - free.mean(self.tokens) if self.content_free and free is not None else paid
+        paid_free = free.mean(self.tokens) if self.content_free and free is not None else None
+        return self.of(asked.mean(self.tokens), paid_free)
+
+    def of(self, paid: Floats, free: Floats | None) -> Floats:
+        """The scores from means over the tokens, (layers, H, passages); ``free``, if any, is taken off."""
+        masses = paid if free is None else paid - free
         if self.heads is not None:
             self._check(masses)
             layers, heads = np.array(self.heads).T
             if self.weights is None:
                 voted: Floats = standardised(masses[layers, heads]).mean(0)
                 return voted
-            cast = votes(paid[layers, heads], masses[layers, heads] if self.content_free else None)
+            cast = votes(paid[layers, heads], None if free is None else masses[layers, heads])
             weighed: Floats = np.asarray(self.weights, np.float32) @ cast
             return weighed
         first, end = self.layers or (0, len(masses))

@@ -105,7 +105,7 @@ def test_a_retrieved_document_says_where_it_is(place):
     best = LongleafRetriever(retriever=part, k=2, filter={"n": {"gte": 2}}).invoke("river3 otters")[0]
     whole = place.ledger.load("default", "default", best.metadata["document_id"]).text
     assert best.page_content == whole[best.metadata["start"] : best.metadata["end"]]
-    assert (best.metadata["document_id"], best.metadata["n"]) == ("d3", 3)
+    assert (best.metadata["document_id"], best.metadata["n"], best.metadata["also"]) == ("d3", 3, [])
 
 
 def test_a_store_filters_and_scores(tmp_path):

@@ -35,7 +35,7 @@ GOLDEN = Path(__file__).parents[1] / "data"
 def test_data_of_every_version_opens(tmp_path, version):
     """The golden folders were written by the Longleaf whose newest version that was."""
     shutil.copytree(GOLDEN / f"version_{version}", tmp_path / "data")
-    before = Analyser(LexicalConfig(language="english", context_weight=0, titles=False))
+    before = Analyser(LexicalConfig(k1=1.5, language="english", context_weight=0, titles=False))
     with workplace(tmp_path / "data", analyser=before) as place:
         texts = place.texts()
         assert sorted(texts) == ["frost.md", "lease", "whale"]

@@ -175,7 +175,7 @@ def search(indexer: Indexer, analyser: Analyser, query: str, limit: int) -> list
 
 
 @pytest.mark.parametrize(
-    "config", [WORDS_ONLY, replace(WORDS_ONLY, k1=0.9, b=1.0), replace(WORDS_ONLY, b=0.0)]
+    "config", [WORDS_ONLY, replace(WORDS_ONLY, k1=1.5, b=1.0), replace(WORDS_ONLY, b=0.0)]
 )
 @pytest.mark.parametrize("engine", ["exact", "qdrant_edge"])
 def test_scores_are_bm25(engine: str, config: LexicalConfig, tmp_path: Path) -> None:
@@ -215,13 +215,14 @@ def test_order_is_that_of_rank_bm25_for_rare_terms() -> None:
 def test_adjacent_words_count_more_and_as_weighted() -> None:
     texts = ["red wine in a small glass", "wine glass that is red and small", "nothing here"]
     indexer = ExactIndexer(None)
-    analyser = build(indexer, texts, LexicalConfig(bigram_weight=1.0))
+    config = LexicalConfig(bigram_weight=1.0)
+    analyser = build(indexer, texts, config)
     together = dict(search(indexer, analyser, "red wine", 3))
     assert together[0] > together[1]
     without = Analyser(LexicalConfig(bigram_weight=1e-9))
     apart = dict(search(indexer, without, "red wine", 3))
     assert together[0] - apart[0] == pytest.approx(
-        math.log(1 + 2.5 / 1.5) * 2.5 / (1 + 1.5 * (0.25 + 0.75 * 6 / 5))
+        math.log(1 + 2.5 / 1.5) * (config.k1 + 1) / (1 + config.k1 * (0.25 + 0.75 * 6 / 5))
     )
     assert together[1] == pytest.approx(apart[1])
 

@@ -131,6 +131,25 @@ def test_the_same_clause_elsewhere_is_named_beside_the_hit(tmp_path: Path) -> No
             assert (at.title, at.version) == (at.document_id.title(), 1)
             assert at.score <= by_document[shown].score
         assert documents_of(found)[:3] == [shown, *(at.document_id for at in also)]
+        budget = by_document[shown].tokens  # no room for anything else, and a copy needs none
+        [alone] = retriever.search(Query("How many days of notice end the lease?", budget_tokens=budget)).hits
+        assert {at.document_id for at in alone.also} == {at.document_id for at in also}
+
+
+def test_the_copies_of_joined_passages_are_joined(tmp_path: Path) -> None:
+    clause = text("notice")
+    with workplace(tmp_path) as place:
+        place.ingest(*(Source(name=name, text=f"{clause}\n\nSigned.") for name in ("ash", "birch")))
+        config = RetrievalConfig(max_merged_tokens=100_000)
+        retriever = Retriever(place.embedder, place.indexer, place.ledger, place.analyser, config)
+        found = retriever.search(Query("What did the committee find about the notice?", top_k=50)).hits
+        assert len(found) < place.points()["passages"] / 2, "several were joined"
+        for hit in found:
+            places = sorted(hit.also, key=lambda at: at.start)
+            assert {at.document_id for at in places} <= {"ash", "birch"} - {hit.document_id}
+            assert all(clause[a.end : b.start].strip() for a, b in pairwise(places)), "none touches the next"
+        longest = max(found, key=lambda hit: len(hit.text))
+        assert [(at.start, at.end) for at in longest.also] == [(longest.start, longest.end)]
 
 
 def test_a_replaced_document_is_found_in_its_new_version_only(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.evaluation.copies import AROUND_CHARS, copies_of, read_with, repeated, with_copies
 from pipeline.evaluation.dataset import Question
 from pipeline.measure import spans
-from pipeline.types import Hit, Place
+from pipeline.types import Hit, Location
 
 PAGE = f"{'On the first page this stood:'.rjust(AROUND_CHARS)} the fee is 5 % a year {'and so on. ' * 9}"
 TEXT = f"Preface. {PAGE}Other things, with a fee is 5 % inside. {PAGE}"
@@ -41,7 +41,7 @@ def test_evidence_at_the_edges_of_a_document() -> None:
 
 
 def test_a_near_duplicate_that_a_hit_names_has_been_read() -> None:
-    twin, longer = Place("b", 1, "", 50, 152, 0.4), Place("c", 1, "", 0, 300, 0.3)
+    twin, longer = Location("b", 1, "", 50, 152, 0.4), Location("c", 1, "", 0, 300, 0.3)
     hit = Hit("a:0", "a", 1, "", "x" * 100, 10, 110, 0.5, also=(twin, longer))
     assert repeated(hit) == (twin,), "of the longer one only a part was shown"
     other = Hit("a:1", "a", 1, "", "y" * 20, 200, 220, 0.2)

@@ -6,11 +6,12 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pipeline.errors import ConfigurationError, InvalidRequestError, ModelError, NotFoundError
 from pipeline.lm import calibration as stored
-from pipeline.lm.calibrating import Trial, calibrate, interval, likelihoods
+from pipeline.lm.calibrating import Trial, calibrate, interval, likelihoods, observe
 from pipeline.lm.calibration import Fused
 from pipeline.lm.signals import Signal
 from pipeline.prompt import place
@@ -80,6 +81,37 @@ def test_weights_of_heads_are_stored(made, tmp_path):
     signal = Signal("all", heads=((0, 1), (1, 0)), weights=(0.25, -1.5))
     weighed = replace(made, attention_sorting=Fused(signal, 0.3))
     assert stored.read(stored.write(weighed, tmp_path)) == weighed
+
+
+def test_a_calibration_from_before_heads_had_weights_is_read(made, tmp_path):
+    values = json.loads(stored.to_json(made))
+    del values["few_heads"]
+    for order in ("attention_sorting", "found_in_the_middle"):
+        del values[order]["signal"]["weights"]
+        values[order]["signal"]["heads"] = [[0, 1], [1, 0]]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(values))
+    found = stored.read(path)
+    assert found.few_heads is None
+    assert found.attention_sorting.signal.heads == ((0, 1), (1, 0))
+    assert found.attention_sorting.signal.weights is None
+
+
+def test_few_heads_are_few_and_vote_alike(made):
+    signal = made.few_heads.signal
+    assert 1 <= len(signal.heads) <= 10
+    assert signal.weights is None
+    assert not signal.content_free
+
+
+def test_attention_that_is_not_finite_is_refused(tiny, monkeypatch):
+    def broken(*given):
+        seen = observe(*given)
+        return [replace(one, asked=replace(one.asked, masses=one.asked.masses * np.nan)) for one in seen]
+
+    monkeypatch.setattr("pipeline.lm.calibrating.observe", broken)
+    with pytest.raises(ModelError, match="not finite"):
+        calibrate(tiny(), trials(), pairs="broken")
 
 
 def test_a_calibration_of_other_weights_is_refused(made, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.lm import head_weights
-from pipeline.lm.head_choice import Observation, choose, recall
+from pipeline.lm.head_choice import Observation, Recipe, _folds, choose, recall
 from pipeline.lm.signals import Looks, Signal, standardised
 
 HEADS, PASSAGES = 6, 5
@@ -61,3 +61,24 @@ def test_one_head_can_count_against_another():
     assert choice.recall > 0.9
     weights = dict(zip(choice.signal.heads, choice.signal.weights, strict=True))
     assert weights[0, 0] > 0 > weights[0, 1]
+
+
+@pytest.mark.parametrize("passages", [3, 4, 8, 10, 12])
+def test_held_out_questions_have_golds_at_places_that_the_others_have(passages):
+    """The place of the gold passage goes round with the questions, and must not go round with the parts."""
+    groups = [n // 2 for n in range(96)]
+    golds, folds = np.array([group * 7 % passages for group in groups]), _folds(groups)
+    for fold in set(folds.tolist()):
+        assert set(golds[folds != fold].tolist()) == set(range(passages))
+    assert sorted(np.bincount(folds)) == [24] * 4
+    assert all(len(set(folds[[2 * n, 2 * n + 1]].tolist())) == 1 for n in range(48)), "groups stay together"
+
+
+def test_more_heads_than_there_are_are_all_of_them():
+    seen = []
+    for n in range(12):
+        looks = Looks(np.random.default_rng(n).random((1, 2, 1, 4)).astype(np.float32), 1)
+        seen.append(Observation(looks, looks, n % 4, np.ones(4, np.float32), n))
+    choice = choose(seen, content_free=True, recipes=[Recipe(300, 0.1)])
+    assert len(choice.signal.heads) == 2
+    assert len(choice.signal.weights) == 4

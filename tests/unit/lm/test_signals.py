@@ -57,6 +57,7 @@ def test_layers_and_heads_limit_who_is_asked():
     [
         (lambda: Signal("first").scores(looks()), "'first'"),
         (lambda: Signal(heads=()), "No heads"),
+        (lambda: Signal(heads=((0, 0),), weights=(float("nan"),)), "not numbers|Not all weights"),
         (lambda: Signal(heads=((0, 0),), weights=(1, 2)), "2 weights are given for 1 votes"),
         (lambda: Signal(weights=(1,)), "1 weights are given for 0 votes"),
         (lambda: Signal(heads=((4, 0),)).scores(looks()), r"\(4, 0\)"),
