@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.lm.speculate import ModelSource
     from pipeline.lm.target import Target
 
-_USUAL_TOKENS = 48.0
+_USUAL_TOKENS = 32.0  # of an answer: what a drafter reads before it drafts must pay in so many
 
 
 class Rounds(Protocol):
