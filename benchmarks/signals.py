@@ -79,6 +79,7 @@ class Set:
         self.piece_of = np.array([row[i] for i in pieces[keep].tolist()])
         self.edges = np.searchsorted(self.piece_of, np.arange(len(self.questions) + 1))
         self.number = {d.id: i for i, d in enumerate(given.documents)}
+        self._lexical: dict[tuple[LexicalConfig, int], dict[str, Array]] = {}
         self.is_told = np.array([bool(titles.telling(d.title, d.text)) for d in given.documents])
 
     def sample(self, most: int) -> None:
@@ -92,6 +93,7 @@ class Set:
         self.questions = [self.questions[i] for i in chosen]
         self.edges = np.concatenate([[0], np.cumsum(sizes)])
         self.piece_of = np.repeat(np.arange(most), sizes)
+        self._lexical.clear()
 
     def passages(self, size: int) -> dict[str, Array]:
         """Passages of about ``size`` tokens: document, start, end, tokens, and first unit of each."""
@@ -188,7 +190,10 @@ class Set:
                 else:
                     made[name][a:b, columns] = mean
             best_unit[a:b] = _arg_best(np.maximum.reduceat(by_unit, starts, axis=0), cut["first"])
-        lexical = self.lexical(choices, cut)
+        key = choices.lexical, choices.passage_tokens
+        if key not in self._lexical:
+            self._lexical[key] = self.lexical(choices, cut)
+        lexical = self._lexical[key]
         return Signals(**made, **lexical, allowed=allowed_passages, best_unit=best_unit)
 
     def lexical(self, choices: Choices, cut: Mapping[str, Array]) -> dict[str, Array]:

@@ -19,66 +19,56 @@ import numpy as np
 from benchmarks.fusion import Fusion, evaluate, fused
 from benchmarks.signals import Array, Choices, Set
 from pipeline.evaluation.dataset import load_set
-from pipeline.lexical import LexicalConfig
 from pipeline.measure import difference
 
-C, F, L = Choices(), Fusion(), LexicalConfig()
+CHOICES, FUSION = Choices(), Fusion()
 
 
 def words(**changed: object) -> Choices:
     """The defaults with another analyser."""
-    return replace(C, lexical=replace(L, **changed))  # type: ignore[arg-type]
+    return replace(CHOICES, lexical=replace(CHOICES.lexical, **changed))  # type: ignore[arg-type]
 
 
 SWITCHES: Mapping[str, tuple[Choices, Fusion]] = {
-    "defaults": (C, F),
-    "no late chunking": (replace(C, late=0.0), F),
-    "late chunking alone": (replace(C, late=1.0), F),
-    "no titles in vectors": (replace(C, passage_title=0.0, unit_title=0.0), F),
-    "passages of 64 tokens": (replace(C, passage_tokens=64), F),
-    "passages of 192 tokens": (replace(C, passage_tokens=192), F),
-    "passages of 256 tokens": (replace(C, passage_tokens=256), F),
-    "words without context": (words(context_weight=0.0), F),
-    "context 0.75": (words(context_weight=0.75), F),
-    "no titles in words": (words(titles=False), F),
-    "no stems": (words(stems=False), F),
-    "no pairs of words": (words(bigram_weight=0.0), F),
-    "pairs 0.15": (words(bigram_weight=0.15), F),
-    "pairs 0.6": (words(bigram_weight=0.6), F),
-    "k1 1.5": (words(k1=1.5), F),
-    "k1 0.6": (words(k1=0.6), F),
-    "b 0.6": (words(b=0.6), F),
-    "b 0.9": (words(b=0.9), F),
-    "units alone": (C, replace(F, unit=1.0)),
-    "passages alone": (C, replace(F, unit=0.0)),
-    "no whole documents": (C, replace(F, passage=1.0, usual_words=0)),
-    "questions of every length alike": (C, replace(F, usual_words=0)),
-    "meaning 0.6": (C, replace(F, dense=0.6)),
-    "meaning 0.7": (C, replace(F, dense=0.7)),
-    "words alone": (C, replace(F, dense=0.0)),
-    "meaning alone": (C, replace(F, dense=1.0)),
-    "plain RRF": (C, replace(F, method="rrf")),
-    "weighted RRF": (C, replace(F, method="weighted_rrf")),
-    "distribution-based": (C, replace(F, method="distribution")),
-    "roll-up: mean of best 3": (replace(C, rollup="mean_top"), F),
-    "roll-up: log-sum-exp": (replace(C, rollup="logsumexp"), F),
-    "mean direction removed": (replace(C, removed=1), F),
-    "4 directions removed": (replace(C, removed=4), F),
+    "defaults": (CHOICES, FUSION),
+    "no late chunking": (replace(CHOICES, late=0.0), FUSION),
+    "late chunking alone": (replace(CHOICES, late=1.0), FUSION),
+    "no titles in vectors": (replace(CHOICES, passage_title=0.0, unit_title=0.0), FUSION),
+    "passages of 64 tokens": (replace(CHOICES, passage_tokens=64), FUSION),
+    "passages of 192 tokens": (replace(CHOICES, passage_tokens=192), FUSION),
+    "passages of 256 tokens": (replace(CHOICES, passage_tokens=256), FUSION),
+    "words without context": (words(context_weight=0.0), FUSION),
+    "context 0.75": (words(context_weight=0.75), FUSION),
+    "no titles in words": (words(titles=False), FUSION),
+    "no stems": (words(stems=False), FUSION),
+    "no pairs of words": (words(bigram_weight=0.0), FUSION),
+    "pairs 0.15": (words(bigram_weight=0.15), FUSION),
+    "pairs 0.6": (words(bigram_weight=0.6), FUSION),
+    "k1 1.5": (words(k1=1.5), FUSION),
+    "k1 0.6": (words(k1=0.6), FUSION),
+    "b 0.6": (words(b=0.6), FUSION),
+    "b 0.9": (words(b=0.9), FUSION),
+    "units alone": (CHOICES, replace(FUSION, unit=1.0)),
+    "passages alone": (CHOICES, replace(FUSION, unit=0.0)),
+    "no whole documents": (CHOICES, replace(FUSION, passage=1.0, usual_words=0)),
+    "questions of every length alike": (CHOICES, replace(FUSION, usual_words=0)),
+    "meaning 0.6": (CHOICES, replace(FUSION, dense=0.6)),
+    "meaning 0.7": (CHOICES, replace(FUSION, dense=0.7)),
+    "words alone": (CHOICES, replace(FUSION, dense=0.0)),
+    "meaning alone": (CHOICES, replace(FUSION, dense=1.0)),
+    "plain RRF": (CHOICES, replace(FUSION, method="rrf")),
+    "weighted RRF": (CHOICES, replace(FUSION, method="weighted_rrf")),
+    "distribution-based": (CHOICES, replace(FUSION, method="distribution")),
+    "roll-up: mean of best 3": (replace(CHOICES, rollup="mean_top"), FUSION),
+    "roll-up: log-sum-exp": (replace(CHOICES, rollup="logsumexp"), FUSION),
+    "mean direction removed": (replace(CHOICES, removed=1), FUSION),
+    "4 directions removed": (replace(CHOICES, removed=4), FUSION),
 }
 
 
 def measured(data: Set) -> dict[str, Array]:
     """What each switch gives, one value a question."""
-    lexical: dict[tuple[LexicalConfig, int], dict[str, Array]] = {}
-    computed, found = data.lexical, {}
-
-    def once(choices: Choices, cut: Mapping[str, Array]) -> dict[str, Array]:
-        key = choices.lexical, choices.passage_tokens
-        if key not in lexical:
-            lexical[key] = computed(choices, cut)
-        return lexical[key]
-
-    data.lexical = once  # type: ignore[method-assign]
+    found = {}
     for name, (choices, fusion) in SWITCHES.items():
         signals, cut = data.signals(choices), data.passages(choices.passage_tokens)
         values = evaluate(data, signals, fused(signals, fusion, cut["doc"]), cut)

@@ -136,25 +136,18 @@ class Passages:
 
     def joined(self, hit: Hit, following: Hit, most_tokens: int) -> Hit | None:
         """Both as one, if they are neighbours in the document and short enough together, else None."""
-        if (hit.document_id, hit.version) != (following.document_id, following.version):
-            return None
-        if hit.tokens + following.tokens > most_tokens:
-            return None
         early, late = sorted((hit, following), key=lambda h: h.start)
-        text = self._text(hit.document_id, hit.version)
-        if text[early.end : late.start].strip():
+        if hit.tokens + following.tokens > most_tokens or not self._touch(early, late):
             return None
-        pages = [p for h in (early, late) for p in (h.page_start, h.page_end) if p is not None]
         return replace(
             hit,
             chunk_id=early.chunk_id,
-            text=text[early.start : late.end],
+            text=self._text(hit.document_id, hit.version)[early.start : late.end],
             start=early.start,
             end=late.end,
             tokens=hit.tokens + following.tokens,
             section=early.section,
-            page_start=min(pages, default=None),
-            page_end=max(pages, default=None),
+            **_pages(early, late),
         )
 
     def joined_locations(self, found: Sequence[Location]) -> tuple[Location, ...]:
@@ -165,21 +158,21 @@ class Passages:
             if before is None or not self._touch(before, at):
                 joined.append(at)
                 continue
-            pages = [p for one in (before, at) for p in (one.page_start, one.page_end) if p is not None]
-            joined[-1] = replace(
-                before,
-                end=max(before.end, at.end),
-                score=max(before.score, at.score),
-                page_start=min(pages, default=None),
-                page_end=max(pages, default=None),
-            )
+            end, score = max(before.end, at.end), max(before.score, at.score)
+            joined[-1] = replace(before, end=end, score=score, **_pages(before, at))
         return tuple(sorted(joined, key=lambda at: (-at.score, at.document_id, at.start)))
 
-    def _touch(self, before: Location, at: Location) -> bool:
-        """Whether nothing but white space stands between them."""
-        if (before.document_id, before.version) != (at.document_id, at.version):
+    def _touch(self, early: Hit | Location, late: Hit | Location) -> bool:
+        """Whether they stand in one document with nothing but white space between them."""
+        if (early.document_id, early.version) != (late.document_id, late.version):
             return False
-        return not self._text(at.document_id, at.version)[before.end : at.start].strip()
+        return not self._text(late.document_id, late.version)[early.end : late.start].strip()
+
+
+def _pages(early: Hit | Location, late: Hit | Location) -> dict[str, Any]:
+    """The pages of both together, as far as they have any."""
+    pages = [p for one in (early, late) for p in (one.page_start, one.page_end) if p is not None]
+    return {"page_start": min(pages, default=None), "page_end": max(pages, default=None)}
 
 
 def _place(candidate: Ranked) -> _Place:

@@ -30,7 +30,7 @@ _PLACEMENTS: tuple[Placement, ...] = ("reverse", "score", "edges")
 _POSITIONS = 5
 _FEWEST = 8
 _RESAMPLES = 2000
-WORTH_NATS = 0.05
+_WORTH_NATS = 0.05
 """What looking first must bring, a token of the answer: it takes one more reading of all passages."""
 
 
@@ -108,7 +108,7 @@ def calibrate(
     }
     likely |= likelihoods(model, few, attended, count)
     gains = {order: interval(_differences(likely[order], likely[placement])) for order in choices}
-    pays = [order for order in choices if gains[order][0] > 0 and gains[order][1] >= WORTH_NATS]
+    pays = [order for order in choices if gains[order][0] > 0 and gains[order][1] >= _WORTH_NATS]
     golds = [one.gold for one in seen]
     return Calibration(
         model=model.name,

@@ -135,9 +135,10 @@ def from_json(text: str, where: str = "a calibration") -> Calibration:
         values: dict[str, Any] = json.loads(text)
         if values["format"] != FORMAT:
             raise ValueError(f"its format is {values['format']}, this version reads {FORMAT}")
-        for order in ("attention_sorting", "found_in_the_middle", "few_heads"):
-            if order != "few_heads" or values.get(order) is not None:
-                values[order] = _fused(values[order])
+        for order in ("attention_sorting", "found_in_the_middle"):
+            values[order] = _fused(values[order])
+        if values.get("few_heads") is not None:
+            values["few_heads"] = _fused(values["few_heads"])
         values["positions"] = tuple(AtPosition(**each) for each in values["positions"])
         values["gains"] = {name: tuple(gain) for name, gain in values["gains"].items()}
         calibration = Calibration(**values)

@@ -83,16 +83,17 @@ def choose(seen: Sequence[Observation], *, content_free: bool, recipes: Sequence
     Each recipe is fitted on three quarters of the questions and judged, by mean reciprocal rank, on the rest.
     """
     golds, folds = [one.gold for one in seen], _folds([one.group for one in seen])
+    parts = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(_FOLDS)]
     best: tuple[float, _View, Recipe] | None = None
     held_out: list[Floats] = []
     for tokens in get_args(Tokens):
         view = _View(seen, tokens, content_free=content_free)
-        orders = [view.order(np.flatnonzero(folds != fold)) for fold in range(_FOLDS)]
+        orders = [view.order(inside) for inside, _ in parts]
         for recipe in view.distinct(recipes):
             scores: list[Floats] = [np.zeros(0, np.float32)] * len(seen)
-            for fold, order in enumerate(orders):
-                signal = view.fit(recipe, np.flatnonzero(folds != fold), order)
-                for n in np.flatnonzero(folds == fold).tolist():
+            for (inside, outside), order in zip(parts, orders, strict=True):
+                signal = view.fit(recipe, inside, order)
+                for n in outside.tolist():
                     scores[n] = signal.of(view.paid[n], view.free[n])
             quality = float((1 / ranks(scores, golds)).mean())
             if best is None or quality > best[0] + 1e-9:

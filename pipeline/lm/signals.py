@@ -83,12 +83,13 @@ class Signal:
 
         Raises ConfigurationError for layers or heads that the model does not have.
         """
-        if self.content_free and free is None:
+        if not self.content_free:
+            return self.of(asked.mean(self.tokens), None)
+        if free is None:
             raise ConfigurationError(
                 "A content-free signal was given no content-free question.", remedy="Watch one."
             )
-        paid_free = free.mean(self.tokens) if self.content_free and free is not None else None
-        return self.of(asked.mean(self.tokens), paid_free)
+        return self.of(asked.mean(self.tokens), free.mean(self.tokens))
 
     def of(self, paid: Floats, free: Floats | None) -> Floats:
         """The scores from means over the tokens, (layers, H, passages); ``free``, if any, is taken off."""

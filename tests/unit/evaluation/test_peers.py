@@ -32,6 +32,12 @@ def test_the_last_piece_is_cut_after_the_token_that_fits() -> None:
     assert peers.taken(pieces, texts, words, 6) == {"b": [(0, 8)], "a": [(4, 18), (0, 3)]}
 
 
+def test_a_piece_that_repeats_what_was_read_costs_nothing() -> None:
+    texts = {"a": "one two three four", "b": "one two three four"}
+    pieces = [Piece("a", 0, 18), Piece("b", 0, 18, repeats=True), Piece("b", 4, 7)]
+    assert peers.taken(pieces, texts, words, 4) == {"a": [(0, 18)], "b": [(0, 18)]}
+
+
 def test_titles_go_before_texts_that_do_not_begin_with_them() -> None:
     assert with_title(Document("a", "Ice  Rinks", "ICE rinks: a history")) == ("ICE rinks: a history", 0)
     assert with_title(Document("a", "Ice", "A history")) == ("Ice\nA history", 4)
