@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexers._edge_payloads import Payloads, Stored, key_of, keys_in
 from indexers._edge_points import whole_points
@@ -56,6 +57,13 @@ class Reads:
         """Matching points with their vectors, in id order."""
         for _, (texts, *arrays) in self._pages("read", name, where):
             yield from whole_points(json.loads(bytes(texts)), schema, arrays)
+
+    def vectors(self, name: str, schema: IndexSchema, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Vectors of these points, by id."""
+        names = {key_of(point): point for point in ids}
+        _, (found, dense) = self._ask("vectors", name, b"".join(names))
+        rows = np.frombuffer(dense, np.float32).reshape(-1, schema.dim or 1)
+        return {names[key]: row for key, row in zip(keys_in(found), rows, strict=True)}
 
     def _pages(self, do: str, name: str, where: Filter) -> Iterator[tuple[Any, list[memoryview]]]:
         start = None

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import QdrantClient
 
 from indexers import _folders
@@ -182,6 +184,22 @@ class QdrantIndexer:
         """Matching points with their vectors, in id order."""
         self._index(name)
         return map(wire.point, self._scroll(name, where, vectors=True))
+
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Vectors of these points, by id."""
+        self._index(name)
+        found = self._on(
+            name,
+            "for vectors",
+            lambda: self._client.retrieve(
+                self._place(name),
+                list(ids),
+                with_payload=False,
+                with_vectors=[wire.DENSE],
+                consistency=self._consistency,
+            ),
+        )
+        return wire.vectors(found)
 
     def problems(self, name: str) -> list[str]:
         """What the server says of a collection that is not in order."""

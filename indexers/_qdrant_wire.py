@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import models
 
 from indexers._projection import FACTS, PAYLOAD, condition, range_fields, record
@@ -130,6 +131,12 @@ def point(found: models.Record) -> Point:
         None if dense is None else np.asarray(dense, np.float32),
         None if words is None else _sparse(words),
     )
+
+
+def vectors(found: Iterable[models.Record]) -> dict[str, NDArray[np.float32]]:
+    """Dense vectors by id."""
+    named = ((str(record.id), record.vector) for record in found)
+    return {key: np.asarray(vector[DENSE], np.float32) for key, vector in named if isinstance(vector, dict)}
 
 
 def _sparse(words: models.SparseVector) -> SparseVector:

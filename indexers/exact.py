@@ -124,6 +124,11 @@ class ExactIndexer:
         with self._open():
             return iter(self._index(name).read(where))
 
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Vectors of these points, by id."""
+        with self._open():
+            return self._index(name).vectors(ids)
+
     def problems(self, name: str) -> list[str]:
         """Nothing: what is wrong with it raises."""
         self._index(name)
@@ -234,6 +239,10 @@ class _Index:
     def read(self, where: Filter | None) -> list[Point]:
         points = (Point(key, json.loads(p), d, s) for key, (p, d, s) in sorted(self._points.items()))
         return [point for point in points if _selects(where, point.payload)]
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        found = ((key, self._points[key][1]) for key in ids if key in self._points)
+        return {key: dense for key, dense in found if dense is not None}
 
     def table(self) -> _Table:
         if self._table is None:

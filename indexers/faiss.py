@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexers import _folders
@@ -167,6 +169,10 @@ class FaissIndexer:
     def read(self, name: str, where: Filter | None = None) -> Iterator[Point]:
         """Matching points with their vectors, in id order."""
         return self._record.read(name, where)
+
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Vectors of these points, by id, as the record has them."""
+        return self._record.vectors(name, ids)
 
     def problems(self, name: str) -> list[str]:
         """What keeps the copy from being used."""

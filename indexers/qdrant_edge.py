@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexers import _edge_aside, _folders
@@ -153,6 +155,10 @@ class QdrantEdgeIndexer:
     def read(self, name: str, where: Filter | None = None) -> Iterator[Point]:
         """Matching points with their vectors, in id order."""
         return self._reads.whole(name, self._index(name), where or EVERYTHING)
+
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Vectors of these points, by id."""
+        return self._reads.vectors(name, self._index(name), ids)
 
     def problems(self, name: str) -> list[str]:
         """Nothing: what is wrong with it raises."""

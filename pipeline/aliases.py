@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import LongleafError
 from pipeline.filters import Filter
 from pipeline.layers import LAYERS
@@ -80,6 +83,10 @@ class Aliased:
     def read(self, name: str, where: Filter | None = None) -> Iterator[Point]:
         """From the current generation."""
         return self._indexer.read(self._now(name), where)
+
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """From the current generation."""
+        return self._indexer.vectors(self._now(name), ids)
 
     def problems(self, name: str) -> list[str]:
         """Of the current generation."""

@@ -132,7 +132,12 @@ def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:
         score = share * combined(unit, passage, words) + (1 - share) * whole
         scores = {"unit": unit, "passage": passage, "lexical": words, **of_whole}
         ranked.append(Ranked(*document, place[2], score, scores))
-    return sorted(ranked, key=lambda r: (-r.score, r.document_id, r.ordinal))
+    return sorted(ranked, key=best_first)
+
+
+def best_first(ranked: Ranked) -> tuple[float, str, int]:
+    """What to sort by: score, then document and ordinal."""
+    return -ranked.score, ranked.document_id, ranked.ordinal
 
 
 def _combined(fusion: Fusion) -> Callable[[float, float, float], float]:

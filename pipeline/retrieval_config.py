@@ -7,12 +7,14 @@ from typing import get_args
 
 from pipeline.errors import ConfigurationError
 from pipeline.fuse import Fusion, Join, Method, RollUp
+from pipeline.regularize import Regularization
 
 # An index gives at most 10,000 matches, and twice as many as hits are asked for are looked at.
 _MOST = {
     "unit_candidates": 10_000,
     "passage_candidates": 10_000,
     "document_candidates": 10_000,
+    "regularization_candidates": 1_000,
     "max_top_k": 5_000,
     "max_query_sentences": 64,
     "max_query_chars": 1_000_000,
@@ -55,6 +57,11 @@ class RetrievalConfig:
     """Passages looked at for each sentence, and for the words of the question."""
     document_candidates: int = 100
     """Documents looked at for the words of the question."""
+    regularization: float = 0.3
+    """How far the score of a passage rises towards those of passages of other documents that resemble it,
+    0 (not at all) to 1."""
+    regularization_candidates: int = 50
+    """The best so many passages are looked at for that."""
     max_query_sentences: int = 16
     """A longer question is searched in this many pieces of several sentences."""
     max_query_chars: int = 8_000
@@ -66,7 +73,7 @@ class RetrievalConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError for a value out of range."""
-        for name in ("dense_weight", "unit_weight", "passage_weight"):
+        for name in ("dense_weight", "unit_weight", "passage_weight", "regularization"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(
                     f"retrieval.{name} is {getattr(self, name)}.", remedy="Set it between 0 and 1."
@@ -117,3 +124,7 @@ class RetrievalConfig:
             self.unit_join,
             self.unit_join_temperature,
         )
+
+    def as_regularization(self) -> Regularization:
+        """The part of it that :mod:`pipeline.regularize` takes."""
+        return Regularization(self.regularization, self.regularization_candidates)

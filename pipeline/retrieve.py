@@ -15,14 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from pipeline import filters, layers
 from pipeline.compatibility import require_same
 from pipeline.duplicates import Distinct
 from pipeline.errors import IndexingError, InvalidRequestError, LimitExceededError
-from pipeline.fuse import Evidence, Ranked, fuse
+from pipeline.fuse import Evidence, Ranked, best_first, fuse
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.passages import Passages
+from pipeline.records import VersionKey
+from pipeline.regularize import regularized
 from pipeline.retrieval_config import RetrievalConfig
 from pipeline.seams import Embedder, Indexer, IndexSearch
 from pipeline.sentences import sentences
@@ -64,6 +68,7 @@ class Retriever:
         self._analyser = analyser
         self._config = config or RetrievalConfig()
         self._fusion = self._config.as_fusion()
+        self._regularization = self._config.as_regularization()
 
     def search(self, query: Query) -> Retrieval:
         """The best passages, best first.
@@ -106,8 +111,8 @@ class Retriever:
         return Findings(evidence, ranked, timings)
 
     def rank(self, query: Query, evidence: Evidence) -> tuple[Ranked, ...]:
-        """Passages of live versions, best first by this retriever's fusion."""
-        return tuple(self._live(query, fuse(evidence, self._fusion)))
+        """Passages of live versions, best first by this retriever's fusion and regularisation."""
+        return tuple(self._regularized(query, self._live(query, fuse(evidence, self._fusion))))
 
     def select(self, query: Query, found: Findings) -> Retrieval:
         """The best passages of what was found, as many as ``query`` asks for."""
@@ -190,6 +195,29 @@ class Retriever:
         live = self._ledger.live_versions(query.tenant, query.collection, ids)
         return [r for r in ranked if live.get(r.document_id) == r.version]
 
+    def _regularized(self, query: Query, ranked: list[Ranked]) -> list[Ranked]:
+        """With the best of them risen towards what resembles them in other documents."""
+        best = ranked[: self._regularization.candidates]
+        if not self._regularization.share or len({r.document_id for r in best}) < 2:
+            return ranked
+        ids = [layers.point_id(_version(query, r), "passages", r.ordinal) for r in best]
+        vectors = self._indexer.vectors(layers.index_name(query.tenant, query.collection, "passages"), ids)
+        at = [
+            n for n, point in enumerate(ids) if point in vectors
+        ]  # others were removed since they were found
+        if not at:
+            return ranked
+        scores = regularized(
+            np.array([best[n].score for n in at]),
+            np.stack([vectors[ids[n]] for n in at]),
+            [best[n].document_id for n in at],
+            self._regularization,
+        )
+        for n, score in zip(at, scores.tolist(), strict=True):
+            rise = {"neighbours": score - best[n].score}
+            best[n] = best[n]._replace(score=score, scores={**best[n].scores, **rise})
+        return [*sorted(best, key=best_first), *ranked[len(best) :]]
+
     def _select(self, query: Query, ranked: Sequence[Ranked], evidence: Evidence) -> list[Hit]:
         """The best ``top_k`` within the budget: near-duplicates named beside the hit that they repeat,
         neighbours in rank joined."""
@@ -236,6 +264,10 @@ def query_parts(text: str, most: int) -> list[str]:
             pieces.append(piece)
     size = -(-len(pieces) // most)
     return [" ".join(pieces[i : i + size]) for i in range(0, len(pieces), size)]
+
+
+def _version(query: Query, found: Ranked) -> VersionKey:
+    return VersionKey(query.tenant, query.collection, found.document_id, found.version)
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.filters import Filter
 from pipeline.types import (
     ChunkedDocument,
@@ -120,6 +123,10 @@ class Indexer(Protocol):
 
     def read(self, name: str, where: Filter | None = None) -> Iterator[Point]:
         """Every point that matches, whole, in id order: what moving it to another index needs."""
+        ...
+
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The dense vectors of points, by id, without those that are gone. The index must have vectors."""
         ...
 
     def problems(self, name: str) -> list[str]:

@@ -138,6 +138,16 @@ class PointsServicer(points_service_pb2_grpc.PointsServicer, Calls):
         found = self.ask(context, "POST", f"{COLLECTION}/points/count", request.collection_name, body)
         return q.CountResponse(result=q.CountResult(count=found["count"]))
 
+    def Get(self, request: Any, context: Any) -> Any:
+        body = {
+            "ids": [GrpcToRest.convert_point_id(point) for point in request.ids],
+            "with_payload": request.with_payload.enable,
+            "with_vector": list(request.with_vectors.include.names),
+        }
+        found = self.ask(context, "POST", f"{COLLECTION}/points", request.collection_name, body)
+        records = [models.Record.model_validate({**point, "payload": {}}) for point in found]
+        return q.GetResponse(result=[RestToGrpc.convert_record(record) for record in records])
+
     def Scroll(self, request: Any, context: Any) -> Any:
         body = {
             "limit": request.limit,

@@ -180,6 +180,12 @@ class Collections:
         request = edge.CountRequest(exact=body["exact"], filter=_filter(body.get("filter")))
         return {"count": self._of(name)[0].count(request)}
 
+    def post_points(self, name: str, body: Any) -> Any:
+        found = self._of(name)[0].retrieve(
+            body["ids"], with_payload=body["with_payload"], with_vector=body["with_vector"]
+        )
+        return [{"id": str(r.id), "payload": r.payload, "vector": _plain(r.vector)} for r in found]
+
     def post_points_scroll(self, name: str, body: Any) -> Any:
         request = edge.ScrollRequest(
             offset=body.get("offset"),

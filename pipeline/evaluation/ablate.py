@@ -49,6 +49,7 @@ SWITCHES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "distribution": {"retrieval.fusion": "distribution"},
         "roll-up: mean of the best 3": {"retrieval.roll_up": "mean_top"},
         "roll-up: log-sum-exp": {"retrieval.roll_up": "log_sum_exp"},
+        "scores not regularised": {"retrieval.regularization": 0.0},
     },
     "answer": {
         "order: by score": {"answer.order": "score"},

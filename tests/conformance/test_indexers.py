@@ -238,6 +238,19 @@ def test_whole_points_come_back(filled: tuple[Indexer, Indexer]) -> None:
             np.testing.assert_array_equal(mine.sparse.values, expected.sparse.values)
 
 
+def test_vectors_come_back_by_id(filled: tuple[Indexer, Indexer]) -> None:
+    """In any order, of replaced points the new ones, and none of points that were deleted or never were."""
+    tested, oracle = filled
+    ids = [point(i).id for i in (70, 3, 399, 430, 51, 3)] + [str(uuid.uuid4())]
+    found, expected = tested.vectors(NAME, ids), oracle.vectors(NAME, ids)
+    assert found.keys() == expected.keys() == {point(i).id for i in (70, 3, 399, 51)}
+    for i, generation in ((70, 1), (3, 0), (399, 0), (51, 1)):
+        np.testing.assert_array_equal(found[point(i).id], point(i, generation).dense)
+        np.testing.assert_array_equal(expected[point(i).id], point(i, generation).dense)
+        assert found[point(i).id].dtype == np.float32
+    assert tested.vectors(NAME, []) == {}
+
+
 def test_tenants_do_not_see_each_other(indexer: Indexer) -> None:
     """Two tenants with the same collection, documents and ids; what one writes and deletes is its own."""
     names = [f"tenant {letter}/collection/passages" for letter in "ab"]

@@ -92,6 +92,10 @@ def test_over_grpc_it_is_the_same(server: Server) -> None:
                 assert [m.score for m in mine] == pytest.approx([m.score for m in theirs], rel=1e-4)
         (whole,) = served.read(NAME, Equals("i", 7))
         np.testing.assert_array_equal(whole.dense, point(7).dense)
+        ids = [point(i).id for i in (7, 55, 3)]
+        vectors = served.vectors(NAME, ids)
+        assert vectors.keys() == {ids[0], ids[2]}
+        np.testing.assert_array_equal(vectors[ids[2]], point(3).dense)
         assert all(kind.startswith("gRPC") for kind, _ in server.seen)
         server.faults[:] = [503, 503]
         assert served.count(NAME) == 50

@@ -62,6 +62,27 @@ def test_hits_are_exact_spans_best_first(place: Workplace, retriever: Retriever)
     assert set(found.timings) == {"embed", "search", "fuse", "load"}
 
 
+def test_scores_rise_towards_those_of_what_resembles_them(place: Workplace) -> None:
+    """Among the best so many, never down, and not within one document."""
+    parts = place.embedder, place.indexer, place.ledger, place.analyser
+    query = Query("Which faults did the committee find in the glacier?", top_k=50)
+
+    def ranked(query: Query, **settings: float) -> dict[tuple[str, int], float]:
+        found = Retriever(*parts, RetrievalConfig(**settings)).find(query).ranked
+        scores = {(r.document_id, r.ordinal): r.score for r in found}
+        assert list(scores.values()) == sorted(scores.values(), reverse=True)
+        return scores
+
+    plain, risen = ranked(query, regularization=0), ranked(query, regularization_candidates=40)
+    assert plain.keys() == risen.keys()
+    rises = [risen[place] - score for place, score in plain.items()]  # best first before
+    assert min(rises) >= 0
+    assert max(rises[:40]) > 0
+    assert set(rises[40:]) == {0}
+    scoped = Query(query.text, document_id="canal", top_k=50)
+    assert ranked(scoped, regularization=0) == ranked(scoped)
+
+
 def test_scope_and_filter(retriever: Retriever) -> None:
     scoped = retriever.search(Query("glacier faults", document_id="canal", top_k=20))
     assert {h.document_id for h in scoped.hits} == {"canal"}
