@@ -49,6 +49,8 @@ FUSIONS: Mapping[str, dict[str, Any]] = {
     "weighted RRF": {"fusion": "weighted_rrf"},
     "distribution": {"fusion": "distribution"},
     "every length alike": {"usual_question_words": 0},
+    "not discounted": {"length_discount": 0.0},
+    "not regularised": {"regularization": 0.0},
     "unit 0.75": {"unit_weight": 0.75},
 }
 PLAN = Plan(cutoffs=(1, 5, 10), budgets=(500, 1000, 2000), depth=100)

@@ -30,6 +30,7 @@ class Fusion:
     passage: float = 0.5
     rrf_k: int = 60
     usual_words: int = 20
+    length_discount: float = 0.03
 
 
 def fused(signals: Signals, fusion: Fusion, docs: Array) -> Array:
@@ -50,13 +51,16 @@ def fused(signals: Signals, fusion: Fusion, docs: Array) -> Array:
             for name, values in parts.items()
         }
     if fusion.method == "rrf":
-        fusion = Fusion(dense=0.5, unit=0.5, passage=fusion.passage, usual_words=0)
+        fusion = Fusion("rrf", dense=0.5, unit=0.5, passage=fusion.passage, usual_words=0)
     d, u, p = fusion.dense, fusion.unit, _shares(fusion, signals.query_words)[:, None]
     own = d * (u * parts["unit"] + (1 - u) * parts["passage"]) + (1 - d) * parts["lexical"]
     whole = (
         d * (u * parts["document_unit"] + (1 - u) * parts["document_passage"])
         + (1 - d) * parts["document_lexical"]
     )
+    if fusion.method == "convex":
+        sizes = np.bincount(docs, minlength=whole.shape[1])
+        whole = whole - d * fusion.length_discount * np.log(np.maximum(sizes, 1))
     scores: Array = p * own + (1 - p) * whole[:, docs]
     return scores if signals.allowed is None else np.where(signals.allowed, scores, -np.inf)
 

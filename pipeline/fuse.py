@@ -7,6 +7,11 @@ cosines, lexical scores are divided by the best of the query, or by what a fair 
 the best has little more than a function word of it. Rank fusion, z-scores and min-max over the
 candidates all measured worse on development data (see docs/decisions/fusion.md).
 
+The best of many is high by chance: a meeting of 300 passages has a better best match than one of 30,
+whatever is asked. The maximum of draws with an exponential tail grows as the logarithm of their number (Gumbel
+1958, "Statistics of Extremes"), so a document's dense evidence loses ``length_discount`` times that. BM25 of
+whole documents has its own normalisation by length.
+
 A question of several sentences is searched sentence by sentence, and dense evidence is the mean over
 them of the best match of each.
 """
@@ -51,6 +56,9 @@ class Fusion:
     ``t log(u exp(unit / t) + (1 - u) exp(passage / t))`` with ``t`` the ``join_temperature``. It is the mean
     where both are close to each other and leans to the larger where they are far apart, as for a sentence
     that says what is asked in a passage about something else.
+
+    ``length_discount`` is what cosines of a whole document lose (``convex``) times the logarithm of how many
+    passages it has.
     """
 
     dense: float = 0.65
@@ -64,6 +72,7 @@ class Fusion:
     usual_words: int = 0
     join: Join = "mean"
     join_temperature: float = 0.1
+    length_discount: float = 0.0
 
     def share_of_passage(self, words: int) -> float:
         """``passage`` for a question of this many words: its odds fall as the question grows.
@@ -102,8 +111,11 @@ class Ranked(NamedTuple):
     scores: Mapping[str, float]
 
 
-def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:
-    """Every passage that any search found, best first; ties by document and ordinal."""
+def fuse(evidence: Evidence, fusion: Fusion, sizes: Mapping[Whole, int] | None = None) -> list[Ranked]:
+    """Every passage that any search found, best first; ties by document and ordinal.
+
+    ``sizes`` tells how many passages documents have; those that it leaves out count as one passage.
+    """
     fair = FAIR_MATCH * evidence.query_weight
     comparable = _COMPARABLE[fusion.method](fusion)
     units = comparable(_rolled(evidence.units, _passage_of_unit, fusion))
@@ -116,14 +128,17 @@ def fuse(evidence: Evidence, fusion: Fusion) -> list[Ranked]:
         fusion = replace(fusion, dense=0.5, unit=0.5, passage=0.5, usual_words=0)
     share = fusion.share_of_passage(evidence.query_words)
     combined = _combined(fusion)
+    discount = fusion.length_discount if fusion.method == "convex" else 0.0
+    sizes = sizes or {}
     wholes: dict[Whole, tuple[dict[str, float], float]] = {}
     ranked = []
     for place in units.scores.keys() | passages.scores.keys() | lexical.scores.keys():
         document: Whole = place[0], place[1]
         if document not in wholes:
+            less = discount * math.log(sizes.get(document, 1))
             of_whole = {
-                "document_unit": document_units.of(document),
-                "document_passage": document_passages.of(document),
+                "document_unit": document_units.of(document) - less,
+                "document_passage": document_passages.of(document) - less,
                 "document_lexical": documents_lexical.of(document),
             }
             wholes[document] = of_whole, combined(*of_whole.values())

@@ -21,11 +21,18 @@ from pipeline import job_rows, lifecycle, writers
 from pipeline.arrivals import Arrivals
 from pipeline.database import Database
 from pipeline.errors import InvalidRequestError, NotFoundError, StorageError
-from pipeline.ledger_collections import CollectionLedger
+from pipeline.ledger_collections import LIVE, CollectionLedger
 from pipeline.ledger_documents import document_of, live_documents, no_document
 from pipeline.lifecycle import inside
 from pipeline.originals import DocumentCache, Originals, disk_errors
-from pipeline.records import DocumentRecord, Published, VersionKey, VersionRecord, check_document_id
+from pipeline.records import (
+    DocumentRecord,
+    LiveVersion,
+    Published,
+    VersionKey,
+    VersionRecord,
+    check_document_id,
+)
 from pipeline.schema import documents, versions
 from pipeline.types import Document
 from pipeline.writers import Ownership
@@ -141,7 +148,7 @@ class Ledger(CollectionLedger):
                 document_of(row) for row in connection.execute(query.order_by(documents.c.id).limit(limit))
             ]
 
-    def live_versions(self, tenant: str, collection: str, ids: Sequence[str]) -> dict[str, int]:
+    def live_versions(self, tenant: str, collection: str, ids: Sequence[str]) -> dict[str, LiveVersion]:
         """Live version of each of these documents; those that have none are left out."""
         answers = self.database.memo.fresh()
         questions = {name: ("live", tenant, collection, name) for name in ids}
@@ -152,16 +159,15 @@ class Ledger(CollectionLedger):
         live = {name: answers.get(question) for name, question in questions.items()}
         return {name: version for name, version in live.items() if version is not None}
 
-    def _live_versions(self, tenant: str, collection: str, wanted: Sequence[str]) -> dict[str, int]:
-        live: dict[str, int] = {}
+    def _live_versions(self, tenant: str, collection: str, wanted: Sequence[str]) -> dict[str, LiveVersion]:
+        live: dict[str, LiveVersion] = {}
+        columns = sa.select(documents.c.id, versions.c.version, versions.c.passages).select_from(LIVE)
         with self.database.read() as connection:
             for i in range(0, len(wanted), _SLICE):
-                query = sa.select(documents.c.id, documents.c.live).where(
-                    *inside(documents, tenant, collection),
-                    documents.c.id.in_(wanted[i : i + _SLICE]),
-                    documents.c.live.is_not(None),
+                query = columns.where(
+                    *inside(documents, tenant, collection), documents.c.id.in_(wanted[i : i + _SLICE])
                 )
-                live.update((row.id, row.live) for row in connection.execute(query))
+                live |= {name: LiveVersion(*found) for name, *found in connection.execute(query)}
         return live
 
     def load(self, tenant: str, collection: str, document_id: str, version: int | None = None) -> Document:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import InvalidRequestError
 
@@ -102,6 +102,13 @@ class VersionKey:
         """Where its files are, below ``documents/``."""
         name = folder_of(self)
         return f"{name[:2]}/{name}/{self.version}"
+
+
+class LiveVersion(NamedTuple):
+    """The version of a document that readers see, and how many passages it has."""
+
+    version: int
+    passages: int
 
 
 @dataclass(frozen=True, slots=True)

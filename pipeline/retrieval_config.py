@@ -57,6 +57,9 @@ class RetrievalConfig:
     """Passages looked at for each sentence, and for the words of the question."""
     document_candidates: int = 100
     """Documents looked at for the words of the question."""
+    length_discount: float = 0.03
+    """What cosines of a whole document lose under `convex` times the logarithm of how many passages it has,
+    0 to 1: the best of many is high by chance."""
     regularization: float = 0.3
     """How far the score of a passage rises towards those of passages of other documents that resemble it,
     0 (not at all) to 1."""
@@ -73,7 +76,7 @@ class RetrievalConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError for a value out of range."""
-        for name in ("dense_weight", "unit_weight", "passage_weight", "regularization"):
+        for name in ("dense_weight", "unit_weight", "passage_weight", "length_discount", "regularization"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(
                     f"retrieval.{name} is {getattr(self, name)}.", remedy="Set it between 0 and 1."
@@ -123,6 +126,7 @@ class RetrievalConfig:
             self.usual_question_words,
             self.unit_join,
             self.unit_join_temperature,
+            self.length_discount,
         )
 
     def as_regularization(self) -> Regularization:

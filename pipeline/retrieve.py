@@ -112,7 +112,9 @@ class Retriever:
 
     def rank(self, query: Query, evidence: Evidence) -> tuple[Ranked, ...]:
         """Passages of live versions, best first by this retriever's fusion and regularisation."""
-        return tuple(self._regularized(query, self._live(query, fuse(evidence, self._fusion))))
+        live = self._live(query, evidence)
+        ranked = fuse(evidence, self._fusion, live)
+        return tuple(self._regularized(query, [r for r in ranked if (r.document_id, r.version) in live]))
 
     def select(self, query: Query, found: Findings) -> Retrieval:
         """The best passages of what was found, as many as ``query`` asks for."""
@@ -189,11 +191,13 @@ class Retriever:
     ) -> list[list[Match]]:
         return self._indexer.search(layers.index_name(query.tenant, query.collection, layer), searches)
 
-    def _live(self, query: Query, ranked: list[Ranked]) -> list[Ranked]:
-        """Without versions that were replaced or deleted while the index still has their points."""
-        ids = list({r.document_id for r in ranked})
-        live = self._ledger.live_versions(query.tenant, query.collection, ids)
-        return [r for r in ranked if live.get(r.document_id) == r.version]
+    def _live(self, query: Query, evidence: Evidence) -> dict[tuple[str, int], int]:
+        """How many passages documents have of which something was found, by id and version, without versions
+        that were replaced or deleted while the index still has their points."""
+        searches = (*evidence.units, *evidence.passages, evidence.passages_lexical)
+        ids = {match.payload["_document_id"] for matches in searches for match in matches}
+        live = self._ledger.live_versions(query.tenant, query.collection, list(ids))
+        return {(document, found.version): found.passages for document, found in live.items()}
 
     def _regularized(self, query: Query, ranked: list[Ranked]) -> list[Ranked]:
         """With the best of them risen towards what resembles them in other documents."""

@@ -48,7 +48,9 @@ class Workplace:
         search = IndexSearch(limit=1000, sparse=self.analyser.query_vector(word))
         payloads = [match.payload for match in self.indexer.search(name, [search])[0] if match.score > 0]
         live = self.ledger.live_versions("default", collection, [p["_document_id"] for p in payloads])
-        return sorted(p["_document_id"] for p in payloads if live.get(p["_document_id"]) == p["_version"])
+        versions = {(document, found.version) for document, found in live.items()}
+        current = [p["_document_id"] for p in payloads if (p["_document_id"], p["_version"]) in versions]
+        return sorted(current)
 
     def points(self, collection: str = "default", document_id: str | None = None) -> dict[str, int]:
         where = None if document_id is None else Equals("_document_id", document_id)

@@ -31,6 +31,7 @@ SWITCHES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "units alone": {"retrieval.unit_weight": 1.0},
         "passages alone": {"retrieval.unit_weight": 0.0},
         "no whole documents": {"retrieval.passage_weight": 1.0},
+        "long documents not discounted": {"retrieval.length_discount": 0.0},
         "questions of every length alike": {"retrieval.usual_question_words": 0},
         "neighbours not joined": {"retrieval.max_merged_tokens": 0},
     },

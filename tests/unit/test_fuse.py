@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,21 @@ def test_versions_of_a_document_are_kept_apart() -> None:
     new = Match("y", 0.5, {"_document_id": "a", "_version": 2, "_parent": 0, "_ordinal": 0})
     ranked = fuse(Evidence([[old, new]], [[]], [], []), Fusion())
     assert [(r.version, r.scores["document_unit"]) for r in ranked] == [(1, 0.9), (2, 0.5)]
+
+
+def test_the_best_of_many_passages_counts_for_less_than_the_best_of_one() -> None:
+    evidence = Evidence(
+        [[unit("long", 7, 0.8), unit("short", 0, 0.8)]], [[]], [], [passage("long", 0, 3.0)], query_weight=9.0
+    )
+    fusion, sizes = Fusion(passage=0.5, length_discount=0.1), {("long", 1): 100, ("short", 1): 1}
+    discounted = {r.document_id: r for r in fuse(evidence, fusion, sizes)}
+    assert discounted["short"].score == fuse(evidence, fusion)[1].score
+    assert discounted["long"].scores["document_unit"] == pytest.approx(0.8 - 0.1 * math.log(100))
+    assert discounted["long"].scores["unit"] == 0.8
+    assert discounted["long"].scores["document_lexical"] == 1
+    for method in ("rrf", "weighted_rrf", "distribution"):  # their scores are no cosines
+        other = replace(fusion, method=method)
+        assert fuse(evidence, other, sizes) == fuse(evidence, other)
 
 
 def test_sharing_one_word_of_many_is_no_full_match() -> None:

@@ -229,7 +229,7 @@ def test_listing_pages_through_everything_once(ledger):
         after = page[-1].id
     assert seen == ids
     assert ledger.totals("default", "c") == Totals(25, 250, 175, 25, 50)
-    assert ledger.live_versions("default", "c", [*ids, "other"]) == dict.fromkeys(ids, 1)
+    assert ledger.live_versions("default", "c", [*ids, "other"]) == dict.fromkeys(ids, (1, 1))
     for limit in (0, -1, 1001):
         with pytest.raises(InvalidRequestError, match="limit"):
             ledger.documents("default", "c", limit=limit)
@@ -237,7 +237,7 @@ def test_listing_pages_through_everything_once(ledger):
 
 def test_live_versions_of_very_many(ledger):
     store(ledger, record("a"))
-    assert ledger.live_versions("default", "c", ["a", *map(str, range(40_000))]) == {"a": 1}
+    assert ledger.live_versions("default", "c", ["a", *map(str, range(40_000))]) == {"a": (1, 1)}
 
 
 def test_dropping_a_collection_frees_its_name(ledger):
@@ -357,7 +357,7 @@ def test_what_others_write_is_seen_at_once(of_sqlite, tmp_path):
             store(writer, record(f"by {id(writer)}", metadata={f"field {version}": 1}))
         names = [f"by {id(ledger)}", f"by {id(other)}", "nobody"]
         for reader in (ledger, other):
-            assert reader.live_versions("default", "c", names) == dict.fromkeys(names[:2], version)
+            assert reader.live_versions("default", "c", names) == dict.fromkeys(names[:2], (version, 1))
             assert reader.find("default", "c", names[0]).version == version
             assert list(reader.metadata_fields("default", "c")) == [f"field {version}"]
     other.close()

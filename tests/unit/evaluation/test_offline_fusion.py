@@ -58,9 +58,10 @@ def test_offline_scores_are_those_of_a_search(method: str, usual_words: int) -> 
         allowed=None,
         best_unit=np.zeros((1, 6), int),
     )
-    shares = {"dense": 0.7, "unit": 0.3, "passage": 0.6, "usual_words": usual_words}
+    shares = {"dense": 0.7, "unit": 0.3, "passage": 0.6, "usual_words": usual_words, "length_discount": 0.2}
+    sizes = {(f"d{document}", 1): int((document == DOCS).sum()) for document in range(3)}
     offline = fused(signals, Offline(method=method, **shares), DOCS)[0]
-    searched = fuse(evidence, Fusion(method=method, **shares))  # type: ignore[arg-type]
+    searched = fuse(evidence, Fusion(method=method, **shares), sizes)  # type: ignore[arg-type]
     assert len(searched) == 6
     if method == "rrf":  # the shares of documents are a choice of the offline grid
         offline = fused(signals, Offline(method=method, passage=0.5), DOCS)[0]
