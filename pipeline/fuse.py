@@ -8,9 +8,9 @@ the best has little more than a function word of it. Rank fusion, z-scores and m
 candidates all measured worse on development data (see docs/decisions/fusion.md).
 
 The best of many is high by chance: a meeting of 300 passages has a better best match than one of 30,
-whatever is asked. The maximum of draws with an exponential tail grows as the logarithm of their number (Gumbel
-1958, "Statistics of Extremes"), so a document's dense evidence loses ``length_discount`` times that. BM25 of
-whole documents has its own normalisation by length.
+whatever is asked. The maximum of draws with an exponential tail grows as the logarithm of their number
+(Gumbel 1958, "Statistics of Extremes"), so a document's dense evidence loses ``length_discount`` times that.
+BM25 of whole documents has its own normalisation by length.
 
 A question of several sentences is searched sentence by sentence, and dense evidence is the mean over
 them of the best match of each.
