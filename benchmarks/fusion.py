@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.signals import Array, Choices, Set, Signals
 from pipeline.evaluation.dataset import load_set
+from pipeline.regularize import Regularization, regularized
 
 FAIR_MATCH = 1 / 3
 
@@ -63,6 +64,15 @@ def fused(signals: Signals, fusion: Fusion, docs: Array) -> Array:
         whole = whole - d * fusion.length_discount * np.log(np.maximum(sizes, 1))
     scores: Array = p * own + (1 - p) * whole[:, docs]
     return scores if signals.allowed is None else np.where(signals.allowed, scores, -np.inf)
+
+
+def risen(scores: Array, vectors: Array, docs: Array, chosen: Regularization) -> Array:
+    """Scores (Q, P) after :func:`pipeline.regularize.regularized` among the best of each question."""
+    made = scores.copy()
+    for row, best in enumerate(np.argsort(-scores, axis=1, kind="stable")[:, : chosen.candidates]):
+        found = best[np.isfinite(scores[row, best])]
+        made[row, found] = regularized(scores[row, found], vectors[found], docs[found].tolist(), chosen)
+    return made
 
 
 def _shares(fusion: Fusion, words: Array) -> Array:

@@ -13,15 +13,25 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.fusion import Fusion, evaluate, fused
+from benchmarks.fusion import Fusion, evaluate, fused, risen
 from benchmarks.signals import Array, Choices, Set
 from pipeline.evaluation.dataset import load_set
 from pipeline.measure import difference
+from pipeline.regularize import Regularization
 
 CHOICES, FUSION = Choices(), Fusion()
+
+
+class Switch(NamedTuple):
+    """Everything that search does; without arguments as it is by default."""
+
+    choices: Choices = CHOICES
+    fusion: Fusion = FUSION
+    regularization: Regularization = Regularization()
 
 
 def words(**changed: object) -> Choices:
@@ -29,49 +39,53 @@ def words(**changed: object) -> Choices:
     return replace(CHOICES, lexical=replace(CHOICES.lexical, **changed))  # type: ignore[arg-type]
 
 
-SWITCHES: Mapping[str, tuple[Choices, Fusion]] = {
-    "defaults": (CHOICES, FUSION),
-    "no late chunking": (replace(CHOICES, late=0.0), FUSION),
-    "late chunking alone": (replace(CHOICES, late=1.0), FUSION),
-    "no titles in vectors": (replace(CHOICES, passage_title=0.0, unit_title=0.0), FUSION),
-    "passages of 64 tokens": (replace(CHOICES, passage_tokens=64), FUSION),
-    "passages of 192 tokens": (replace(CHOICES, passage_tokens=192), FUSION),
-    "passages of 256 tokens": (replace(CHOICES, passage_tokens=256), FUSION),
-    "words without context": (words(context_weight=0.0), FUSION),
-    "context 0.75": (words(context_weight=0.75), FUSION),
-    "no titles in words": (words(titles=False), FUSION),
-    "no stems": (words(stems=False), FUSION),
-    "no pairs of words": (words(bigram_weight=0.0), FUSION),
-    "pairs 0.15": (words(bigram_weight=0.15), FUSION),
-    "pairs 0.6": (words(bigram_weight=0.6), FUSION),
-    "k1 1.5": (words(k1=1.5), FUSION),
-    "k1 0.6": (words(k1=0.6), FUSION),
-    "b 0.6": (words(b=0.6), FUSION),
-    "b 0.9": (words(b=0.9), FUSION),
-    "units alone": (CHOICES, replace(FUSION, unit=1.0)),
-    "passages alone": (CHOICES, replace(FUSION, unit=0.0)),
-    "no whole documents": (CHOICES, replace(FUSION, passage=1.0, usual_words=0)),
-    "questions of every length alike": (CHOICES, replace(FUSION, usual_words=0)),
-    "meaning 0.6": (CHOICES, replace(FUSION, dense=0.6)),
-    "meaning 0.7": (CHOICES, replace(FUSION, dense=0.7)),
-    "words alone": (CHOICES, replace(FUSION, dense=0.0)),
-    "meaning alone": (CHOICES, replace(FUSION, dense=1.0)),
-    "plain RRF": (CHOICES, replace(FUSION, method="rrf")),
-    "weighted RRF": (CHOICES, replace(FUSION, method="weighted_rrf")),
-    "distribution-based": (CHOICES, replace(FUSION, method="distribution")),
-    "roll-up: mean of best 3": (replace(CHOICES, rollup="mean_top"), FUSION),
-    "roll-up: log-sum-exp": (replace(CHOICES, rollup="logsumexp"), FUSION),
-    "mean direction removed": (replace(CHOICES, removed=1), FUSION),
-    "4 directions removed": (replace(CHOICES, removed=4), FUSION),
+SWITCHES: Mapping[str, Switch] = {
+    "defaults": Switch(),
+    "no late chunking": Switch(replace(CHOICES, late=0.0)),
+    "late chunking alone": Switch(replace(CHOICES, late=1.0)),
+    "no titles in vectors": Switch(replace(CHOICES, passage_title=0.0, unit_title=0.0)),
+    "passages of 64 tokens": Switch(replace(CHOICES, passage_tokens=64)),
+    "passages of 192 tokens": Switch(replace(CHOICES, passage_tokens=192)),
+    "passages of 256 tokens": Switch(replace(CHOICES, passage_tokens=256)),
+    "words without context": Switch(words(context_weight=0.0)),
+    "context 0.75": Switch(words(context_weight=0.75)),
+    "no titles in words": Switch(words(titles=False)),
+    "no stems": Switch(words(stems=False)),
+    "no pairs of words": Switch(words(bigram_weight=0.0)),
+    "pairs 0.15": Switch(words(bigram_weight=0.15)),
+    "pairs 0.6": Switch(words(bigram_weight=0.6)),
+    "k1 1.5": Switch(words(k1=1.5)),
+    "k1 0.6": Switch(words(k1=0.6)),
+    "b 0.6": Switch(words(b=0.6)),
+    "b 0.9": Switch(words(b=0.9)),
+    "units alone": Switch(fusion=replace(FUSION, unit=1.0)),
+    "passages alone": Switch(fusion=replace(FUSION, unit=0.0)),
+    "no whole documents": Switch(fusion=replace(FUSION, passage=1.0, usual_words=0)),
+    "long documents not discounted": Switch(fusion=replace(FUSION, length_discount=0.0)),
+    "questions of every length alike": Switch(fusion=replace(FUSION, usual_words=0)),
+    "meaning 0.6": Switch(fusion=replace(FUSION, dense=0.6)),
+    "meaning 0.7": Switch(fusion=replace(FUSION, dense=0.7)),
+    "words alone": Switch(fusion=replace(FUSION, dense=0.0)),
+    "meaning alone": Switch(fusion=replace(FUSION, dense=1.0)),
+    "plain RRF": Switch(fusion=replace(FUSION, method="rrf")),
+    "weighted RRF": Switch(fusion=replace(FUSION, method="weighted_rrf")),
+    "distribution-based": Switch(fusion=replace(FUSION, method="distribution")),
+    "roll-up: mean of best 3": Switch(replace(CHOICES, rollup="mean_top")),
+    "roll-up: log-sum-exp": Switch(replace(CHOICES, rollup="logsumexp")),
+    "scores not regularised": Switch(regularization=Regularization(share=0.0)),
+    "mean direction removed": Switch(replace(CHOICES, removed=1)),
+    "4 directions removed": Switch(replace(CHOICES, removed=4)),
 }
 
 
 def measured(data: Set) -> dict[str, Array]:
     """What each switch gives, one value a question."""
     found = {}
-    for name, (choices, fusion) in SWITCHES.items():
+    for name, (choices, fusion, regularization) in SWITCHES.items():
         signals, cut = data.signals(choices), data.passages(choices.passage_tokens)
-        values = evaluate(data, signals, fused(signals, fusion, cut["doc"]), cut)
+        vectors = data.passage_vectors(choices.passage_tokens, choices.late, choices.passage_title)
+        scores = risen(fused(signals, fusion, cut["doc"]), vectors, cut["doc"], regularization)
+        values = evaluate(data, signals, scores, cut)
         spans = not np.isnan(values["recall"]).all()
         found[name] = values["recall" if spans else "ndcg"]
     return found
