@@ -238,12 +238,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     parser.add_argument("--questions", type=int)
     parser.add_argument("--documents", type=int)
+    parser.add_argument("--fusions", nargs="+", default=list(FUSIONS), choices=FUSIONS, metavar="NAME")
     parser.add_argument("--slice", type=int, default=320, help="questions a process asks")
     given = parser.parse_args()
     began = time.perf_counter()
     flags = {"embedder.device": given.device, "embedder.model": given.model, "language_model.spec": "none"}
     flags |= dict(pair.split("=", 1) for pair in given.settings)
     job = Job(flags, given.work, given.questions)
+    fusions = {name: FUSIONS[name] for name in ("default", *given.fusions)}
     folders = [given.data / name for name in given.sets if (given.data / name).is_dir()]
     every = [load_set(folder).sample(given.documents, given.questions) for folder in folders]
     essays = given.data / "paul_graham_essays"
@@ -263,9 +265,9 @@ def main() -> None:
             ingested[each.name] = done.result()
             parts = slices(each, given.slice)
             open_slices[each.name] = len(parts)
-            answers[each.name] = {name: [] for name in FUSIONS}
+            answers[each.name] = {name: [] for name in fusions}
             for number, part in enumerate(parts):
-                asking[pool.submit(answer_slice, job, part, number, FUSIONS)] = each.name
+                asking[pool.submit(answer_slice, job, part, number, fusions)] = each.name
         for slice_done in as_completed(asking):
             name = asking[slice_done]
             for fusion, asked in slice_done.result().items():
