@@ -161,7 +161,7 @@ def _alone() -> None:
 
 def table(reports: Mapping[str, Mapping[str, SetReport]], measure: str) -> str:
     """One line a set: each fusion's mean, and the default's paired difference to it."""
-    names = list(FUSIONS)
+    names = list(next(iter(reports.values())))
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for set_name, by_fusion in reports.items():
         default = by_fusion["default"].values(measure)
@@ -206,7 +206,7 @@ def save(out: Path, job: Job, reports: Mapping[str, Mapping[str, SetReport]], no
     parts.append("\n".join(costs))
     (out / "evaluation.md").write_text("\n\n".join(parts) + "\n")
     facts = about(job.settings(job.work), PLAN, 0)
-    for name in FUSIONS:
+    for name in next(iter(reports.values())):
         slim = [
             SetReport(
                 r.name,

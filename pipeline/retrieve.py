@@ -218,8 +218,9 @@ class Retriever:
             self._regularization,
         )
         for n, score in zip(at, scores.tolist(), strict=True):
-            rise = {"neighbours": score - best[n].score}
-            best[n] = best[n]._replace(score=score, scores={**best[n].scores, **rise})
+            rise = score - best[n].score
+            if rise:
+                best[n] = best[n]._replace(score=score, scores={**best[n].scores, "neighbours": rise})
         return [*sorted(best, key=best_first), *ranked[len(best) :]]
 
     def _select(self, query: Query, ranked: Sequence[Ranked], evidence: Evidence) -> list[Hit]:
