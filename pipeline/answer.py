@@ -115,7 +115,7 @@ class Answerer:
         if not query.text.strip():
             raise InvalidRequestError("The question is empty.", remedy="Ask something.")
         config, speculation = _with(self._config, options), _with(self._speculation, options)
-        speculation.check(options.eta)
+        speculation.check({"eta": options.eta, "interpolation": options.interpolation})
         run = Progress(query, cancelled, options.context or NO_OPTIONS, speculation)
         with run.timed("retrieve"):
             retrieval = self._retriever.search(query)

@@ -106,6 +106,7 @@ class AnswerOptions:
     drafter: DrafterName | None = None
     draft_tokens: int | None = None
     eta: float | None = None
+    interpolation: float | None = None
 
 
 DEFAULTS = AnswerConfig()

@@ -42,7 +42,9 @@ def written(
     What the model cannot do is said in ``degraded``.
     """
     speculation = run.speculation
-    demanded = speculation.decoding == "speculative" or (speculation.eta and speculation.decoding != "plain")
+    demanded = speculation.decoding == "speculative" or (
+        speculation.is_guided and speculation.decoding != "plain"
+    )
     if not isinstance(model, GeneratingModel):
         if strength:
             run.degraded.append(f"{model.name} cannot decode context-aware: it gives no logits")

@@ -76,6 +76,10 @@ def ask(
         float | None,
         typer.Option(min=0, help="How strongly the drafter draws the model; above 0 is not lossless."),
     ] = None,
+    interpolation: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the drafter's distribution; above 0 is not lossless."),
+    ] = None,
 ) -> None:
     """Answer a question from the documents, every statement with its source.
 
@@ -109,6 +113,7 @@ def ask(
         drafter=drafter,
         draft_tokens=draft_tokens,
         eta=eta,
+        interpolation=interpolation,
     )
     answerer = run.longleaf.benches.of(tenant, collection).answerer
     if run.json:

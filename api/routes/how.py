@@ -60,6 +60,12 @@ class HowToAnswer(BaseModel):
         le=1000,
         description="How strongly the drafter draws the model's distribution; above 0 is not lossless.",
     )
+    interpolation: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of the drafter's distribution in what is drawn from; above 0 is not lossless.",
+    )
 
     def options(self, max_tokens: int | None) -> AnswerOptions:
         """For the pipeline, which checks them."""
@@ -76,4 +82,5 @@ class HowToAnswer(BaseModel):
             drafter=self.drafter,
             draft_tokens=self.draft_tokens,
             eta=self.eta,
+            interpolation=self.interpolation,
         )

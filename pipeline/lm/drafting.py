@@ -134,7 +134,7 @@ class Drafting:
                 return None
             vocabulary = self._model.network.config.get_text_config(decoder=True).vocab_size
             drafter = ModelDrafter(sequence, prompt, chooser, vocabulary, reader.costs)
-            drafter.guides = request.speculation.eta > 0
+            drafter.guides = request.speculation.is_guided
             return drafter
 
         def keep(drafter: ModelDrafter) -> None:
@@ -145,7 +145,7 @@ class Drafting:
     @staticmethod
     def _must(request: Generation) -> bool:
         """Whether plain decoding would not be what was asked for."""
-        return request.speculation.decoding == "speculative" or request.speculation.eta > 0
+        return request.speculation.decoding == "speculative" or request.speculation.is_guided
 
     @staticmethod
     def _wants_model(request: Generation) -> bool:

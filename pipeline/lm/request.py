@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -21,9 +21,11 @@ MOST_DRAFT_TOKENS = 16
 class Speculation:
     """Whether and how an answer is drafted before the model verifies it (RAPID, Chen et al. 2025).
 
-    With ``eta`` 0 the answer is distributed exactly as in plain decoding. Above 0 the model's distribution is
-    drawn towards the drafter's (equation in :func:`pipeline.lm.verification.guided`): **not lossless**, and
-    the drafter then runs at every token, whatever it costs.
+    With ``eta`` and ``interpolation`` 0 the answer is distributed exactly as in plain decoding. Above 0 the
+    drafter guides: the model's distribution is drawn towards the drafter's
+    (:func:`pipeline.lm.verification.guided`), or the two are interpolated
+    (:func:`pipeline.lm.verification.interpolated`). That is **not lossless**, and the drafter then runs at
+    every token, whatever it costs.
     """
 
     decoding: Decoding = "auto"
@@ -38,11 +40,18 @@ class Speculation:
     alpha: float = 0.1
     """Tokens that the drafter gives less than this share of its likeliest token's probability are not
     drawn."""
+    interpolation: float = 0.0
+    """Share of the drafter's distribution in that which tokens are drawn from, 0 (lossless) to 1."""
 
-    def check(self, asked_eta: float | None = None) -> None:
+    @property
+    def is_guided(self) -> bool:
+        """Whether the drafter changes what is written."""
+        return self.eta > 0 or self.interpolation > 0
+
+    def check(self, asked: Mapping[str, float | None] | None = None) -> None:
         """Raise InvalidRequestError for a value that makes no sense, naming it.
 
-        Also for ``asked_eta``, which a request asked for itself, where nothing will be drafted.
+        Also for guidance that a request ``asked`` for itself, by name, where nothing will be drafted.
         """
         rules = (
             ("decoding", self.decoding, self.decoding in get_args(Decoding), _one_of(Decoding)),
@@ -55,19 +64,30 @@ class Speculation:
             ),
             ("eta", self.eta, 0 <= self.eta < float("inf"), "0 (lossless) or more"),
             ("alpha", self.alpha, 0 <= self.alpha <= 1, "between 0 and 1"),
+            ("interpolation", self.interpolation, 0 <= self.interpolation <= 1, "between 0 (lossless) and 1"),
         )
         for name, value, is_right, rule in rules:
             if not is_right:
                 raise InvalidRequestError(f"{name} is {value!r}.", remedy=f"It must be {rule}.")
-        if asked_eta and self.decoding == "plain":
+        if self.decoding == "plain":
+            for name, value in (asked or {}).items():
+                if value:
+                    told = "nothing would be drawn to the passages"
+                    raise InvalidRequestError(
+                        f"{name} is {value} where decoding is 'plain': {told}.",
+                        remedy=f"Ask for decoding 'auto' or 'speculative' too, or for {name} 0.",
+                    )
+            return
+        if self.eta and self.interpolation:
             raise InvalidRequestError(
-                f"eta is {asked_eta} where decoding is 'plain': nothing would be drawn to the passages.",
-                remedy="Ask for decoding 'auto' or 'speculative' too, or for eta 0.",
+                f"eta is {self.eta} and interpolation {self.interpolation}: the drafter guides in one way.",
+                remedy="Set one of them to 0.",
             )
-        if self.eta > 0 and self.decoding != "plain" and self.drafter == "lookup":
+        if self.is_guided and self.drafter == "lookup":
+            name, value = ("eta", self.eta) if self.eta else ("interpolation", self.interpolation)
             raise InvalidRequestError(
-                f"eta is {self.eta} with the drafter 'lookup', which has no distribution of its own.",
-                remedy="Use the drafter 'model' or 'mixture', or eta 0.",
+                f"{name} is {value} with the drafter 'lookup', which has no distribution of its own.",
+                remedy=f"Use the drafter 'model' or 'mixture', or {name} 0.",
             )
 
 

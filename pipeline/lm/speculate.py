@@ -62,8 +62,9 @@ class Ledger:
         if self.rounds and self.predicted_seconds:
             told["predicted_gain"] = round(self.predicted_plain / self.predicted_seconds, 3)
             told["measured_gain"] = round(self.plain_seconds / seconds, 3)
-        if speculation.eta:
-            told["eta"] = speculation.eta
+        for name in ("eta", "interpolation"):
+            if value := getattr(speculation, name):
+                told[name] = value
         if not self.rounds:
             told["not_speculating"] = self.reason or "nothing to draft from was found"
         return told
@@ -102,9 +103,15 @@ class SpeculativeRounds:
         if cancelled():
             return []
         context = self._target.context_tokens
-        eta = self._asked.eta if draft.guides else 0.0
-        logits = self._target.read(draft.tokens)
-        tokens = verify(self._chooser, logits, draft, eta=eta, alpha=self._asked.alpha)
+        asked, logits = self._asked, self._target.read(draft.tokens)
+        tokens = verify(
+            self._chooser,
+            logits,
+            draft,
+            eta=asked.eta,
+            alpha=asked.alpha,
+            interpolation=asked.interpolation,
+        )
         self._target.settle(tokens)
         self._learn(context, draft, tokens, predicted)
         if not draft.tokens and not draft.guides:
@@ -117,12 +124,16 @@ class SpeculativeRounds:
         options: list[tuple[Choice, str]] = []
         if found.tokens:
             options.append((self._worth(_key(found), self._lengths(len(found.tokens))), "lookup"))
-        if self._model is not None and (most or self._asked.eta) and self._may_use_model(most, cancelled):
+        if (
+            self._model is not None
+            and (most or self._asked.is_guided)
+            and self._may_use_model(most, cancelled)
+        ):
             options.append((self._worth("model", self._lengths(most)), "model"))
         if not options or cancelled():
             return Draft(), None
         choice, source = max(options, key=lambda option: option[0].gain)
-        forced = self._asked.decoding == "speculative" or self._asked.eta > 0
+        forced = self._asked.decoding == "speculative" or self._asked.is_guided
         if not forced and choice.gain < _MARGIN:
             self.ledger.best_rejected = max(self.ledger.best_rejected, choice.gain)
             return Draft(), None
@@ -137,7 +148,7 @@ class SpeculativeRounds:
             self._model.observe(written)
             return written
         draft = replace(found, tokens=found.tokens[:length], proposals=found.proposals[:length])
-        return drafter.follow(draft) if self._asked.eta and drafter is not None else draft
+        return drafter.follow(draft) if self._asked.is_guided and drafter is not None else draft
 
     def _lengths(self, most: int) -> range:
         """Draft lengths to choose from: the one that was asked for, or any."""
@@ -151,7 +162,7 @@ class SpeculativeRounds:
         ``passes`` of the drafting model are known once there is a draft.
         """
         context, others = self._target.context_tokens, self._target.others
-        guiding = self._asked.eta > 0
+        guiding = self._asked.is_guided
 
         def seconds(length: int) -> float:
             drafting = 0.0
@@ -176,7 +187,7 @@ class SpeculativeRounds:
             return True
         if self._model.failed:
             return False
-        if self._asked.decoding == "auto" and not self._asked.eta:
+        if self._asked.decoding == "auto" and not self._asked.is_guided:
             choice = self._worth("model", self._lengths(most))
             plain = self._expected_tokens * self._plain_seconds
             gain = plain / (plain / choice.gain + self._model.start_seconds)
@@ -189,7 +200,7 @@ class SpeculativeRounds:
             return started
         except ModelMemoryError as error:
             self._model.failed = True
-            without = ", and eta was not applied" if self._asked.eta else ""
+            without = ", without its guidance" if self._asked.is_guided else ""
             self.ledger.degraded = (f"no memory for the drafter, decoded plainly{without}: {error.message}",)
             self.ledger.reason = "no memory for the drafter"
             return False

@@ -36,18 +36,27 @@ class Draft:
 
 
 def verify(
-    chooser: Chooser, logits: torch.Tensor, draft: Draft, *, eta: float = 0.0, alpha: float = 0.1
+    chooser: Chooser,
+    logits: torch.Tensor,
+    draft: Draft,
+    *,
+    eta: float = 0.0,
+    alpha: float = 0.1,
+    interpolation: float = 0.0,
 ) -> list[Token]:
     """The draft up to its first rejected token, and one more from the target.
 
-    ``logits`` (n + 1, V) are the target's at each drafted position and after the last. With ``eta`` 0 the
-    tokens are distributed as if each had been chosen by ``chooser.choose``; greedy ones are the same.
+    ``logits`` (n + 1, V) are the target's at each drafted position and after the last. With ``eta``
+    and ``interpolation`` 0 the tokens are distributed as if each had been chosen by ``chooser.choose``;
+    greedy ones are the same.
     """
     accepted: list[Token] = []
     for at, row in enumerate(logits.float().cpu()):
         scores = chooser.scores(row)
         if eta and draft.guides:
             scores = guided(scores, draft.guides[at], chooser.temperature, eta, alpha)
+        if interpolation and draft.guides:
+            scores = interpolated(scores, draft.guides[at], chooser.temperature, interpolation)
         proposed = draft.tokens[at] if at < len(draft.tokens) else None
         if chooser.is_greedy:
             token = int(scores.argmax())
@@ -75,6 +84,17 @@ def guided(
     target = (scores / temperature).softmax(-1)
     gradient = torch.where(guide >= alpha * guide.max(), target - guide, torch.zeros_like(target))
     return scores - eta * temperature * gradient
+
+
+def interpolated(scores: torch.Tensor, guide: torch.Tensor, temperature: float, share: float) -> torch.Tensor:
+    """Scores (V,) of the distribution ``(1 - share) softmax(z / T) + share q``, with the drafter's ``q``.
+
+    A linear opinion pool (Stone 1961), as language models are interpolated with retrieval since kNN-LM
+    (Khandelwal et al. 2020, equation 3). However wrong the drafter is, no token becomes less likely than
+    ``1 - share`` times what the target gives it, which a step of any size ``eta`` does not promise.
+    """
+    mixed = (1 - share) * (scores / temperature).softmax(-1) + share * guide
+    return temperature * mixed.log()
 
 
 def overlap(target: torch.Tensor, proposal: torch.Tensor) -> float:

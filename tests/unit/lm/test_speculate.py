@@ -320,28 +320,42 @@ def test_a_seed_gives_the_same_answer_under_auto(paired, monkeypatch):
     assert "a seed was given" in told.popitem()[1]["not_speculating"]
 
 
-def test_guidance_draws_the_answer_towards_the_drafter(paired):
-    """At a large eta the answer is nearer to what the drafter writes by itself from its passages."""
+@pytest.mark.parametrize("guidance", [{"eta": 50.0}, {"interpolation": 0.9}])
+def test_guidance_draws_the_answer_towards_the_drafter(paired, guidance):
+    """Far enough, the answer is nearer to what the drafter writes by itself from its passages."""
     model = paired("llama")
     drafter = model._drafting._drafter
 
-    def distance(eta: float) -> float:
+    def distance(**guidance: float) -> float:
         total = 0.0
         for seed in range(6):
-            text = said(draft(model, seed, Speculation("speculative", "model", eta=eta)))[0]
+            text = said(draft(model, seed, Speculation("speculative", "model", **guidance)))[0]
             scores = drafter.logprob(prompt(seed)[1], text) if text else [0.0]
             total -= sum(scores) / len(scores)
         return total
 
-    assert distance(50.0) < distance(0.0)
+    assert distance(**guidance) < distance()
 
 
-def test_mixture_and_model_agree_on_the_guided_answer(paired):
+def test_interpolated_all_the_way_the_drafter_writes(paired):
+    """With a share of 1 the target has no say: the text is the drafter's own, and all it drafts is taken."""
+    model = paired("llama")
+    drafter = model._drafting._drafter
+    for seed in range(3):
+        deltas = draft(model, seed, Speculation("speculative", "model", interpolation=1.0))
+        own = list(drafter.generate(Generation(prompt(seed)[1], GREEDY)))
+        assert said(deltas)[0] == said(own)[0]
+        assert deltas[-1].usage["acceptance"] == 1
+        assert deltas[-1].usage["interpolation"] == 1
+
+
+@pytest.mark.parametrize("guidance", [{"eta": 6.0}, {"interpolation": 0.4}])
+def test_mixture_and_model_agree_on_the_guided_answer(paired, guidance):
     """The draft's origin changes nothing: looked-up tokens are guided by the same drafter."""
     model = paired("llama")
     for seed in range(2):
         answers = {
-            said(draft(model, seed, Speculation("auto", drafter, draft_tokens=length, eta=6.0)))
+            said(draft(model, seed, Speculation("auto", drafter, draft_tokens=length, **guidance)))
             for drafter in ("model", "mixture")
             for length in (None, 1, 4)
         }
@@ -376,7 +390,7 @@ def test_without_memory_for_the_drafter_it_decodes_plainly_and_says_so(paired, m
         deltas = draft(model, 1, kind)
         assert said(deltas) == said(draft(model, 1, Speculation("plain")))
         assert "no memory for the drafter" in deltas[-1].degraded[0]
-        assert ("eta was not applied" in deltas[-1].degraded[0]) == (kind.eta > 0)
+        assert ("without its guidance" in deltas[-1].degraded[0]) == kind.is_guided
         assert deltas[-1].usage["not_speculating"] == "no memory for the drafter"
 
 
@@ -401,7 +415,15 @@ def test_states_that_cannot_be_rolled_back_are_decoded_plainly(paired, monkeypat
         (Speculation("auto", eta=float("nan")), "eta is nan"),
         (Speculation("auto", eta=float("inf")), "eta is inf"),
         (Speculation("auto", alpha=1.5), "alpha is 1.5"),
-        (Speculation("auto", "lookup", eta=1.0), "no distribution of its own"),
+        (Speculation("auto", "lookup", eta=1.0), "eta is 1.0 .*no distribution of its own"),
+        (Speculation("auto", interpolation=-0.1), "interpolation is -0.1"),
+        (Speculation("auto", interpolation=1.1), "interpolation is 1.1"),
+        (Speculation("auto", interpolation=float("nan")), "interpolation is nan"),
+        (
+            Speculation("auto", "lookup", interpolation=0.2),
+            "interpolation is 0.2 .*no distribution of its own",
+        ),
+        (Speculation("auto", eta=1.0, interpolation=0.2), "eta is 1.0 and interpolation 0.2"),
     ],
 )
 def test_senseless_speculation_is_refused_before_any_work(paired, speculation, named):

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.errors import ModelError
 from pipeline.lm.sampling import Chooser
-from pipeline.lm.verification import Draft, as_long_as, guided, overlap, verify
+from pipeline.lm.verification import Draft, as_long_as, guided, interpolated, overlap, verify
 from pipeline.seams import Sampling
 
 V, DRAWS, FEWER = 12, 20_000, 5_000
@@ -32,13 +32,13 @@ def critical(degrees: int) -> float:
     return degrees * (1 - 2 / (9 * degrees) + 3.0902 * math.sqrt(2 / (9 * degrees))) ** 3
 
 
-def rounds(target, sampling, draft_of, *, eta=0.0, after=None, draws=FEWER):
+def rounds(target, sampling, draft_of, *, after=None, draws=FEWER, **guidance):
     """First tokens of many rounds, how often the drafted one was taken, and second tokens after it."""
     chooser = Chooser(sampling)
     logits = torch.stack([target.log(), (target if after is None else after).log()])
     first, second, taken = torch.zeros(V), torch.zeros(V), 0
     for _ in range(draws):
-        tokens = verify(chooser, logits, draft_of(chooser), eta=eta)
+        tokens = verify(chooser, logits, draft_of(chooser), **guidance)
         first[tokens[0].id] += 1
         taken += tokens[0].mark == "d"
         if len(tokens) == 2:
@@ -96,6 +96,30 @@ def test_guided_tokens_are_distributed_as_the_retrieval_augmented_target():
         return Draft((chooser.draw(q),), (q,), (q, q), source="model")
 
     first, second, taken = rounds(p, Sampling(temperature=1, seed=4), draft, eta=eta)
+    assert chi_square(first, by_hand) < critical(V - 1)
+    assert chi_square(second, by_hand) < critical(V - 1)
+    assert taken == pytest.approx(overlap(by_hand, q), abs=0.03)
+    assert overlap(by_hand, q) > overlap(p, q)
+    assert chi_square(first, p) > critical(V - 1)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_interpolated_tokens_are_distributed_as_the_mixture(share, temperature):
+    """And drafted ones are taken as often as mixture and drafter overlap, more often than without."""
+    z = torch.randn(V, generator=torch.Generator().manual_seed(5))
+    p, q = (z / temperature).softmax(-1), distribution(3, 2.0)
+    by_hand = (1 - share) * p + share * q
+    scores = interpolated(z, q, temperature, share)
+    torch.testing.assert_close((scores / temperature).softmax(-1), by_hand)
+    assert (by_hand >= (1 - share) * p).all()  # what is promised of a wrong drafter
+    if temperature != 1.0:
+        return
+
+    def draft(chooser):
+        return Draft((chooser.draw(q),), (q,), (q, q), source="model")
+
+    first, second, taken = rounds(p, Sampling(temperature=1, seed=4), draft, interpolation=share)
     assert chi_square(first, by_hand) < critical(V - 1)
     assert chi_square(second, by_hand) < critical(V - 1)
     assert taken == pytest.approx(overlap(by_hand, q), abs=0.03)
