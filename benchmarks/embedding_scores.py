@@ -121,7 +121,7 @@ class Index:
         return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
 
     def rank(self, question: Question, weights: Fusion, *, parts: int = 16) -> tuple[Array, Array]:
-        """Scores of all passages, and of all documents (their best passage's)."""
+        """Scores of all passages before regularisation, and of all documents (their best passage's)."""
         self.prepare([question], parts)
         vectors = np.stack([self._asked[part] for part in query_parts(question.text, parts)])
         units = vectors @ self.units.T
@@ -131,6 +131,8 @@ class Index:
         whole = np.maximum.reduceat(own, self.passage_starts, axis=1).mean(0)
         passage = _joined(weights, by_passage, own.mean(0))
         document = _joined(weights, by_document, whole)
+        if weights.method == "convex":
+            document -= weights.length_discount * np.log(np.bincount(self.owner))
         if weights.dense < 1 and self.cut.words is not None:
             query = self.cut.words.analyser.query_vector(question.text)
             fair = FAIR_MATCH * float(query.values.sum())

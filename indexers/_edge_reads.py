@@ -15,6 +15,7 @@ from indexers._edge_points import whole_points
 from indexers._edge_process import Buffer
 from indexers._projection import condition
 from pipeline.filters import EVERYTHING, Filter
+from pipeline.points import check_dense
 from pipeline.seams import IndexSchema, IndexSearch
 from pipeline.types import Match, Point
 
@@ -60,9 +61,10 @@ class Reads:
 
     def vectors(self, name: str, schema: IndexSchema, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Vectors of these points, by id."""
+        dim = check_dense(name, schema)
         names = {key_of(point): point for point in ids}
         _, (found, dense) = self._ask("vectors", name, b"".join(names))
-        rows = np.frombuffer(dense, np.float32).reshape(-1, schema.dim or 1)
+        rows = np.frombuffer(dense, np.float32).reshape(-1, dim)
         return {names[key]: row for key, row in zip(keys_in(found), rows, strict=True)}
 
     def _pages(self, do: str, name: str, where: Filter) -> Iterator[tuple[Any, list[memoryview]]]:

@@ -22,7 +22,7 @@ from indexers._projection import PAYLOAD
 from indexers._qdrant_calls import Calls, ExistsOnServerError, MissingOnServerError
 from pipeline.errors import ConfigurationError, IndexingError
 from pipeline.filters import EVERYTHING, Filter
-from pipeline.points import check_name, check_schema, check_search, pack
+from pipeline.points import check_dense, check_name, check_schema, check_search, pack
 from pipeline.seams import IndexSchema, IndexSearch
 from pipeline.types import Match, Point
 
@@ -187,7 +187,7 @@ class QdrantIndexer:
 
     def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Vectors of these points, by id."""
-        self._index(name)
+        check_dense(name, self._index(name))
         found = self._on(
             name,
             "for vectors",

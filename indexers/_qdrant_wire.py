@@ -136,7 +136,11 @@ def point(found: models.Record) -> Point:
 def vectors(found: Iterable[models.Record]) -> dict[str, NDArray[np.float32]]:
     """Dense vectors by id."""
     named = ((str(record.id), record.vector) for record in found)
-    return {key: np.asarray(vector[DENSE], np.float32) for key, vector in named if isinstance(vector, dict)}
+    return {
+        key: np.asarray(vector[DENSE], np.float32)
+        for key, vector in named
+        if isinstance(vector, dict) and DENSE in vector
+    }
 
 
 def _sparse(words: models.SparseVector) -> SparseVector:

@@ -22,7 +22,7 @@ from indexers import _folders
 from pipeline.errors import IndexDamagedError, IndexingError
 from pipeline.filters import Filter, matches
 from pipeline.originals import disk_errors
-from pipeline.points import PointBatch, check_schema, check_search, pack
+from pipeline.points import PointBatch, check_dense, check_schema, check_search, pack
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
 from pipeline.types import Match, Point, SparseVector
 
@@ -127,7 +127,9 @@ class ExactIndexer:
     def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Vectors of these points, by id."""
         with self._open():
-            return self._index(name).vectors(ids)
+            index = self._index(name)
+            check_dense(name, index.schema)
+            return index.vectors(ids)
 
     def problems(self, name: str) -> list[str]:
         """Nothing: what is wrong with it raises."""
@@ -242,7 +244,7 @@ class _Index:
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         found = ((key, self._points[key][1]) for key in ids if key in self._points)
-        return {key: dense for key, dense in found if dense is not None}
+        return {key: dense.copy() for key, dense in found if dense is not None}
 
     def table(self) -> _Table:
         if self._table is None:

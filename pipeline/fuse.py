@@ -2,15 +2,16 @@
 
 A passage is judged by four signals: its best small unit and its own vector (dense), its words
 (lexical), and the same evidence for the whole document it stands in. By default they are combined convexly
-(Bruch et al. 2023, "An Analysis of Fusion Functions for Hybrid Retrieval", eq. 3): dense scores stay
-cosines, lexical scores are divided by the best of the query, or by what a fair match would have where even
-the best has little more than a function word of it. Rank fusion, z-scores and min-max over the
-candidates all measured worse on development data (see docs/decisions/fusion.md).
+(Bruch et al. 2023, "An Analysis of Fusion Functions for Hybrid Retrieval", eq. 3): dense scores stay cosines
+(those of long documents discounted), lexical scores are divided by the best of the query, or by what a fair
+match would have where even the best has little more than a function word of it. Rank fusion, z-scores and
+min-max over the candidates all measured worse on development data (see docs/decisions/fusion.md).
 
-The best of many is high by chance: a meeting of 300 passages has a better best match than one of 30,
-whatever is asked. The maximum of draws with an exponential tail grows as the logarithm of their number
-(Gumbel 1958, "Statistics of Extremes"), so a document's dense evidence loses ``length_discount`` times that.
-BM25 of whole documents has its own normalisation by length.
+The best of many is high by chance: a meeting of 300 passages has a better best match than one of 30 on
+average, whatever is asked. The maximum of n normal draws grows as the square root of 2 ln n (Gumbel 1958,
+"Statistics of Extremes"), which over 10 to 300 passages is close to linear in ln n, at .3 to .4 deviations,
+so cosines of a whole document lose ``length_discount`` times ln n. BM25 of whole documents has its own
+normalisation by length.
 
 A question of several sentences is searched sentence by sentence, and dense evidence is the mean over
 them of the best match of each.
@@ -57,8 +58,8 @@ class Fusion:
     where both are close to each other and leans to the larger where they are far apart, as for a sentence
     that says what is asked in a passage about something else.
 
-    ``length_discount`` is what cosines of a whole document lose (``convex``) times the logarithm of how many
-    passages it has.
+    ``length_discount`` is what cosines of a whole document lose (``convex``) times the natural logarithm of
+    how many passages it has.
     """
 
     dense: float = 0.65
@@ -135,7 +136,7 @@ def fuse(evidence: Evidence, fusion: Fusion, sizes: Mapping[Whole, int] | None =
     for place in units.scores.keys() | passages.scores.keys() | lexical.scores.keys():
         document: Whole = place[0], place[1]
         if document not in wholes:
-            less = discount * math.log(sizes.get(document, 1))
+            less = discount * math.log(max(1, sizes.get(document, 1)))
             of_whole = {
                 "document_unit": document_units.of(document) - less,
                 "document_passage": document_passages.of(document) - less,

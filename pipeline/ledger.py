@@ -149,7 +149,7 @@ class Ledger(CollectionLedger):
             ]
 
     def live_versions(self, tenant: str, collection: str, ids: Sequence[str]) -> dict[str, LiveVersion]:
-        """Live version of each of these documents; those that have none are left out."""
+        """Live version of each of these documents and its passages; those that have none are left out."""
         answers = self.database.memo.fresh()
         questions = {name: ("live", tenant, collection, name) for name in ids}
         unknown = [name for name, question in questions.items() if question not in answers]

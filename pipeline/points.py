@@ -112,6 +112,13 @@ def check_search(name: str, schema: IndexSchema, search: IndexSearch) -> None:
         _check_sparse(search.sparse, "the query")
 
 
+def check_dense(name: str, schema: IndexSchema) -> int:
+    """The width of this index's vectors. Raise IndexingError if it has none."""
+    if schema.dim is None:
+        raise IndexingError(f"Index {name!r} has no vectors.")
+    return schema.dim
+
+
 def check_vectors(vectors: NDArray[np.float32], dim: int, labels: Sequence[str]) -> None:
     """Raise IndexingError naming the first row of float32 ``(n, dim)`` that is no unit vector."""
     if vectors.ndim != 2 or vectors.shape[1] != dim:

@@ -1,9 +1,9 @@
 """The search half of the read flow: Query -> Hits.
 
 A question is cut into sentences; each is looked for among units and passages by meaning, and the whole
-question among passages and documents by words. :mod:`pipeline.fuse` makes one ranking of passages of
-it, near-duplicates are told of beside the passage they repeat, neighbours are joined, and the token budget is
-kept.
+question among passages and documents by words. :mod:`pipeline.fuse` makes one ranking of passages of it,
+:mod:`pipeline.regularize` lifts what resembles the best, near-duplicates are told of beside the passage they
+repeat, neighbours are joined, and the token budget is kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline import filters, layers
 from pipeline.compatibility import require_same
 from pipeline.duplicates import Distinct
 from pipeline.errors import IndexingError, InvalidRequestError, LimitExceededError
-from pipeline.fuse import Evidence, Ranked, best_first, fuse
+from pipeline.fuse import Evidence, Ranked, Whole, best_first, fuse
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.passages import Passages
@@ -191,24 +191,22 @@ class Retriever:
     ) -> list[list[Match]]:
         return self._indexer.search(layers.index_name(query.tenant, query.collection, layer), searches)
 
-    def _live(self, query: Query, evidence: Evidence) -> dict[tuple[str, int], int]:
-        """How many passages documents have of which something was found, by id and version, without versions
-        that were replaced or deleted while the index still has their points."""
+    def _live(self, query: Query, evidence: Evidence) -> dict[Whole, int]:
+        """The live versions of documents of which something was found, with how many passages they have. The
+        index may still have points of versions that were replaced or deleted."""
         searches = (*evidence.units, *evidence.passages, evidence.passages_lexical)
         ids = {match.payload["_document_id"] for matches in searches for match in matches}
         live = self._ledger.live_versions(query.tenant, query.collection, list(ids))
         return {(document, found.version): found.passages for document, found in live.items()}
 
     def _regularized(self, query: Query, ranked: list[Ranked]) -> list[Ranked]:
-        """With the best of them risen towards what resembles them in other documents."""
+        """With scores of the best regularised; what a score rose by is told among its parts."""
         best = ranked[: self._regularization.candidates]
         if not self._regularization.share or len({r.document_id for r in best}) < 2:
             return ranked
         ids = [layers.point_id(_version(query, r), "passages", r.ordinal) for r in best]
         vectors = self._indexer.vectors(layers.index_name(query.tenant, query.collection, "passages"), ids)
-        at = [
-            n for n, point in enumerate(ids) if point in vectors
-        ]  # others were removed since they were found
+        at = [n for n, point in enumerate(ids) if point in vectors]  # not of points that just vanished
         if not at:
             return ranked
         scores = regularized(
@@ -220,7 +218,7 @@ class Retriever:
         for n, score in zip(at, scores.tolist(), strict=True):
             rise = score - best[n].score
             if rise:
-                best[n] = best[n]._replace(score=score, scores={**best[n].scores, "neighbours": rise})
+                best[n] = best[n]._replace(score=score, scores={**best[n].scores, "regularization": rise})
         return [*sorted(best, key=best_first), *ranked[len(best) :]]
 
     def _select(self, query: Query, ranked: Sequence[Ranked], evidence: Evidence) -> list[Hit]:

@@ -126,7 +126,8 @@ class Indexer(Protocol):
         ...
 
     def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """The dense vectors of points, by id, without those that are gone. The index must have vectors."""
+        """The dense vectors of points, by id as it was given, without those of points that are not there.
+        They are not to be written to. Raises IndexingError for an index without vectors."""
         ...
 
     def problems(self, name: str) -> list[str]:

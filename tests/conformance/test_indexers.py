@@ -364,6 +364,9 @@ def test_lexical_only_and_dense_only(indexer: Indexer) -> None:
     ):
         with pytest.raises(IndexingError):
             indexer.search(name, [search])
+    assert list(indexer.vectors("vectors", [point(9).id])) == [point(9).id]
+    with pytest.raises(IndexingError, match="Index 'words' has no vectors"):
+        indexer.vectors("words", [point(9).id])
 
 
 @pytest.mark.parametrize(
@@ -498,6 +501,7 @@ def test_unknown_and_closed(indexer: Indexer) -> None:
         lambda: indexer.upsert("no", [point(1)]),
         lambda: indexer.delete("no", EVERYTHING),
         lambda: indexer.count("no"),
+        lambda: indexer.vectors("no", [point(1).id]),
         lambda: list(indexer.points("no")),
         lambda: indexer.optimize("no"),
     ):

@@ -73,7 +73,9 @@ def test_scores_are_those_of_a_search(tmp_path: Path, dense: float) -> None:
             Source(name=n, text=t, document_id=n) for n, t in documents.items()
         )
         assert all(r.status == "created" for r in results)
-        config = RetrievalConfig(dense_weight=dense, unit_candidates=5000, passage_candidates=5000)
+        config = RetrievalConfig(
+            dense_weight=dense, unit_candidates=5000, passage_candidates=5000, regularization=0
+        )
         retriever = Retriever(longleaf.embedder, longleaf.indexer, longleaf.ledger, longleaf.analyser, config)
         ranked = retriever.find(Query(question.text, top_k=100)).ranked
     passages, by_document = index.rank(question, config.as_fusion())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +16,14 @@ from workplace import Source, Workplace, workplace
 
 from pipeline.errors import FilterError, InvalidRequestError, LimitExceededError, NotFoundError
 from pipeline.evaluation.runner import documents_of
+from pipeline.fuse import Ranked
+from pipeline.layers import index_name, point_id
+from pipeline.records import VersionKey
+from pipeline.regularize import Regularization, regularized
 from pipeline.retrieve import RetrievalConfig, Retriever, query_parts
 from pipeline.types import Query
 
+PASSAGES = index_name("default", "default", "passages")
 TOPICS = ["harbour", "orchard", "telescope", "glacier", "printing press", "lighthouse", "vineyard", "canal"]
 
 
@@ -63,24 +71,68 @@ def test_hits_are_exact_spans_best_first(place: Workplace, retriever: Retriever)
 
 
 def test_scores_rise_towards_those_of_what_resembles_them(place: Workplace) -> None:
-    """Among the best so many, never down, and not within one document."""
+    """Among the best so many, never down, and not within one document; the parts say by how much."""
     parts = place.embedder, place.indexer, place.ledger, place.analyser
     query = Query("Which faults did the committee find in the glacier?", top_k=50)
 
-    def ranked(query: Query, **settings: float) -> dict[tuple[str, int], float]:
+    def ranked(query: Query, **settings: float) -> dict[tuple[str, int], Ranked]:
         found = Retriever(*parts, RetrievalConfig(**settings)).find(query).ranked
-        scores = {(r.document_id, r.ordinal): r.score for r in found}
-        assert list(scores.values()) == sorted(scores.values(), reverse=True)
-        return scores
+        assert [r.score for r in found] == sorted((r.score for r in found), reverse=True)
+        return {(r.document_id, r.ordinal): r for r in found}
 
     plain, risen = ranked(query, regularization=0), ranked(query, regularization_candidates=40)
     assert plain.keys() == risen.keys()
-    rises = [risen[place] - score for place, score in plain.items()]  # best first before
-    assert min(rises) >= 0
-    assert max(rises[:40]) > 0
-    assert set(rises[40:]) == {0}
+    best = [r for r in plain.values()][:40]
+    vectors = [
+        place.indexer.vectors(PASSAGES, [id_])[id_]
+        for id_ in (point_id(VersionKey("default", "default", *r[:2]), "passages", r.ordinal) for r in best)
+    ]
+    expected = regularized(
+        np.array([r.score for r in best]), np.stack(vectors), [r.document_id for r in best], Regularization()
+    )
+    assert max(expected - [r.score for r in best]) > 0
+    for before, score in zip(best, expected, strict=True):
+        after = risen[before.document_id, before.ordinal]
+        assert after.score == score
+        assert after.scores.get("regularization", 0) == score - before.score
+    assert all(risen[at] == r for at, r in list(plain.items())[40:])
     scoped = Query(query.text, document_id="canal", top_k=50)
     assert ranked(scoped, regularization=0) == ranked(scoped)
+
+
+def test_points_that_vanish_during_a_search_keep_their_scores(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = place.embedder, place.indexer, place.ledger, place.analyser
+    query = Query("Which faults did the committee find in the glacier?", top_k=50)
+    plain = Retriever(*parts, RetrievalConfig(regularization=0)).find(query).ranked
+    whole = place.indexer.vectors
+    left = plain[1]
+    left_id = point_id(VersionKey("default", "default", *left[:2]), "passages", left.ordinal)
+
+    def without(name: str, ids: list[str]) -> dict[str, Any]:
+        return whole(name, [i for i in ids if i != left_id])
+
+    monkeypatch.setattr(place.indexer, "vectors", without)
+    assert left in Retriever(*parts).find(query).ranked
+    monkeypatch.setattr(place.indexer, "vectors", lambda name, ids: {})
+    assert Retriever(*parts).find(query).ranked == plain
+
+
+def test_long_documents_are_discounted_by_how_many_passages_they_have(place: Workplace) -> None:
+    parts = place.embedder, place.indexer, place.ledger, place.analyser
+    query = Query("Which faults did the committee find in the glacier?", top_k=50)
+
+    def found(discount: float) -> list[Ranked]:
+        config = RetrievalConfig(length_discount=discount, regularization=0)
+        return list(Retriever(*parts, config).find(query).ranked)
+
+    plain = {(r.document_id, r.ordinal): r.scores["document_unit"] for r in found(0)}
+    for r in found(0.1):
+        passages = place.ledger.document("default", "default", r.document_id).passages
+        assert passages > 1
+        expected = plain[r.document_id, r.ordinal] - 0.1 * math.log(passages)
+        assert r.scores["document_unit"] == pytest.approx(expected)
 
 
 def test_scope_and_filter(retriever: Retriever) -> None:
