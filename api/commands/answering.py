@@ -78,7 +78,9 @@ def ask(
     ] = None,
     interpolation: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of the drafter's distribution; above 0 is not lossless."),
+        typer.Option(
+            min=0, max=1, help="Largest share of the drafter's distribution; above 0 is not lossless."
+        ),
     ] = None,
 ) -> None:
     """Answer a question from the documents, every statement with its source.

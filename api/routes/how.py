@@ -64,7 +64,7 @@ class HowToAnswer(BaseModel):
         default=None,
         ge=0,
         le=1,
-        description="Share of the drafter's distribution in what is drawn from; above 0 is not lossless.",
+        description="Largest share of the drafter's distribution in what is drawn; above 0 is not lossless.",
     )
 
     def options(self, max_tokens: int | None) -> AnswerOptions:

@@ -41,7 +41,8 @@ class Speculation:
     """Tokens that the drafter gives less than this share of its likeliest token's probability are not
     drawn."""
     interpolation: float = 0.0
-    """Share of the drafter's distribution in that which tokens are drawn from, 0 (lossless) to 1."""
+    """Largest share of the drafter's distribution in that which tokens are drawn from, 0 (lossless) to 1; it
+    has half of it where it is as certain as the model, and more where it is more certain."""
 
     @property
     def is_guided(self) -> bool:

@@ -86,15 +86,22 @@ def guided(
     return scores - eta * temperature * gradient
 
 
-def interpolated(scores: torch.Tensor, guide: torch.Tensor, temperature: float, share: float) -> torch.Tensor:
-    """Scores (V,) of the distribution ``(1 - share) softmax(z / T) + share q``, with the drafter's ``q``.
+def interpolated(scores: torch.Tensor, guide: torch.Tensor, temperature: float, most: float) -> torch.Tensor:
+    """Scores (V,) of the distribution ``(1 - w) p + w q``: ``p = softmax(z / T)``, the drafter's ``q``.
 
     A linear opinion pool (Stone 1961), as language models are interpolated with retrieval since kNN-LM
-    (Khandelwal et al. 2020, equation 3). However wrong the drafter is, no token becomes less likely than
-    ``1 - share`` times what the target gives it, which a step of any size ``eta`` does not promise.
+    (Khandelwal et al. 2020, equation 3), by how certain the two are: ``w = most / (1 + sqrt(exp(H(q)) /
+    exp(H(p))))`` is half of ``most`` where their perplexities are equal, and more where the drafter's is
+    lower. However wrong the drafter is, no token becomes less likely than ``1 - most`` times what the target
+    gives it, which a step of any size ``eta`` does not promise.
     """
-    mixed = (1 - share) * (scores / temperature).softmax(-1) + share * guide
-    return temperature * mixed.log()
+    target = (scores / temperature).softmax(-1)
+    share = most * torch.sigmoid((_entropy(target) - _entropy(guide)) / 2)
+    return temperature * ((1 - share) * target + share * guide).log()
+
+
+def _entropy(probabilities: torch.Tensor) -> torch.Tensor:
+    return torch.special.entr(probabilities).sum(-1)
 
 
 def overlap(target: torch.Tensor, proposal: torch.Tensor) -> float:

@@ -60,6 +60,13 @@ def test_a_request_says_how_to_draft_and_is_told_what_came_of_it(with_model, dra
     assert request.tenant == "default"
 
 
+def test_a_request_may_interpolate_instead(with_model, drafter) -> None:  # noqa: F811
+    asked = {"mode": "composed", "decoding": "auto", "interpolation": 0.75}
+    assert with_model.post(ANSWER, json={**QUESTION, **asked}).status_code == 200
+    [request] = drafter.asked
+    assert (request.speculation.eta, request.speculation.interpolation) == (0, 0.75)
+
+
 def test_events_tell_it_too(with_model, drafter) -> None:  # noqa: F811
     asked = {**QUESTION, "mode": "composed", "stream": True, "decoding": "auto"}
     told = dict(events(with_model.post(ANSWER, json=asked).text))
@@ -78,6 +85,9 @@ def test_events_tell_it_too(with_model, drafter) -> None:  # noqa: F811
         {"drafter": "oracle"},
         {"long_tokens": -5},
         {"drafter": "lookup", "eta": 1, "decoding": "auto"},
+        {"interpolation": 1.5},
+        {"drafter": "lookup", "interpolation": 0.5, "decoding": "auto"},
+        {"eta": 1, "interpolation": 0.5, "decoding": "auto"},
     ],
 )
 def test_senseless_options_are_refused(with_model, drafter, wrong) -> None:  # noqa: F811

@@ -140,6 +140,8 @@ def test_a_model_that_cannot_draft_decodes_plainly_and_says_so_if_it_had_to():
         (AnswerOptions(draft_tokens=99), "draft_tokens is 99"),
         (AnswerOptions(decoding="auto", drafter="lookup", eta=1.0), "no distribution of its own"),
         (AnswerOptions(eta=2.0), "eta is 2.0 where decoding is 'plain'"),
+        (AnswerOptions(interpolation=0.5), "interpolation is 0.5 where decoding is 'plain'"),
+        (AnswerOptions(decoding="auto", eta=2.0, interpolation=0.5), "eta is 2.0 and interpolation 0.5"),
     ],
 )
 def test_senseless_options_are_refused_before_the_search(options, named):

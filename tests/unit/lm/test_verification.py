@@ -103,23 +103,25 @@ def test_guided_tokens_are_distributed_as_the_retrieval_augmented_target():
     assert chi_square(first, p) > critical(V - 1)
 
 
-@pytest.mark.parametrize("share", [0.25, 1.0])
+@pytest.mark.parametrize("most", [0.25, 1.0])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_interpolated_tokens_are_distributed_as_the_mixture(share, temperature):
+def test_interpolated_tokens_are_distributed_as_the_mixture(most, temperature):
     """And drafted ones are taken as often as mixture and drafter overlap, more often than without."""
     z = torch.randn(V, generator=torch.Generator().manual_seed(5))
     p, q = (z / temperature).softmax(-1), distribution(3, 2.0)
+    perplexities = [math.exp(-float((each * each.log()).sum())) for each in (p, q)]
+    share = most / (1 + math.sqrt(perplexities[1] / perplexities[0]))
     by_hand = (1 - share) * p + share * q
-    scores = interpolated(z, q, temperature, share)
+    scores = interpolated(z, q, temperature, most)
     torch.testing.assert_close((scores / temperature).softmax(-1), by_hand)
-    assert (by_hand >= (1 - share) * p).all()  # what is promised of a wrong drafter
+    assert (by_hand >= (1 - most) * p).all()  # what is promised of a wrong drafter
     if temperature != 1.0:
         return
 
     def draft(chooser):
         return Draft((chooser.draw(q),), (q,), (q, q), source="model")
 
-    first, second, taken = rounds(p, Sampling(temperature=1, seed=4), draft, interpolation=share)
+    first, second, taken = rounds(p, Sampling(temperature=1, seed=4), draft, interpolation=most)
     assert chi_square(first, by_hand) < critical(V - 1)
     assert chi_square(second, by_hand) < critical(V - 1)
     assert taken == pytest.approx(overlap(by_hand, q), abs=0.03)
@@ -136,6 +138,17 @@ def test_guidance_is_one_step_down_the_distillation_loss(temperature):
     loss.backward()
     step = guided(z.detach(), q, temperature, eta=3.0, alpha=0.0)
     torch.testing.assert_close(step, z.detach() - 3.0 * z.grad)
+
+
+def test_a_drafter_that_is_certain_has_its_whole_share_and_one_that_guesses_hardly_any():
+    z, certain, guessing = torch.zeros(V), torch.eye(V)[3], torch.full((V,), 1 / V)
+    mixed = interpolated(z, certain, 1.0, 0.6).softmax(-1)
+    assert float(mixed[3]) == pytest.approx(1 / V + 0.6 / (1 + V**-0.5) * (1 - 1 / V))
+    sure = torch.full((V,), -20.0)
+    sure[5] = 20.0
+    assert float(interpolated(sure, guessing, 1.0, 0.6).softmax(-1)[5]) == pytest.approx(
+        1 - 0.6 / (1 + V**0.5) * (1 - 1 / V)
+    )
 
 
 def test_eta_zero_changes_nothing_and_a_large_eta_agrees_with_the_drafter():
