@@ -6,8 +6,9 @@
     python -m benchmarks.speculation shape --agreement QUALITY.json --device cuda --seconds 110 --out FILE.json
 
 ``steps``: seconds of a pass by context and new tokens. ``table``: context x task x drafter x draft length,
-against plain decoding in the same run, predicted against measured gain; each context is read once. ``quality``: NaturalQuestions, HotpotQA and QMSum with eta in 0, 1, 5,
-10, 20, also with wrong passages. ``shape``: a target of Llama-3-8B's shape with random weights and empty
+against plain decoding in the same run, predicted against measured gain; each context is read once.
+``quality``: NaturalQuestions, HotpotQA and QMSum with the drafter's guidance by eta and by interpolation, also
+with wrong passages. ``shape``: a target of Llama-3-8B's shape with random weights and empty
 states, acceptance replayed from the answers of ``quality``: speed only. Results are saved as they come.
 """
 
@@ -42,7 +43,10 @@ def main() -> None:
     )
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--etas", type=float, nargs="+", default=[0, 1, 5, 10, 20], help="0 first (quality)")
+    parser.add_argument("--etas", type=float, nargs="*", default=[1, 5, 10, 20], help="(quality)")
+    parser.add_argument(
+        "--interpolations", type=float, nargs="*", default=[0.25, 0.5, 0.75, 1], help="(quality)"
+    )
     parser.add_argument(
         "--tasks", nargs="+", default=["nq", "hotpot", "qmsum"], help="nq, hotpot, qmsum, covid"
     )

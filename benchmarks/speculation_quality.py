@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from benchmarks.report import heading, interval
 from benchmarks.speculation import save
 from pipeline.lm.model import LocalModel, load
 from pipeline.lm.request import Generation, Speculation
-from pipeline.lm.verification import guided
+from pipeline.lm.verification import guided, interpolated
 from pipeline.seams import Sampling
 
 TASKS = {"nq": 16, "hotpot": 16, "qmsum": 64}
@@ -50,10 +51,36 @@ def found(said: str, answers: tuple[str, ...]) -> float:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to let the drafter guide; without it decoding is lossless."""
+
+    eta: float = 0.0
+    interpolation: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """As it is called in tables."""
+        return f"interpolation {self.interpolation:g}" if self.interpolation else f"eta {self.eta:g}"
+
+    def scores(self, target: torch.Tensor, drafter: torch.Tensor) -> torch.Tensor:
+        """What tokens are chosen by, from the target's logits (n, V) and the drafter's probabilities."""
+        if self.interpolation:
+            made = [interpolated(z, q, 1.0, self.interpolation) for z, q in zip(target, drafter, strict=True)]
+        elif self.eta:
+            made = [guided(z, q, 1.0, self.eta, 0.1) for z, q in zip(target, drafter, strict=True)]
+        else:
+            return target
+        return torch.stack(made)
+
+
+LOSSLESS = Way()
+
+
 def measured(
-    model: LocalModel, question: LongQuestion, most_tokens: int, etas: Sequence[float]
+    model: LocalModel, question: LongQuestion, most_tokens: int, ways: Sequence[Way]
 ) -> dict[str, Any]:
-    """All numbers of one question."""
+    """All numbers of one question; ``ways`` begin with the lossless one."""
     reference = question.answers[0]
     long, short, wrong = (question.messages(p) for p in (question.passages, question.best, question.wrong))
     target, ids = model.continuation_logits(long, reference)
@@ -61,26 +88,27 @@ def measured(
     answer = torch.tensor(ids, device=target.device)[:, None]
     for name, messages in (("right", short), ("wrong", wrong)):
         drafter = model.continuation_logits(messages, reference)[0].float().softmax(-1)
-        scores = target.float()
-        for eta in etas:
-            shifted = torch.stack(
-                [guided(s, q, 1.0, eta, 0.1) if eta else s for s, q in zip(scores, drafter, strict=True)]
-            )
-            row[f"logprob {name} {eta:g}"] = float(shifted.log_softmax(-1).gather(-1, answer).mean())
+        for way in ways:
+            scores = way.scores(target.float(), drafter).log_softmax(-1)
+            row[f"logprob {name} {way.name}"] = float(scores.gather(-1, answer).mean())
     row["logprob drafter alone"] = float(drafter_logprob(model, short, reference))
     if not most_tokens:
         return row
     sampling = Sampling(max_tokens=min(TASKS[question.task], most_tokens))
     for name, messages in (("right", short), ("wrong", wrong)):
-        for eta in etas if name == "right" else (0.0, etas[-2]):
-            kind = Speculation("speculative", "model", draft_tokens=4, eta=eta)
+        for way in ways if name == "right" else (LOSSLESS, ways[-1]):
+            kind = Speculation(
+                "speculative", "model", draft_tokens=4, eta=way.eta, interpolation=way.interpolation
+            )
             text = "".join(d.text for d in model.generate(Generation(long, sampling, kind, messages)))
-            row[f"f1 {name} {eta:g}"] = f1(text, question.answers)
-            row[f"found {name} {eta:g}"] = found(text, question.answers)
-            if eta == 0:
+            row[f"f1 {name} {way.name}"] = f1(text, question.answers)
+            row[f"found {name} {way.name}"] = found(text, question.answers)
+            if way == LOSSLESS:
                 row[f"text {name}"] = text
     plain = "".join(d.text for d in model.generate(Generation(long, sampling)))
     row["lossless"] = plain == row["text right"] == row["text wrong"]
+    alone = "".join(d.text for d in model.generate(Generation(short, sampling)))
+    row["f1 drafter alone"], row["found drafter alone"] = (f(alone, question.answers) for f in (f1, found))
     if plain.strip():
         both = [model.continuation_logits(m, plain)[0].argmax(-1) for m in (long, short)]
         row["agreement"] = (both[0] == both[1]).int().tolist()
@@ -93,29 +121,27 @@ def drafter_logprob(model: LocalModel, messages: Any, reference: str) -> float:
     return sum(scores) / len(scores)
 
 
-def report(results: list[dict[str, Any]], etas: Sequence[float]) -> None:
-    """Differences to eta 0, paired, with 95 % intervals."""
+def report(results: list[dict[str, Any]], ways: Sequence[Way]) -> None:
+    """Differences to lossless decoding, paired, with 95 % intervals."""
     by_task = defaultdict(list)
     for row in results:
         by_task[row["task"]].append(row)
     for task, rows in by_task.items():
-        print(f"{task}: n={len(rows)}, lossless at eta 0: {sum(r.get('lossless', False) for r in rows)} of "
+        print(f"{task}: n={len(rows)}, lossless: {sum(r.get('lossless', False) for r in rows)} of "
               f"{sum('lossless' in r for r in rows)}")  # fmt: skip
-        alone = interval([r["logprob drafter alone"] - r["logprob right 0"] for r in rows])
-        print(
-            f"  drafter alone against the target: logprob {alone[0]:+.3f} [{alone[1]:+.3f}, {alone[2]:+.3f}]"
-        )
-        for name, measure, eta in itertools.product(("right", "wrong"), ("logprob", "f1", "found"), etas):
-            key, zero = f"{measure} {name} {eta:g}", f"{measure} {name} 0"
-            pairs = [(r[key], r[zero]) for r in rows if key in r]
-            if not pairs:
-                continue
-            mean = sum(a for a, _ in pairs) / len(pairs)
-            low = interval([a - b for a, b in pairs])
-            print(
-                f"  {measure:8} {name} passages, eta {eta:4g}: {mean:+.3f}, against eta 0 {low[0]:+.3f} "
-                f"[{low[1]:+.3f}, {low[2]:+.3f}]"
-            )
+        for measure in ("logprob", "f1", "found"):
+            compare(rows, f"{measure} drafter alone", f"{measure} right {LOSSLESS.name}")
+        for name, measure, way in itertools.product(("right", "wrong"), ("logprob", "f1", "found"), ways):
+            compare(rows, f"{measure} {name} {way.name}", f"{measure} {name} {LOSSLESS.name}")
+
+
+def compare(rows: Sequence[dict[str, Any]], key: str, base: str) -> None:
+    """One line: the mean of a measure, and its paired difference to another."""
+    pairs = [(row[key], row[base]) for row in rows if key in row]
+    if pairs:
+        mean = sum(a for a, _ in pairs) / len(pairs)
+        change = interval([a - b for a, b in pairs])
+        print(f"  {key}: {mean:+.3f}, less lossless {change[0]:+.3f} [{change[1]:+.3f}, {change[2]:+.3f}]")
 
 
 def quality(given: argparse.Namespace) -> None:
@@ -127,6 +153,11 @@ def quality(given: argparse.Namespace) -> None:
         prefix_bytes=(8 if given.device == "cuda" else 1) * 2**30,
     )
     context = given.contexts[0]
+    ways = [
+        LOSSLESS,
+        *(Way(eta=e) for e in given.etas),
+        *(Way(interpolation=i) for i in given.interpolations),
+    ]
     heading(
         f"{model.describe()}, {context} tokens of context, 3 passages for the drafter, n={given.n} a task"
     )
@@ -141,7 +172,7 @@ def quality(given: argparse.Namespace) -> None:
                 question = next(waiting, None)
             if question is None:
                 return
-            row = measured(model, question, given.tokens, given.etas)
+            row = measured(model, question, given.tokens, ways)
             with guard:
                 results.append(row)
                 save(given.out, results)
@@ -150,4 +181,4 @@ def quality(given: argparse.Namespace) -> None:
         for done in [pool.submit(work) for _ in range(given.threads)]:
             done.result()
     save(given.out, results)
-    report(results, given.etas)
+    report(results, ways)
