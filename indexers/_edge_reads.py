@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexers._edge_payloads import Payloads, Stored, key_of, keys_in
+from indexers._edge_kept import Kept, key_of, keys_in
+from indexers._edge_payloads import Payloads, Stored
 from indexers._edge_points import whole_points
 from indexers._edge_process import Buffer
 from indexers._projection import condition
@@ -18,6 +19,8 @@ from pipeline.filters import EVERYTHING, Filter
 from pipeline.points import check_dense
 from pipeline.seams import IndexSchema, IndexSearch
 from pipeline.types import Match, Point
+
+Vectors = Kept[NDArray[np.float32]]
 
 _SEARCHES = 128
 _PAGE_POINTS = 1000
@@ -32,9 +35,10 @@ class Ask(Protocol):
 class Reads:
     """The reading half of :class:`indexers.qdrant_edge.QdrantEdgeIndexer`. Thread-safe."""
 
-    def __init__(self, ask: Ask, payloads: Payloads, ef: int) -> None:
+    def __init__(self, ask: Ask, payloads: Payloads, vectors: Vectors, ef: int) -> None:
         self._ask = ask
         self._payloads = payloads
+        self._vectors = vectors
         self._ef = ef
 
     def search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
@@ -63,9 +67,15 @@ class Reads:
         """Vectors of these points, by id."""
         dim = check_dense(name, schema)
         names = {key_of(point): point for point in ids}
-        _, (found, dense) = self._ask("vectors", name, b"".join(names))
+        found = self._vectors.of(name, names, lambda missing: self._fetched_vectors(name, missing, dim))
+        return {names[key]: vector for key, vector in found.items()}
+
+    def _fetched_vectors(
+        self, name: str, keys: Sequence[bytes], dim: int
+    ) -> dict[bytes, NDArray[np.float32]]:
+        _, (found, dense) = self._ask("vectors", name, b"".join(keys))
         rows = np.frombuffer(dense, np.float32).reshape(-1, dim)
-        return {names[key]: row for key, row in zip(keys_in(found), rows, strict=True)}
+        return {key: row.copy() for key, row in zip(keys_in(found), rows, strict=True)}
 
     def _pages(self, do: str, name: str, where: Filter) -> Iterator[tuple[Any, list[memoryview]]]:
         start = None

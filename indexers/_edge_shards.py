@@ -19,8 +19,8 @@ from typing import Any
 
 import qdrant_edge as qdrant
 
+from indexers._edge_kept import keys_in
 from indexers._edge_models import DENSE, SPARSE, filter_of, payload_of, request_of, vectors_of, words_of
-from indexers._edge_payloads import keys_in
 from indexers._edge_worker import translated
 from indexers._projection import FACTS, PAYLOAD, range_fields, record
 from pipeline.errors import DiskFullError, IndexDamagedError

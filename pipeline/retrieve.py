@@ -114,7 +114,8 @@ class Retriever:
         """Passages of live versions, best first by this retriever's fusion and regularisation."""
         live = self._live(query, evidence)
         ranked = fuse(evidence, self._fusion, live)
-        return tuple(self._regularized(query, [r for r in ranked if (r.document_id, r.version) in live]))
+        ranked = [r for r in ranked if (r.document_id, r.version) in live]
+        return tuple(self._regularized(query, evidence, ranked))
 
     def select(self, query: Query, found: Findings) -> Retrieval:
         """The best passages of what was found, as many as ``query`` asks for."""
@@ -199,12 +200,12 @@ class Retriever:
         live = self._ledger.live_versions(query.tenant, query.collection, list(ids))
         return {(document, found.version): found.passages for document, found in live.items()}
 
-    def _regularized(self, query: Query, ranked: list[Ranked]) -> list[Ranked]:
+    def _regularized(self, query: Query, evidence: Evidence, ranked: list[Ranked]) -> list[Ranked]:
         """With scores of the best regularised; what a score rose by is told among its parts."""
         best = ranked[: self._regularization.candidates]
         if not self._regularization.share or len({r.document_id for r in best}) < 2:
             return ranked
-        ids = [layers.point_id(_version(query, r), "passages", r.ordinal) for r in best]
+        ids = _passage_ids(query, evidence, best)
         vectors = self._indexer.vectors(layers.index_name(query.tenant, query.collection, "passages"), ids)
         at = [n for n, point in enumerate(ids) if point in vectors]  # not of points that just vanished
         if not at:
@@ -269,8 +270,20 @@ def query_parts(text: str, most: int) -> list[str]:
     return [" ".join(pieces[i : i + size]) for i in range(0, len(pieces), size)]
 
 
-def _version(query: Query, found: Ranked) -> VersionKey:
-    return VersionKey(query.tenant, query.collection, found.document_id, found.version)
+def _passage_ids(query: Query, evidence: Evidence, ranked: Sequence[Ranked]) -> list[str]:
+    """Ids of the points of passages, of which some were found and others only their units."""
+    found = {
+        (p["_document_id"], p["_version"], p["_ordinal"]): match.id
+        for matches in (*evidence.passages, evidence.passages_lexical)
+        for match in matches
+        for p in (match.payload,)
+    }
+    ids = []
+    for r in ranked:
+        key = VersionKey(query.tenant, query.collection, r.document_id, r.version)
+        place = r.document_id, r.version, r.ordinal
+        ids.append(found[place] if place in found else layers.point_id(key, "passages", r.ordinal))
+    return ids
 
 
 @contextmanager

@@ -251,6 +251,24 @@ def test_vectors_come_back_by_id(filled: tuple[Indexer, Indexer]) -> None:
     assert tested.vectors(NAME, []) == {}
 
 
+def test_vectors_follow_every_change(indexer: Indexer) -> None:
+    """What was asked for before is never given after a replacement, a deletion or a new index."""
+    ids = [point(i).id for i in range(6)]
+
+    def current() -> dict[str, list[float]]:
+        return {key: vector.tolist() for key, vector in indexer.vectors(NAME, ids).items()}
+
+    indexer.upsert(NAME, [point(i) for i in range(6)])
+    assert current() == {point(i).id: point(i).dense.tolist() for i in range(6)}
+    indexer.upsert(NAME, [point(i, 1) for i in range(3)])
+    assert current() == {point(i).id: point(i, int(i < 3)).dense.tolist() for i in range(6)}
+    indexer.delete(NAME, Range("_ordinal", lt=2))
+    assert list(current()) == ids[2:]
+    indexer.drop(NAME)
+    indexer.create(NAME, SCHEMA)
+    assert current() == {}
+
+
 def test_tenants_do_not_see_each_other(indexer: Indexer) -> None:
     """Two tenants with the same collection, documents and ids; what one writes and deletes is its own."""
     names = [f"tenant {letter}/collection/passages" for letter in "ab"]

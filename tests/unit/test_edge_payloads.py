@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexers._edge_payloads import Payloads, Stored, key_of
+from indexers._edge_kept import key_of
+from indexers._edge_payloads import Payloads, Stored
 from indexers.qdrant_edge import Config, QdrantEdgeIndexer
 from pipeline.filters import Equals
 from pipeline.seams import IndexSchema, IndexSearch
