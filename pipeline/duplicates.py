@@ -8,6 +8,7 @@ number or name, or negates, is no duplicate however alike its words are.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from functools import lru_cache
 from itertools import chain
 
 from pipeline import cues
@@ -50,6 +51,7 @@ class Distinct:
         return None
 
 
+@lru_cache(maxsize=1024)  # questions about the same documents find the same passages
 def _shingles(text: str) -> frozenset[Shingle]:
     words = cues.words(text)
     if len(words) < SHINGLE_WORDS:
