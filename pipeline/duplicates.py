@@ -7,8 +7,9 @@ number or name, or negates, is no duplicate however alike its words are.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from functools import lru_cache
+import hashlib
+import threading
+from collections import Counter, OrderedDict, defaultdict
 from itertools import chain
 
 from pipeline import cues
@@ -16,7 +17,9 @@ from pipeline import cues
 SHINGLE_WORDS = 4
 CONTAINMENT = 0.9
 
-Shingle = tuple[str, ...]
+Shingle = int  # hash of its words, in this process
+
+_MOST_TEXTS = 1024  # about 4 kB each
 
 
 class Distinct:
@@ -32,7 +35,7 @@ class Distinct:
         """Admit a text and return None, or the number (from 0) of the admitted text it repeats."""
         if text in self._numbers:
             return self._numbers[text]
-        shingles = _shingles(text)
+        shingles = _LATELY.of(text)
         enough = CONTAINMENT * len(shingles)
         held = [self._holders[shingle] for shingle in shingles if shingle in self._holders]
         if len(held) >= enough:
@@ -51,9 +54,34 @@ class Distinct:
         return None
 
 
-@lru_cache(maxsize=1024)  # questions about the same documents find the same passages
+class _Lately:
+    """Shingles of the texts seen last, since questions about the same documents find the same passages: as
+    numbers and by digest, so that nothing of a text is kept that may be deleted meanwhile. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, frozenset[Shingle]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, text: str) -> frozenset[Shingle]:
+        key = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+                return found
+        made = _shingles(text)
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > _MOST_TEXTS:
+                self._kept.popitem(last=False)
+        return made
+
+
 def _shingles(text: str) -> frozenset[Shingle]:
     words = cues.words(text)
     if len(words) < SHINGLE_WORDS:
-        return frozenset([tuple(words)])
-    return frozenset(zip(*(words[i:] for i in range(SHINGLE_WORDS)), strict=False))
+        return frozenset([hash(tuple(words))])
+    return frozenset(map(hash, zip(*(words[i:] for i in range(SHINGLE_WORDS)), strict=False)))
+
+
+_LATELY = _Lately()
