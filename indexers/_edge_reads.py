@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol
 
@@ -20,10 +21,9 @@ from pipeline.points import check_dense
 from pipeline.seams import IndexSchema, IndexSearch
 from pipeline.types import Match, Point
 
-Vectors = Kept[NDArray[np.float32]]
-
 _SEARCHES = 128
 _PAGE_POINTS = 1000
+_KEPT_VECTORS = 8_192  # of those that searches fetched last, 12 MB at 384 dimensions
 
 
 class Ask(Protocol):
@@ -35,11 +35,17 @@ class Ask(Protocol):
 class Reads:
     """The reading half of :class:`indexers.qdrant_edge.QdrantEdgeIndexer`. Thread-safe."""
 
-    def __init__(self, ask: Ask, payloads: Payloads, vectors: Vectors, ef: int) -> None:
+    def __init__(self, ask: Ask, payloads: Payloads, ef: int) -> None:
         self._ask = ask
         self._payloads = payloads
-        self._vectors = vectors
+        self._vectors: Kept[NDArray[np.float32]] = Kept(_KEPT_VECTORS)
         self._ef = ef
+
+    @contextmanager
+    def changing(self, name: str, ids: Sequence[str] | None = None) -> Iterator[None]:
+        """Around a write: forgets what is kept of these points, see :meth:`Kept.changing`."""
+        with self._payloads.changing(name, ids), self._vectors.changing(name, ids):
+            yield
 
     def search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
         """Matches best first, ties by id, one list a search."""

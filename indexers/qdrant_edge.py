@@ -23,7 +23,7 @@ from indexers import _edge_aside, _folders
 from indexers._edge_payloads import Payloads
 from indexers._edge_points import buffers
 from indexers._edge_process import Buffer, EngineProcess
-from indexers._edge_reads import Reads, Vectors
+from indexers._edge_reads import Reads
 from indexers._projection import condition
 from pipeline.errors import IndexDamagedError, IndexingError, LongleafError
 from pipeline.filters import EVERYTHING, Filter
@@ -35,7 +35,6 @@ from pipeline.types import Match, Point
 _UPSERT_POINTS = 128  # searches wait for one such batch, about 20 ms
 _LARGE_POINTS = 30_000  # an index of more is optimised aside, since that takes longer than a search may wait
 _GROWN_SHARE = 0.1  # a large index that has grown by no more than this is not optimised again
-_KEPT_VECTORS = 8_192  # of those that searches fetched last, 12 MB at 384 dimensions
 _UNFLUSHED_BYTES = 32 << 20  # what may have to be written again if the engine dies
 
 
@@ -80,8 +79,7 @@ class QdrantEdgeIndexer:
         self._written: dict[str, int] = {}
         self._closed = False
         self._payloads = Payloads()
-        self._vectors = Vectors(_KEPT_VECTORS)
-        self._reads = Reads(self._ask, self._payloads, self._vectors, config.ef)
+        self._reads = Reads(self._ask, self._payloads, config.ef)
         self._engine = EngineProcess(self._root)
 
     def create(self, name: str, schema: IndexSchema) -> None:
@@ -118,7 +116,7 @@ class QdrantEdgeIndexer:
         with self._lock:
             path = self._path(name)
             if self._manifests().pop(name, None):
-                with self._payloads.changing(name), self._vectors.changing(name):
+                with self._reads.changing(name):
                     self._engine.forget(path)
                 _folders.remove(self._root, name)
                 self._checked.discard(name)
@@ -134,7 +132,7 @@ class QdrantEdgeIndexer:
         with self._lock:
             self._changing(name)
             self._worn(name)
-            with self._payloads.changing(name), self._vectors.changing(name):
+            with self._reads.changing(name):
                 self._engine.write("delete", path=self._path(name), where=condition(where))
 
     def search(self, name: str, searches: Sequence[IndexSearch]) -> list[list[Match]]:
@@ -252,8 +250,7 @@ class QdrantEdgeIndexer:
         """Write a slice of a batch. The lock keeps a flush from taking place between note and write."""
         with self._lock:
             schema = self._changing(name)
-            ids = batch.ids[part]
-            with self._payloads.changing(name, ids), self._vectors.changing(name, ids):
+            with self._reads.changing(name, batch.ids[part]):
                 self._engine.write(
                     "upsert",
                     *buffers(batch, part),

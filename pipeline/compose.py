@@ -42,13 +42,10 @@ def written(
     What the model cannot do is said in ``degraded``.
     """
     speculation = run.speculation
-    demanded = speculation.decoding == "speculative" or (
-        speculation.is_guided and speculation.decoding != "plain"
-    )
     if not isinstance(model, GeneratingModel):
         if strength:
             run.degraded.append(f"{model.name} cannot decode context-aware: it gives no logits")
-        if demanded:
+        if speculation.is_demanded:
             run.degraded.append(f"{model.name} cannot verify drafts: decoded plainly, without guidance")
         return model.stream(prompt.messages, sampling, run.ended)
     if not strength:
@@ -65,7 +62,7 @@ def written(
                 weighed=weighed,
             )
         )
-    if demanded:
+    if speculation.is_demanded:
         run.degraded.append("nothing was drafted: the answer was decoded context-aware")
     bare = place(run.query.text, ()).messages
     return model.generate(

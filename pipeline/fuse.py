@@ -111,6 +111,11 @@ class Ranked(NamedTuple):
     score: float
     scores: Mapping[str, float]
 
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return self.document_id, self.version, self.ordinal
+
 
 def fuse(evidence: Evidence, fusion: Fusion, sizes: Mapping[Whole, int] | None = None) -> list[Ranked]:
     """Every passage that any search found, best first; ties by document and ordinal.
@@ -265,8 +270,13 @@ def _passage_of_unit(match: Match) -> Place:
     return match.payload["_document_id"], match.payload["_version"], match.payload["_parent"]
 
 
+def place_of(payload: Mapping[str, Any]) -> Place:
+    """Where a passage stands, from the payload of its point."""
+    return payload["_document_id"], payload["_version"], payload["_ordinal"]
+
+
 def _passage(match: Match) -> Place:
-    return match.payload["_document_id"], match.payload["_version"], match.payload["_ordinal"]
+    return place_of(match.payload)
 
 
 def _document(match: Match) -> Whole:

@@ -11,14 +11,13 @@ import numpy as np
 from pipeline import layers
 from pipeline.errors import NotFoundError
 from pipeline.filters import And, AnyOf, Equals, Or
-from pipeline.fuse import Evidence, Ranked
+from pipeline.fuse import Evidence, Place, Ranked, place_of
 from pipeline.ledger import Ledger
 from pipeline.records import VersionKey
 from pipeline.seams import Embedder, Indexer
 from pipeline.sentences import sentences
 from pipeline.types import Hit, Location, Query
 
-_Place = tuple[str, int, int]  # document id, version, ordinal
 _READ_AHEAD = 64
 
 
@@ -32,12 +31,12 @@ class Passages:
         self._indexer = indexer
         self._ledger = ledger
         self._embedder = embedder
-        self._payloads: dict[_Place, Mapping[str, Any]] = {
-            (m.payload["_document_id"], m.payload["_version"], m.payload["_ordinal"]): m.payload
+        self._payloads: dict[Place, Mapping[str, Any]] = {
+            place_of(m.payload): m.payload
             for matches in (*evidence.passages, evidence.passages_lexical)
             for m in matches
         }
-        self._best_unit: dict[_Place, tuple[int, float]] = {}
+        self._best_unit: dict[Place, tuple[int, float]] = {}
         for matches in evidence.units:
             for m in matches:
                 place = (m.payload["_document_id"], m.payload["_version"], m.payload["_parent"])
@@ -50,12 +49,12 @@ class Passages:
         """One hit a passage, in the order given, read only as far as they are asked for."""
         for start in range(0, len(ranked), _READ_AHEAD):
             ahead = ranked[start : start + _READ_AHEAD]
-            self._fetch([r for r in ahead if _place(r) not in self._payloads])
+            self._fetch([r for r in ahead if r.place not in self._payloads])
             for candidate in ahead:
                 # A passage can vanish between search and look-up, when its document is replaced or deleted.
-                if _place(candidate) in self._payloads:
+                if candidate.place in self._payloads:
                     try:
-                        hit = self._hit(candidate, self._payloads[_place(candidate)])
+                        hit = self._hit(candidate, self._payloads[candidate.place])
                     except NotFoundError:
                         continue
                     yield hit
@@ -75,14 +74,14 @@ class Passages:
         )
         name = layers.index_name(self._query.tenant, self._query.collection, "passages")
         for _, payload in self._indexer.points(name, where):
-            self._payloads[payload["_document_id"], payload["_version"], payload["_ordinal"]] = payload
+            self._payloads[place_of(payload)] = payload
 
     def _hit(self, candidate: Ranked, payload: Mapping[str, Any]) -> Hit:
         query, start, end = self._query, int(payload["_start"]), int(payload["_end"])
         text = self._text(candidate.document_id, candidate.version)
         key = VersionKey(query.tenant, query.collection, candidate.document_id, candidate.version)
-        if _place(candidate) in self._best_unit:
-            self._focus[candidate.document_id, start] = self._best_unit[_place(candidate)][0]
+        if candidate.place in self._best_unit:
+            self._focus[candidate.document_id, start] = self._best_unit[candidate.place][0]
         return Hit(
             chunk_id=layers.point_id(key, "passages", candidate.ordinal),
             document_id=candidate.document_id,
@@ -173,10 +172,6 @@ def _pages(early: Hit | Location, late: Hit | Location) -> dict[str, Any]:
     """The pages of both together, as far as they have any."""
     pages = [p for one in (early, late) for p in (one.page_start, one.page_end) if p is not None]
     return {"page_start": min(pages, default=None), "page_end": max(pages, default=None)}
-
-
-def _place(candidate: Ranked) -> _Place:
-    return candidate.document_id, candidate.version, candidate.ordinal
 
 
 def _cut(hit: Hit, start: int, end: int, tokens: int) -> Hit:

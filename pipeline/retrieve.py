@@ -21,7 +21,7 @@ from pipeline import filters, layers
 from pipeline.compatibility import require_same
 from pipeline.duplicates import Distinct
 from pipeline.errors import IndexingError, InvalidRequestError, LimitExceededError
-from pipeline.fuse import Evidence, Ranked, Whole, best_first, fuse
+from pipeline.fuse import Evidence, Ranked, Whole, best_first, fuse, place_of
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.passages import Passages
@@ -272,17 +272,12 @@ def query_parts(text: str, most: int) -> list[str]:
 
 def _passage_ids(query: Query, evidence: Evidence, ranked: Sequence[Ranked]) -> list[str]:
     """Ids of the points of passages, of which some were found and others only their units."""
-    found = {
-        (p["_document_id"], p["_version"], p["_ordinal"]): match.id
-        for matches in (*evidence.passages, evidence.passages_lexical)
-        for match in matches
-        for p in (match.payload,)
-    }
+    searches = (*evidence.passages, evidence.passages_lexical)
+    found = {place_of(match.payload): match.id for matches in searches for match in matches}
     ids = []
     for r in ranked:
         key = VersionKey(query.tenant, query.collection, r.document_id, r.version)
-        place = r.document_id, r.version, r.ordinal
-        ids.append(found[place] if place in found else layers.point_id(key, "passages", r.ordinal))
+        ids.append(found[r.place] if r.place in found else layers.point_id(key, "passages", r.ordinal))
     return ids
 
 

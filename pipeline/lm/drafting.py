@@ -68,7 +68,8 @@ class Drafting:
             return []
         ids = self._drafter.chat.prompt_ids(request.draft_messages or request.messages)
         needed = len(ids) + request.sampling.max_tokens
-        if self._wants_model(request) and self._must(request) and needed > self._drafter.window_tokens:
+        must = request.speculation.is_demanded
+        if self._wants_model(request) and must and needed > self._drafter.window_tokens:
             raise PromptTooLongError(
                 f"Passages and draft need {needed:,} tokens; the drafter {self._drafter.name} reads "
                 f"{self._drafter.window_tokens:,}.",
@@ -87,12 +88,13 @@ class Drafting:
         asked = request.speculation
         if asked.decoding == "plain":
             return PlainRounds(target, chooser)
-        if not self._must(request) and request.sampling.temperature > 0 and request.sampling.seed is not None:
+        sampling = request.sampling
+        if not asked.is_demanded and sampling.temperature > 0 and sampling.seed is not None:
             why = "a seed was given, and what is drafted depends on how busy the machine is"
             return PlainRounds(target, chooser, reason=why)
         if not target.sequence.can_roll_back:
             why = f"the states of {self._model.name} cannot be rolled back"
-            return PlainRounds(target, chooser, f"{why}, decoded plainly" if self._must(request) else "", why)
+            return PlainRounds(target, chooser, f"{why}, decoded plainly" if asked.is_demanded else "", why)
         try:
             costs = self._model.reader.costs
             source = self._source(request, draft_prompt) if self._wants_model(request) else None
@@ -141,11 +143,6 @@ class Drafting:
             reader.keep(tenant, drafter.sequence)
 
         return ModelSource(make, keep, reader.costs, len(prompt), parts * part_seconds)
-
-    @staticmethod
-    def _must(request: Generation) -> bool:
-        """Whether plain decoding would not be what was asked for."""
-        return request.speculation.decoding == "speculative" or request.speculation.is_guided
 
     @staticmethod
     def _wants_model(request: Generation) -> bool:

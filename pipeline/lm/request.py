@@ -49,6 +49,11 @@ class Speculation:
         """Whether the drafter changes what is written."""
         return self.eta > 0 or self.interpolation > 0
 
+    @property
+    def is_demanded(self) -> bool:
+        """Whether plain decoding would not be what was asked for."""
+        return self.decoding == "speculative" or (self.decoding == "auto" and self.is_guided)
+
     def check(self, asked: Mapping[str, float | None] | None = None) -> None:
         """Raise InvalidRequestError for a value that makes no sense, naming it.
 

@@ -133,8 +133,7 @@ class SpeculativeRounds:
         if not options or cancelled():
             return Draft(), None
         choice, source = max(options, key=lambda option: option[0].gain)
-        forced = self._asked.decoding == "speculative" or self._asked.is_guided
-        if not forced and choice.gain < _MARGIN:
+        if not self._asked.is_demanded and choice.gain < _MARGIN:
             self.ledger.best_rejected = max(self.ledger.best_rejected, choice.gain)
             return Draft(), None
         draft = self._drawn(source, found, choice.draft_tokens, cancelled)
@@ -187,7 +186,7 @@ class SpeculativeRounds:
             return True
         if self._model.failed:
             return False
-        if self._asked.decoding == "auto" and not self._asked.is_guided:
+        if not self._asked.is_demanded:
             choice = self._worth("model", self._lengths(most))
             plain = self._expected_tokens * self._plain_seconds
             gain = plain / (plain / choice.gain + self._model.start_seconds)

@@ -85,6 +85,21 @@ def test_a_token_the_target_excludes_is_never_taken():
     assert first[4] == taken == 0
 
 
+def assert_distributed(p, q, by_hand, **guidance):
+    """Tokens of a target ``p`` that a drafter ``q`` guides have the distribution worked out by hand, also
+    after an accepted one, and are taken as often as the two overlap, more often than without guidance."""
+
+    def draft(chooser):
+        return Draft((chooser.draw(q),), (q,), (q, q), source="model")
+
+    first, second, taken = rounds(p, Sampling(temperature=1, seed=4), draft, **guidance)
+    assert chi_square(first, by_hand) < critical(V - 1)
+    assert chi_square(second, by_hand) < critical(V - 1)
+    assert taken == pytest.approx(overlap(by_hand, q), abs=0.03)
+    assert overlap(by_hand, q) > overlap(p, q)
+    assert chi_square(first, p) > critical(V - 1)
+
+
 def test_guided_tokens_are_distributed_as_the_retrieval_augmented_target():
     """Equation by hand: z - eta (p - q) where q reaches a tenth of its maximum."""
     p, q, eta = distribution(1), distribution(3, 2.0), 4.0
@@ -92,15 +107,7 @@ def test_guided_tokens_are_distributed_as_the_retrieval_augmented_target():
     assert 0 < inside.sum() < V
     by_hand = torch.where(inside, p.log() - eta * (p - q), p.log()).softmax(-1)
 
-    def draft(chooser):
-        return Draft((chooser.draw(q),), (q,), (q, q), source="model")
-
-    first, second, taken = rounds(p, Sampling(temperature=1, seed=4), draft, eta=eta)
-    assert chi_square(first, by_hand) < critical(V - 1)
-    assert chi_square(second, by_hand) < critical(V - 1)
-    assert taken == pytest.approx(overlap(by_hand, q), abs=0.03)
-    assert overlap(by_hand, q) > overlap(p, q)
-    assert chi_square(first, p) > critical(V - 1)
+    assert_distributed(p, q, by_hand, eta=eta)
 
 
 @pytest.mark.parametrize("most", [0.25, 1.0])
@@ -115,18 +122,8 @@ def test_interpolated_tokens_are_distributed_as_the_mixture(most, temperature):
     scores = interpolated(z, q, temperature, most)
     torch.testing.assert_close((scores / temperature).softmax(-1), by_hand)
     assert (by_hand >= (1 - most) * p).all()  # what is promised of a wrong drafter
-    if temperature != 1.0:
-        return
-
-    def draft(chooser):
-        return Draft((chooser.draw(q),), (q,), (q, q), source="model")
-
-    first, second, taken = rounds(p, Sampling(temperature=1, seed=4), draft, interpolation=most)
-    assert chi_square(first, by_hand) < critical(V - 1)
-    assert chi_square(second, by_hand) < critical(V - 1)
-    assert taken == pytest.approx(overlap(by_hand, q), abs=0.03)
-    assert overlap(by_hand, q) > overlap(p, q)
-    assert chi_square(first, p) > critical(V - 1)
+    if temperature == 1.0:
+        assert_distributed(p, q, by_hand, interpolation=most)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
