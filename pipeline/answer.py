@@ -169,7 +169,7 @@ class Answerer:
         if self._cached is not None:
             hits = evidences.passages_by_evidence(read, best)
             sentences = self._cached.sentences(run, config, hits, run.speculation)
-            if sentences is not None and config.reweigh != "off":
+            if sentences is not None and config.reweigh not in ("off", "auto"):
                 run.degraded.append("attention was not moved between passages: they come from cached states")
         if sentences is None:
             sentences = self._sequential(run, config, read, best, model)
@@ -216,12 +216,12 @@ class Answerer:
             written, model, long, run, sampling, config.context_strength, reuse=reuse, draft=built
         )
         try:
-            begun = deltas(weighed=made.weighed)
+            begun = deltas(moved=made.moved)
         except (ModelError, InvalidRequestError) as error:  # passages that have no tokens of their own
-            if made.weighed is None:
+            if made.moved is None:
                 raise
             run.degraded.append(f"attention was not moved between passages: {error}")
-            run.ordering = made.ordering and replace(made.ordering, shares={})
+            run.ordering = made.ordering and replace(made.ordering, shares={}, biases={})
             begun = deltas()
         return composed(
             begun,

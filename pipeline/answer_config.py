@@ -12,6 +12,8 @@ from pipeline.lm.request import Decoding, DrafterName
 from pipeline.ordering import Order, Reweigh, check
 
 Mode = Literal["auto", "extractive", "composed"]
+MOST_BIAS = 4.0
+"""Beyond this, one passage gets all of the attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,14 @@ class AnswerConfig:
     """Order of passages in the prompt: `auto` (what the model's calibration found best), `score` (best
     first), `reverse` (best last), `edges` (best at both ends), `document`, or, after the model has looked
     at them, `attention_sorting` or `found_in_the_middle`."""
-    reweigh: Reweigh = "off"
-    """By which scores the model's attention to passages is moved while it writes: `score`, or after a look
-    `attention_sorting` or `found_in_the_middle`; `off` leaves it."""
+    reweigh: Reweigh = "auto"
+    """How the model's attention to passages is moved while it writes. `bias` raises it where sentences score
+    well and lowers it where they do not; `auto` does that where the model's calibration found that it helps.
+    Shares of attention may also follow the scores alone: `score`, or after a look `attention_sorting` or
+    `found_in_the_middle`. `off` leaves attention as it is."""
+    attention_bias: float = 0.5
+    """Strength of `bias`: what is added to the logits of attention to a passage, in nats, for each point by
+    which its best sentence scores better than the passages' mean (scale of the sentence ranking)."""
     compress_tokens: int | None = None
     """Passages in the prompt are shortened to their best sentences within these tokens; null leaves them."""
     long_tokens: int = 0
@@ -83,6 +90,11 @@ class AnswerConfig:
             raise ConfigurationError(
                 f"answer.context_strength is {self.context_strength}.",
                 remedy=f"Set it between 0 and {MOST_STRENGTH}.",
+            )
+        if not 0 <= self.attention_bias <= MOST_BIAS:
+            raise ConfigurationError(
+                f"answer.attention_bias is {self.attention_bias}.",
+                remedy=f"Set it between 0 and {MOST_BIAS}.",
             )
         if not 0 <= self.found_threshold <= 1:
             raise ConfigurationError(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import islice
 
 from pipeline.errors import ModelError, UnavailableError, WorkCancelledError
-from pipeline.lm.request import MOST_DRAFT_TOKENS, GeneratingModel, Generation, Weighed
+from pipeline.lm.request import MOST_DRAFT_TOKENS, GeneratingModel, Generation, Moved
 from pipeline.progress import Progress
 from pipeline.prompt import Prompt, place
 from pipeline.seams import LanguageModel, Sampling, TextDelta
@@ -34,11 +34,11 @@ def written(
     *,
     reuse: bool = True,
     draft: Prompt | None = None,
-    weighed: Weighed | None = None,
+    moved: Moved | None = None,
 ) -> Iterator[TextDelta]:
     """What the model writes after reading the prompt, drawn to the passages by ``strength``, or drafted as
     the request says by a drafter that reads ``draft``. ``reuse`` lets it begin with what it has read before;
-    ``weighed`` moves its attention between passages.
+    ``moved`` moves its attention between passages.
     What the model cannot do is said in ``degraded``.
     """
     speculation = run.speculation
@@ -59,7 +59,7 @@ def written(
                 run.query.tenant,
                 run.ended,
                 reuse=reuse,
-                weighed=weighed,
+                moved=moved,
             )
         )
     if speculation.is_demanded:

@@ -14,15 +14,15 @@ from typing import Literal, Protocol, get_args
 
 from pipeline.errors import ConfigurationError, LongleafError, WorkCancelledError
 from pipeline.lm.calibration import AttentionOrder, Calibration, Placement
-from pipeline.lm.request import Weighed
+from pipeline.lm.request import Moved
 from pipeline.order import ReadingOrder, placed_by
 from pipeline.prompt import Prompt, build, place
 from pipeline.seams import LanguageModel, Reranker
 from pipeline.types import Hit, Ordering
 
 Order = Literal["auto", "score", "reverse", "edges", "document", "attention_sorting", "found_in_the_middle"]
-Reweigh = Literal["off", "score", "attention_sorting", "found_in_the_middle"]
-"""By which scores the answer's attention is moved between passages (:mod:`pipeline.weighing`)."""
+Reweigh = Literal["auto", "off", "bias", "score", "attention_sorting", "found_in_the_middle"]
+"""How, and by which scores, the answer's attention is moved between passages (:mod:`pipeline.weighing`)."""
 SAFE: Placement = "reverse"
 """Where nothing was measured: the best passage last, next to the question, where every model reads well."""
 
@@ -47,7 +47,7 @@ class Ordered:
     prompt: Prompt | None
     ordering: Ordering | None
     degraded: tuple[str, ...] = ()
-    weighed: Weighed | None = None
+    moved: Moved | None = None
 
 
 def check(order: str) -> None:

@@ -292,7 +292,8 @@ class Ordering:
     (``chunk_id``) as retrieval ranks them, best first; ``after`` is their order in the prompt. ``scores`` are
     each passage's, by stage. ``readings`` counts how often the model read the passages to order them,
     before it read them to answer, and ``seconds`` what those readings took. ``shares`` are what each passage
-    got of the answer's attention to all of them, if that was moved.
+    got of the answer's attention to all of them, ``biases`` what was added to the logits of its attention to
+    each, if it was moved one way or the other.
     """
 
     asked: str
@@ -303,6 +304,7 @@ class Ordering:
     readings: int = 0
     seconds: float = 0.0
     shares: Mapping[str, float] = field(default_factory=dict)
+    biases: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

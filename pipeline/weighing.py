@@ -1,7 +1,8 @@
-"""A request's wish to move the model's attention between passages -> shares for each of them.
+"""A request's wish to move the model's attention between passages -> a bias or a share for each of them.
 
 Moving attention is the other way to use a ranking (Hsieh et al. 2024): the passages stay where they stand
-in the prompt, and the answer's tokens look at each as much as its score deserves.
+in the prompt, and the answer's tokens look at each as its score deserves. A bias leaves the model a say
+(:mod:`pipeline.lm.attention_bias`); shares are as published (:mod:`pipeline.lm.reweigh`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.answer_config import AnswerConfig
-from pipeline.errors import LongleafError, WorkCancelledError
+from pipeline.errors import ConfigurationError, LongleafError, WorkCancelledError
 from pipeline.lm.calibration import AttentionOrder
-from pipeline.lm.request import GeneratingModel, Weighed
-from pipeline.lm.signals import shares
-from pipeline.ordering import Advice, Ordered
+from pipeline.lm.request import Biased, GeneratingModel, Weighed
+from pipeline.lm.signals import Floats, biases, shares
+from pipeline.ordering import Advice, Ordered, Reweigh
 from pipeline.progress import Progress
 from pipeline.prompt import place
 from pipeline.seams import LanguageModel
@@ -24,37 +25,44 @@ from pipeline.types import Ordering
 
 SHARPNESS = 0.5
 """Temperature of the softmax that makes shares of scores: the one that was measured."""
+_DIGITS = 6
 
 
 def weighed(
     made: Ordered, run: Progress, config: AnswerConfig, model: LanguageModel, advice: Advice | None
 ) -> Ordered:
-    """The same order with attention moved as ``config.reweigh`` says. What stands in the way is said in
-    ``degraded``, and attention stays as it is. Raises WorkCancelledError while the model looks."""
-    if config.reweigh == "off" or made.prompt is None or made.ordering is None:
+    """The same order with attention moved as ``config.reweigh`` says. What stands in the way of what was
+    asked for is said in ``degraded``, and attention stays as it is. Raises WorkCancelledError while the model
+    looks."""
+    how, hindrance = config.reweigh, _hindrance(config, model)
+    if how == "auto":
+        how = "bias" if not hindrance and _pays(model, advice) else "off"
+    if how == "off" or made.prompt is None or made.ordering is None:
         return made
-    if hindrance := _hindrance(config, model):
+    if not hindrance and advice is None and how not in ("bias", "score", made.ordering.used):
+        hindrance = "nothing here lets the model look at passages"
+    if hindrance:
         return _unmoved(made, hindrance)
     if len(made.ordering.after) < 2:
         return made
-    if advice is None and config.reweigh not in ("score", made.ordering.used):
-        return _unmoved(made, "nothing here lets the model look at passages")
+    if how == "bias":
+        return _biased(made, run, config.attention_bias)
     try:
-        ordering = _scored(made, run, config, model, advice)
+        ordering = _scored(made, run, how, model, advice)
     except WorkCancelledError:
         raise
     except LongleafError as error:
         return _unmoved(made, str(error))
-    own = "retrieved" if config.reweigh == "score" else "score"  # an attention order keeps both
-    of_each = [ordering.scores[name] for name in ordering.after]
-    scores = np.array([of.get(own, of["score"]) for of in of_each], np.float32)
-    given = [round(float(share), 6) for share in shares(scores, SHARPNESS)]
-    places = place(run.query.text, made.prompt.context.passages).passages
-    return replace(
-        made,
-        ordering=replace(ordering, shares=dict(zip(ordering.after, given, strict=True))),
-        weighed=Weighed(places, tuple(given)),
-    )
+    return _shared(replace(made, ordering=ordering), run, "retrieved" if how == "score" else "score")
+
+
+def _pays(model: LanguageModel, advice: Advice | None) -> bool:
+    """Whether the model's calibration found that a bias helps."""
+    try:
+        known = advice.calibration(model) if advice is not None else None
+    except ConfigurationError:  # made for other weights, which whoever ordered the passages has said
+        return False
+    return known is not None and known.bias_pays
 
 
 def _hindrance(config: AnswerConfig, model: LanguageModel) -> str:
@@ -69,16 +77,37 @@ def _hindrance(config: AnswerConfig, model: LanguageModel) -> str:
     return ""
 
 
+def _biased(made: Ordered, run: Progress, strength: float) -> Ordered:
+    assert made.prompt is not None and made.ordering is not None
+    given = biases(_scores(made.ordering, "retrieved"), strength)
+    places = place(run.query.text, made.prompt.context.passages).passages
+    told = dict(zip(made.ordering.after, given, strict=True))
+    return replace(made, ordering=replace(made.ordering, biases=told), moved=Biased(places, given))
+
+
+def _shared(made: Ordered, run: Progress, by: str) -> Ordered:
+    assert made.prompt is not None and made.ordering is not None
+    given = tuple(round(float(share), _DIGITS) for share in shares(_scores(made.ordering, by), SHARPNESS))
+    places = place(run.query.text, made.prompt.context.passages).passages
+    told = dict(zip(made.ordering.after, given, strict=True))
+    return replace(made, ordering=replace(made.ordering, shares=told), moved=Weighed(places, given))
+
+
+def _scores(ordering: Ordering, by: str) -> Floats:
+    """The passages' scores in their order in the prompt; an attention order keeps the retriever's beside its
+    own, another order has those alone."""
+    of_each = [ordering.scores[name] for name in ordering.after]
+    return np.array([of.get(by, of["score"]) for of in of_each], np.float32)
+
+
 def _scored(
-    made: Ordered, run: Progress, config: AnswerConfig, model: LanguageModel, advice: Advice | None
+    made: Ordered, run: Progress, how: Reweigh, model: LanguageModel, advice: Advice | None
 ) -> Ordering:
     """The report with the scores that decide, for which the model may have to look at the passages."""
     assert made.prompt is not None and made.ordering is not None
-    if advice is None or config.reweigh in ("score", made.ordering.used):
+    if advice is None or how in ("score", made.ordering.used):
         return made.ordering
-    order: AttentionOrder = (
-        "attention_sorting" if config.reweigh == "attention_sorting" else "found_in_the_middle"
-    )
+    order: AttentionOrder = "attention_sorting" if how == "attention_sorting" else "found_in_the_middle"
     began = time.perf_counter()
     ranked = advice.reranker(order, model).rerank(run.query.text, made.prompt.context.passages, run.cancelled)
     return replace(

@@ -78,6 +78,9 @@ class Plan:
     ``temperature`` divides the logits. ``positions`` maps token indices (L,) to the position ids the model
     is given. ``adapt`` replaces query, key, mask, scaling or bias of a layer before it is computed; observers
     see the result. ``attend`` computes the output (B, Hq, L, D) itself.
+
+    ``packs``: whether it holds for whatever part of the keys a layer sees (:attr:`Attending.key_start`), so
+    that other requests may be read in the same pass. Tokens before ``begins`` are read as without the plan.
     """
 
     observers: tuple[Observer, ...] = ()
@@ -85,9 +88,13 @@ class Plan:
     positions: Callable[[torch.Tensor], torch.Tensor] | None = None
     adapt: Callable[[Attending], Attending] | None = None
     attend: Callable[[Attending], torch.Tensor] | None = None
+    packs: bool = False
+    begins: int = 0
 
 
-_ACTIVE: ContextVar[tuple[Plan, int] | None] = ContextVar("attention_plan", default=None)
+Following = tuple[Plan, int]
+"""A plan, and how many tokens were read before this pass."""
+_ACTIVE: ContextVar[Following | None] = ContextVar("attention_plan", default=None)
 
 
 @contextlib.contextmanager
@@ -213,7 +220,7 @@ def _attention(
     one = functools.partial(_attended, module, scaling=scaling, softcap=softcap)
     if isinstance(key, Segments):
         return attend_packed(query, key, value, sliding_window, one), None
-    return one(query, key, value, attention_mask)
+    return one(query, key, value, attention_mask, following=_ACTIVE.get())
 
 
 def _attended(
@@ -223,6 +230,7 @@ def _attended(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
+    following: Following | None,
     scaling: float | None,
     softcap: float | None,
 ) -> tuple[torch.Tensor, None]:
@@ -236,8 +244,7 @@ def _attended(
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap=softcap,
     )
-    active = _ACTIVE.get()
-    out = attend(call) if active is None else _planned(active[0], replace(call, start=active[1]))
+    out = attend(call) if following is None else _planned(following[0], replace(call, start=following[1]))
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -17,7 +17,8 @@ from pipeline.lm.attention import require
 from pipeline.lm.calibration import AtPosition, Calibration, Fused, Placement
 from pipeline.lm.head_choice import FEW_ALIKE, Choice, Observation, choose, recall
 from pipeline.lm.looking import look_both
-from pipeline.lm.signals import Floats, Signal, fused
+from pipeline.lm.request import Biased
+from pipeline.lm.signals import Floats, Signal, biases, fused, standardised
 from pipeline.lm.watching import Likelihood, logprob_batch
 from pipeline.order import placed_by
 from pipeline.prompt import place
@@ -32,6 +33,9 @@ _FEWEST = 8
 _RESAMPLES = 2000
 _WORTH_NATS = 0.05
 """What looking first must bring, a token of the answer: it takes one more reading of all passages."""
+_STRENGTH = 0.5
+"""Of a bias, for each deviation of the retriever's scores: what answers add for each point of the sentence
+ranking, whose scores of ten passages deviate by one to one and a half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def calibrate(
     [passages] = counts
     at = sorted({round(n * (passages - 1) / (_POSITIONS - 1)) for n in range(_POSITIONS)})
     few = trials[: max(scored or len(trials), _FEWEST)]
-    done, total = 0, len(trials) * 2 + len(few) * (len(at) + len(_PLACEMENTS) + 2)
+    done, total = 0, len(trials) * 2 + len(few) * (len(at) + len(_PLACEMENTS) + 3)
 
     def count(finished: int) -> None:
         nonlocal done
@@ -109,6 +113,9 @@ def calibrate(
     likely |= likelihoods(model, few, attended, count)
     gains = {order: interval(_differences(likely[order], likely[placement])) for order in choices}
     pays = [order for order in choices if gains[order][0] > 0 and gains[order][1] >= _WORTH_NATS]
+    biased = [_biased_logprob(model, trial, hits) for trial, hits in zip(few, orders[placement], strict=True)]
+    count(len(few))
+    gains["bias"] = interval(np.subtract(biased, [each.logprob for each in likely[placement]]).tolist())
     golds = [one.gold for one in seen]
     return Calibration(
         model=model.name,
@@ -118,6 +125,7 @@ def calibrate(
         attention_sorting=_fused(choices["attention_sorting"]),
         found_in_the_middle=_fused(choices["found_in_the_middle"]),
         few_heads=_fused(few_heads),
+        bias_pays=gains["bias"][0] > 0,
         positions=tuple(
             AtPosition(
                 p,
@@ -127,7 +135,10 @@ def calibrate(
             for p in at
         ),
         recall=_recalls(seen, choices, golds),
-        logprobs={name: _mean(likely[name]) for name in (*_PLACEMENTS, *choices)},
+        logprobs={
+            **{name: _mean(likely[name]) for name in (*_PLACEMENTS, *choices)},
+            "bias": float(np.mean(biased)),
+        },
         gains=gains,
         pairs=pairs,
         trials=len(trials),
@@ -179,6 +190,14 @@ def likelihoods(
         name: [found[_key(trial, hits)] for trial, hits in zip(trials, of_trials, strict=True)]
         for name, of_trials in orders.items()
     }
+
+
+def _biased_logprob(model: LocalModel, trial: Trial, hits: Sequence[Hit]) -> float:
+    """Mean log-probability a token of the reference answer, attention biased by the retriever's scores."""
+    prompt = place(trial.question, hits)
+    scores = standardised(np.array([hit.score for hit in hits], np.float32))
+    moved = Biased(prompt.passages, biases(scores, _STRENGTH))
+    return float(np.mean(model.logprob(prompt.messages, trial.answer, moved)))
 
 
 def _key(trial: Trial, hits: Sequence[Hit]) -> tuple[str, ...]:

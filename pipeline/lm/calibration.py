@@ -44,7 +44,8 @@ class Calibration:
     """Measured once for a model. ``revision`` is the SHA-256 of its weights.
 
     ``auto`` is the order a request with ``auto`` gets; a pass to look at the passages first is worth its
-    time only where it names an attention order. ``placement`` is where this model wants the best passage.
+    time only where it names an attention order. ``placement`` is where this model wants the best passage, and
+    ``bias_pays`` whether it answers better with its attention biased by the retriever's scores.
     ``recall`` (R@1 by signal, on questions that took no part in fitting it) and ``logprobs`` (by order) are
     for people and for the table. ``few_heads`` are at most ten that vote alike, for cached contexts.
     ``trials`` questions chose the heads; on ``scored`` of them the reference answers were scored.
@@ -57,6 +58,7 @@ class Calibration:
     attention_sorting: Fused
     found_in_the_middle: Fused
     few_heads: Fused | None = None
+    bias_pays: bool = False
     positions: tuple[AtPosition, ...] = ()
     recall: Mapping[str, float] = field(default_factory=dict)
     logprobs: Mapping[str, float] = field(default_factory=dict)

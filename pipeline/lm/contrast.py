@@ -32,7 +32,7 @@ def check(request: Generation) -> None:
         raise InvalidRequestError(
             f"context_strength is {request.context_strength}.", remedy="It must be 0 (off) or more."
         )
-    if request.weighed is not None:
+    if request.moved is not None:
         raise InvalidRequestError(
             "Context-aware decoding was asked for with attention moved.", remedy="Ask for one of them."
         )

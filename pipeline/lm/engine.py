@@ -51,8 +51,8 @@ class Step:
 
     @property
     def alone(self) -> bool:
-        """Whether nothing may be read in the same pass: a plan holds for one request."""
-        return self.sequence.plan is not None
+        """Whether nothing else may be read in the same pass."""
+        return self.sequence.alone
 
 
 class Engine:
@@ -248,7 +248,9 @@ def _packed_pass(network: Any, batch: list[Step]) -> None:  # noqa: ANN401 - of 
             ),
             # Of four dimensions, so that it is passed on as it is; attention of a packed batch ignores it.
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=network.device),
-            past_key_values=PackedCache([step.sequence.cache for step in batch], lengths),
+            past_key_values=PackedCache(
+                [step.sequence.cache for step in batch], lengths, [step.sequence.following for step in batch]
+            ),
             use_cache=True,
             logits_to_keep=torch.tensor(kept, device=network.device),
         )
@@ -258,11 +260,11 @@ def _packed_pass(network: Any, batch: list[Step]) -> None:  # noqa: ANN401 - of 
 
 
 def _following(sequence: Sequence) -> contextlib.AbstractContextManager[None]:
-    if sequence.plan is None:
+    if sequence.following is None:
         return contextlib.nullcontext()
     from pipeline.lm.attention import following
 
-    return following(sequence.plan, sequence.length_tokens)
+    return following(*sequence.following)
 
 
 def _forget(step: Step) -> None:

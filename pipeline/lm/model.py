@@ -19,7 +19,7 @@ from pipeline.lm import loading, reading
 from pipeline.lm.drafting import Drafting
 from pipeline.lm.engine import Engine
 from pipeline.lm.reading import PromptReader
-from pipeline.lm.request import MOST_DRAFT_TOKENS, PLAIN, Generation, Speculation
+from pipeline.lm.request import MOST_DRAFT_TOKENS, PLAIN, Generation, Moved, Speculation
 from pipeline.lm.writing import Writer
 from pipeline.seams import Capabilities, Message, Sampling, TextDelta
 
@@ -201,28 +201,27 @@ class LocalModel:
             contrast.check(request)
             bare = self._chat.prompt_ids(request.bare_messages)
             return contrast.contrasted(self, request, prompt, bare, self._ends)
-        plan = None
-        if request.weighed is not None:
-            from pipeline.lm.reweigh import weighing
-
-            plan = weighing(self, request.messages, request.weighed)
+        plan = self._plan(request.messages, request.moved)
         return self._generate(request, prompt, self._drafting.prompt(request), plan)
 
-    def logprob(self, messages: Sequence[Message], continuation: str) -> list[float]:
-        """Natural logarithm of each token's probability, were ``continuation`` the answer.
+    def logprob(
+        self, messages: Sequence[Message], continuation: str, moved: Moved | None = None
+    ) -> list[float]:
+        """Natural logarithm of each token's probability, were ``continuation`` the answer, with attention
+        moved as an answer's would be.
 
         Raises InvalidRequestError for an empty continuation and PromptTooLongError.
         """
         import torch
 
-        logits, answer = self.continuation_logits(messages, continuation)
+        logits, answer = self.continuation_logits(messages, continuation, moved)
         targets = torch.tensor(answer, device=logits.device)
         scores = logits.float().log_softmax(-1).gather(-1, targets[:, None])
         logprobs: list[float] = scores[:, 0].tolist()
         return logprobs
 
     def continuation_logits(
-        self, messages: Sequence[Message], continuation: str
+        self, messages: Sequence[Message], continuation: str, moved: Moved | None = None
     ) -> tuple[torch.Tensor, list[int]]:
         """Logits (n, V) that predict each token of ``continuation``, were it the answer, and its n tokens.
 
@@ -235,6 +234,7 @@ class LocalModel:
             raise InvalidRequestError("The continuation is empty.", remedy="Give the text to be scored.")
         self._check_fits(len(prompt) + len(answer))
         sequence = self.reader.begin("", prompt, len(answer))
+        sequence.plan = self._plan(messages, moved)
         first = self.reader.read(sequence, prompt[len(sequence.ids) :], lambda: False)
         assert first is not None
         rows = [first]
@@ -242,6 +242,14 @@ class LocalModel:
             part = answer[start : min(start + reading.PREFILL_TOKENS, len(answer) - 1)]
             rows.append(sequence.read(part, len(part)))
         return torch.cat(rows), answer
+
+    def _plan(self, messages: Sequence[Message], moved: Moved | None) -> Plan | None:
+        """What an answer to these messages does to attention."""
+        if moved is None:
+            return None
+        from pipeline.lm.reweigh import weighing
+
+        return weighing(self, messages, moved)
 
     def _generate(
         self, request: Generation, prompt: list[int], draft_prompt: list[int], plan: Plan | None

@@ -112,9 +112,13 @@ class PromptReader:
 
     def keep(self, tenant: str | None, sequence: Sequence) -> None:
         """Keep what a sequence has read for later requests of this tenant, if there is one; it must not be
-        read on."""
-        if tenant is None or sequence.plan is not None or sequence.before or sequence.shift:
+        read on. Of what was read under a plan only what came before the plan began is kept."""
+        if tenant is None or sequence.before or sequence.shift:
             return
+        if sequence.plan is not None:
+            if not (sequence.plan.begins and sequence.can_roll_back):
+                return
+            sequence.roll_back(min(sequence.plan.begins, sequence.length_tokens))
         if self._prefix_bytes:
             self._prefixes.keep(tenant, sequence.ids, sequence.cache)
 

@@ -110,6 +110,19 @@ class Weighed:
 
 
 @dataclass(frozen=True, slots=True)
+class Biased:
+    """Where passages stand in the messages, and what is added to the logits of the answer's attention to each
+    (:mod:`pipeline.lm.attention_bias`)."""
+
+    places: tuple[Place, ...]
+    biases: tuple[float, ...]
+
+
+Moved = Weighed | Biased
+"""How an answer's attention to passages is moved."""
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """One answer to be generated.
 
@@ -117,7 +130,7 @@ class Generation:
     it reads what the model reads; words are copied from there too. ``tenant`` keeps the KV states of
     different users apart; without ``reuse`` every token is read anew. ``context_strength`` above 0 decodes
     context-aware (:mod:`pipeline.lm.contrast`): away from what the model would say to ``bare_messages``, the
-    question without passages; nothing is then drafted. ``weighed`` moves attention between passages, which
+    question without passages; nothing is then drafted. ``moved`` moves attention between passages, which
     cannot be had together with that.
     """
 
@@ -130,7 +143,7 @@ class Generation:
     context_strength: float = 0.0
     bare_messages: Sequence[Message] = ()
     reuse: bool = True
-    weighed: Weighed | None = None
+    moved: Moved | None = None
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
 """Passages re-weighted inside the model instead of moved: the intervention of "found in the middle".
 
 Hsieh et al. 2024 (section 3.3, equation 5) give each passage the share of attention that its calibrated
-score deserves, and leave the attention to everything else, and the total, as they are.
+score deserves, and leave the attention to everything else, and the total, as they are. A bias that leaves the
+model a say is :mod:`pipeline.lm.attention_bias`.
 
 Imports torch, which takes seconds: import this module where a model is about to run.
 """
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 
 from pipeline.lm.attention import Attending, Plan, attend, require, weight_blocks
-from pipeline.lm.request import Weighed
+from pipeline.lm.attention_bias import biasing
+from pipeline.lm.request import Moved, Weighed
 from pipeline.lm.signals import Floats
 from pipeline.lm.spans import Span, address
 from pipeline.seams import Message
@@ -24,17 +26,19 @@ if TYPE_CHECKING:
     from pipeline.lm.model import LocalModel
 
 
-def weighing(model: LocalModel, messages: Sequence[Message], weighed: Weighed) -> Plan:
+def weighing(model: LocalModel, messages: Sequence[Message], moved: Moved) -> Plan:
     """The plan for an answer to these messages: its tokens, and the prompt's last, which predicts the first
-    of them, spread their attention in the second half of the layers. What stands before is read as ever.
+    of them, attend otherwise in the second half of the layers. What stands before is read as ever.
 
     Raises ModelError for a family without support, InvalidRequestError for a passage without tokens.
     """
     require(model.network, "Moving attention")
-    found = address(model.chat, messages, weighed.places)
-    layers = int(model.network.config.get_text_config(decoder=True).num_hidden_layers)
-    wanted = np.asarray(weighed.shares, np.float32)
-    return reweighing([found.spans], [wanted], [len(found.ids) - 1], (layers // 2, layers))
+    found = address(model.chat, messages, moved.places)
+    count = int(model.network.config.get_text_config(decoder=True).num_hidden_layers)
+    layers, begins = (count // 2, count), len(found.ids) - 1
+    if isinstance(moved, Weighed):
+        return reweighing([found.spans], [np.asarray(moved.shares, np.float32)], [begins], layers)
+    return biasing(found.spans, moved.biases, begins, layers)
 
 
 def reweighing(
@@ -75,4 +79,4 @@ def reweighing(
                 factors[n, :, :, edge] = torch.where(active, wished[:, :, s], 1.0)[..., None]
         return factors
 
-    return Plan(attend=reweighed)
+    return Plan(attend=reweighed, packs=True, begins=min(starts))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import Cache
 
-    from pipeline.lm.attention import Plan
+    from pipeline.lm.attention import Following, Plan
     from pipeline.lm.engine import Engine
 
 
@@ -47,6 +47,16 @@ class Sequence:
     def length_tokens(self) -> int:
         """States in the cache."""
         return self.before + len(self.ids)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other request may be read in the same pass."""
+        return self.plan is not None and not self.plan.packs
+
+    @property
+    def following(self) -> Following | None:
+        """The plan and how much was read under it, as attention takes them."""
+        return None if self.plan is None else (self.plan, self.length_tokens)
 
     @property
     def can_roll_back(self) -> bool:

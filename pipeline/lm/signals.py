@@ -160,6 +160,12 @@ def shares(scores: Floats, temperature: float) -> Floats:
     return result
 
 
+def biases(scores: Floats, strength: float) -> tuple[float, ...]:
+    """What is added to the logits of attention to each passage, in nats: ``strength`` for each point by which
+    it scores better than the mean. Passages that score alike are hardly touched."""
+    return tuple(round(float(bias), 6) for bias in strength * (scores - scores.mean()))
+
+
 def fused(retrieved: Floats, attended: Floats, weight: float) -> Floats:
     """``(1 - weight) * z(retrieved) + weight * z(attended)``: the retriever's and the attention's scores on
     one scale. With weight 0 the order is the retriever's."""

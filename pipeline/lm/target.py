@@ -34,7 +34,7 @@ class Target:
     @property
     def others(self) -> int:
         """Answers that are being written in the same passes as this one."""
-        return self.sequence.engine.sharing - 1 if self.sequence.plan is None else 0
+        return 0 if self.sequence.alone else self.sequence.engine.sharing - 1
 
     def read(self, draft: Several[int] = ()) -> torch.Tensor:
         """Logits (n + 1, V) at each of n drafted tokens' positions and after the last."""

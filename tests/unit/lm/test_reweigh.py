@@ -96,8 +96,8 @@ def test_a_request_moves_attention_and_leaves_nothing_behind(model_folder):
     placed = place("When?", [Hit(str(n), "d", 1, "", t, 0, len(t), 1.0) for n, t in enumerate(texts)])
 
     def said(*given: float) -> str:
-        weighed = Weighed(placed.passages, given) if given else None
-        request = Generation(placed.messages, Sampling(8), weighed=weighed)
+        moved = Weighed(placed.passages, given) if given else None
+        request = Generation(placed.messages, Sampling(8), moved=moved)
         return "".join(delta.text for delta in model.generate(request))
 
     plain = said()
@@ -113,11 +113,11 @@ def test_a_request_moves_attention_and_leaves_nothing_behind(model_folder):
 def test_it_is_refused_beside_context_aware_decoding_and_without_attention(model_folder):
     model = load(str(model_folder("llama")))
     messages = (Message("user", "The lease ends in March."),)
-    asked = Generation(messages, weighed=Weighed((Place(0, 0, 9),), (1.0,)), bare_messages=messages)
+    asked = Generation(messages, moved=Weighed((Place(0, 0, 9),), (1.0,)), bare_messages=messages)
     with pytest.raises(InvalidRequestError, match="one of them"):
         model.generate(replace(asked, context_strength=1.0))
     with pytest.raises(InvalidRequestError, match="no tokens"):
-        model.generate(replace(asked, weighed=Weighed((Place(0, 3, 3),), (1.0,))))
+        model.generate(replace(asked, moved=Weighed((Place(0, 3, 3),), (1.0,))))
     model.network.set_attn_implementation("sdpa")
     with pytest.raises(ModelError, match="Moving attention"):
         model.generate(asked)

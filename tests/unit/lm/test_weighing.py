@@ -36,10 +36,10 @@ def test_the_retrievers_scores_become_shares_of_the_passages_where_they_stand(ti
     after = changed.ordering.after
     assert after == made.ordering.after == ("p3", "p2", "p1", "p0")
     expected = shares(np.array([scores[name] for name in after], np.float32), SHARPNESS)
-    np.testing.assert_allclose(changed.weighed.shares, expected, atol=1e-5)
+    np.testing.assert_allclose(changed.moved.shares, expected, atol=1e-5)
     np.testing.assert_allclose(list(changed.ordering.shares.values()), expected, atol=1e-5)
     content = changed.prompt.messages[1].content
-    for spot, name in zip(changed.weighed.places, after, strict=True):
+    for spot, name in zip(changed.moved.places, after, strict=True):
         [text] = [hit.text for hit in HITS if hit.chunk_id == name]
         assert content[spot.start : spot.end] == text
     assert changed.ordering.readings == 0
@@ -86,7 +86,7 @@ def test_what_stands_in_the_way_is_said(tiny, advice):
     model = tiny()
     for config, reason in (({"context_strength": 1.0}, "context-aware"), ({"long_tokens": 9}, "more than")):
         made, changed = moved(model, "score", advice, **config)
-        assert changed.weighed is None
+        assert changed.moved is None
         assert any("not moved" in said and reason in said for said in changed.degraded)
         assert changed.ordering == made.ordering
     _, changed = moved(Deaf(model), "score", advice)
@@ -94,14 +94,14 @@ def test_what_stands_in_the_way_is_said(tiny, advice):
 
     _, changed = moved(model, "found_in_the_middle", None)
     assert "nothing here lets the model look" in changed.degraded[-1]
-    assert changed.weighed is None
+    assert changed.moved is None
 
     def refused(*_):
         raise ModelError("no look", remedy="none")
 
     _, changed = moved(model, "found_in_the_middle", SimpleNamespace(reranker=refused))
     assert "no look" in changed.degraded[-1]
-    assert changed.weighed is None
+    assert changed.moved is None
 
 
 def test_a_wish_that_does_not_exist_is_refused():
