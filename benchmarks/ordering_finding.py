@@ -1,5 +1,5 @@
 """Does attention alone find the passage in the middle, and what helps without looking first: attention moved by
-the retriever's scores, passages compressed to their best sentences, or other positions?
+the retriever's scores (by shares, or by a bias), passages compressed to their best sentences, or other positions?
 
     python -m benchmarks.ordering_finding run --cells cells.json --calibration cal.json --out found.json
     python -m benchmarks.ordering_finding run ... --out scaled.json --positions ms_poe:1.2:1.8
@@ -81,9 +81,11 @@ def found(model: LocalModel, cell: dict[str, Any], calibration: Calibration) -> 
     by_rank = np.array([hit.score for hit in last], np.float32)
     logprob = {
         "given": reading.scored.logprob,
-        "given, moved by the retriever": reading.moved(retrieved, SHARPNESS).logprob,
+        "given, shared by the retriever": reading.moved(retrieved, SHARPNESS).logprob,
+        "given, biased by the retriever": reading.biased(retrieved).logprob,
         "best last": again.scored.logprob,
-        "best last, moved by the retriever": again.moved(by_rank, SHARPNESS).logprob,
+        "best last, shared by the retriever": again.moved(by_rank, SHARPNESS).logprob,
+        "best last, biased by the retriever": again.biased(by_rank).logprob,
     }
     for form, share in COMPRESSED.items():
         short = compressed(model, cell, last, share)

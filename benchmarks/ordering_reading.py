@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from pipeline.lm.attention import Plan
+from pipeline.lm.attention_bias import biasing
 from pipeline.lm.kv_cache import new_cache
 from pipeline.lm.looking import watched
 from pipeline.lm.model import LocalModel
 from pipeline.lm.observe import SpanMass
 from pipeline.lm.reweigh import reweighing
 from pipeline.lm.sequence import Sequence as Read
-from pipeline.lm.signals import CONTENT_FREE, Looks, shares
+from pipeline.lm.signals import BIAS, CONTENT_FREE, RAISE, Looks, biases, shares
 from pipeline.prompt import place
 from pipeline.types import Hit
 
@@ -66,10 +67,24 @@ class Reading:
 
     def moved(self, scores: Any, temperature: float) -> Scored:
         """The answer with attention spread over the passages by these scores, in the upper half of layers."""
-        layers = int(self._model.network.config.num_hidden_layers)
         wanted = shares(np.asarray(scores, np.float32), temperature)
-        start = len(self._prompt.ids) - 1
-        plan = reweighing([self._prompt.spans], [wanted], [start], (layers // 2, layers))
+        return self._planned(reweighing([self._prompt.spans], [wanted], [self._last], self._upper))
+
+    def biased(self, scores: Any, strength: float = BIAS, raised: float = RAISE) -> Scored:
+        """The answer with attention biased by these scores, in the upper half of layers."""
+        wanted = biases(np.asarray(scores, np.float32), strength, raised)
+        return self._planned(biasing(self._prompt.spans, wanted, self._last, self._upper))
+
+    @property
+    def _last(self) -> int:
+        return len(self._prompt.ids) - 1
+
+    @property
+    def _upper(self) -> tuple[int, int]:
+        layers = int(self._model.network.config.num_hidden_layers)
+        return layers // 2, layers
+
+    def _planned(self, plan: Plan) -> Scored:
         return Scored(self._read(self._question_and_answer(), plan), self._answer)
 
     def _with_question(self) -> tuple[Scored, Looks]:

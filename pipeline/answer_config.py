@@ -9,11 +9,16 @@ from pipeline.compose import MOST_STRENGTH
 from pipeline.errors import ConfigurationError
 from pipeline.lm.context_options import ContextOptions
 from pipeline.lm.request import Decoding, DrafterName
+from pipeline.lm.signals import BIAS, MOST_BIAS, RAISE
 from pipeline.ordering import Order, Reweigh, check
 
 Mode = Literal["auto", "extractive", "composed"]
-MOST_BIAS = 4.0
-"""Beyond this, one passage gets all of the attention."""
+_MOST = {
+    "attention_bias": 100.0,  # beyond, any difference of scores takes attention to its bounds
+    "attention_raise": MOST_BIAS,
+    "context_strength": MOST_STRENGTH,
+    "found_threshold": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,11 @@ class AnswerConfig:
     well and lowers it where they do not; `auto` does that where the model's calibration found that it helps.
     Shares of attention may also follow the scores alone: `score`, or after a look `attention_sorting` or
     `found_in_the_middle`. `off` leaves attention as it is."""
-    attention_bias: float = 0.5
+    attention_bias: float = BIAS
     """Strength of `bias`: what is added to the logits of attention to a passage, in nats, for each point by
-    which its best sentence scores better than the passages' mean (scale of the sentence ranking)."""
+    which the search scored it better than the mean of the passages in the prompt."""
+    attention_raise: float = RAISE
+    """What `bias` adds for all passages alike: attention that the rest of the prompt loses."""
     compress_tokens: int | None = None
     """Passages in the prompt are shortened to their best sentences within these tokens; null leaves them."""
     long_tokens: int = 0
@@ -86,20 +93,11 @@ class AnswerConfig:
             )
         if self.long_tokens < 0:
             raise ConfigurationError(f"answer.long_tokens is {self.long_tokens}.", remedy="Set 0 or more.")
-        if not 0 <= self.context_strength <= MOST_STRENGTH:
-            raise ConfigurationError(
-                f"answer.context_strength is {self.context_strength}.",
-                remedy=f"Set it between 0 and {MOST_STRENGTH}.",
-            )
-        if not 0 <= self.attention_bias <= MOST_BIAS:
-            raise ConfigurationError(
-                f"answer.attention_bias is {self.attention_bias}.",
-                remedy=f"Set it between 0 and {MOST_BIAS}.",
-            )
-        if not 0 <= self.found_threshold <= 1:
-            raise ConfigurationError(
-                f"answer.found_threshold is {self.found_threshold}.", remedy="Set it between 0 and 1."
-            )
+        for name, most in _MOST.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigurationError(
+                    f"answer.{name} is {getattr(self, name)}.", remedy=f"Set it between 0 and {most}."
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,11 +168,14 @@ def is_beside_the_question(
 
 
 def passages_by_evidence(evidence: Evidence, ranking: Ranking) -> list[Hit]:
-    """The passages, best first by their best sentence, with that sentence's score as the hit's."""
+    """The passages, best first by their best sentence, with that sentence's score as the hit's; the search's
+    own score becomes the stage ``search``."""
     found: dict[str, Hit] = {}
     for index, score in zip(ranking.order, ranking.scores, strict=True):
         hit = evidence.sentences[index].hit
-        found.setdefault(f"{hit.chunk_id}:{hit.start}", replace(hit, score=score))
+        searched = hit.scores.get("retrieved", hit.score)  # a reranker keeps it there
+        scores = {**hit.scores, "search": searched}
+        found.setdefault(f"{hit.chunk_id}:{hit.start}", replace(hit, score=score, scores=scores))
     return list(found.values())
 
 

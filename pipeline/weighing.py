@@ -43,10 +43,10 @@ def weighed(
         hindrance = "nothing here lets the model look at passages"
     if hindrance:
         return _unmoved(made, hindrance)
+    if how == "bias":
+        return _biased(made, run, config)
     if len(made.ordering.after) < 2:
         return made
-    if how == "bias":
-        return _biased(made, run, config.attention_bias)
     try:
         ordering = _scored(made, run, how, model, advice)
     except WorkCancelledError:
@@ -77,9 +77,9 @@ def _hindrance(config: AnswerConfig, model: LanguageModel) -> str:
     return ""
 
 
-def _biased(made: Ordered, run: Progress, strength: float) -> Ordered:
+def _biased(made: Ordered, run: Progress, config: AnswerConfig) -> Ordered:
     assert made.prompt is not None and made.ordering is not None
-    given = biases(_scores(made.ordering, "retrieved"), strength)
+    given = biases(_scores(made.ordering, "search"), config.attention_bias, config.attention_raise)
     places = place(run.query.text, made.prompt.context.passages).passages
     told = dict(zip(made.ordering.after, given, strict=True))
     return replace(made, ordering=replace(made.ordering, biases=told), moved=Biased(places, given))

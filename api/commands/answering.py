@@ -40,8 +40,10 @@ def ask(
         typer.Option(help="Order of passages in the prompt; auto is what the model's calibration found."),
     ] = None,
     reweigh: Annotated[
-        Literal["off", "score", "attention_sorting", "found_in_the_middle"] | None,
-        typer.Option(help="Scores by which the model's attention to passages is moved while it writes."),
+        Literal["auto", "off", "bias", "score", "attention_sorting", "found_in_the_middle"] | None,
+        typer.Option(
+            help="How attention to passages is moved while the model writes: by a bias, or shared by scores."
+        ),
     ] = None,
     compress: Annotated[
         int | None, typer.Option(min=1, help="Shorten passages to their best sentences within these tokens.")

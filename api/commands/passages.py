@@ -63,7 +63,9 @@ def ordering_line(ordering: Ordering) -> str:
     readings = "reading" if ordering.readings == 1 else "readings"
     cost = f"; {ordering.readings} more {readings}, {ordering.seconds:.2f} s" if ordering.readings else ""
     shares = ", ".join(f"{share:.2f}" for share in ordering.shares.values())
+    biases = ", ".join(f"{bias:+.2f}" for bias in ordering.biases.values())
     moved = f"; attention by passage, as read: {shares}" if shares else ""
+    moved += f"; bias of attention by passage, as read: {biases}" if biases else ""
     return f"order {ordering.used} (passages by rank, as the model read them): {after}{moved}{cost}"
 
 

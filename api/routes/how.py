@@ -20,7 +20,8 @@ class HowToAnswer(BaseModel):
     order: Order | None = Field(default=None, description="Order of passages in the prompt.")
     reweigh: Reweigh | None = Field(
         default=None,
-        description="Scores by which attention to passages is moved while the model writes; off leaves it.",
+        description="How attention to passages is moved while the model writes: by a `bias` on each, "
+        "or shared by `score`s or what the model looks at; `auto` is what its calibration found.",
     )
     compress_tokens: int | None = Field(
         default=None, ge=1, description="Shorten the prompt's passages to their best sentences within these."

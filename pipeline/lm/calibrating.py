@@ -18,7 +18,7 @@ from pipeline.lm.calibration import AtPosition, Calibration, Fused, Placement
 from pipeline.lm.head_choice import FEW_ALIKE, Choice, Observation, choose, recall
 from pipeline.lm.looking import look_both
 from pipeline.lm.request import Biased
-from pipeline.lm.signals import Floats, Signal, biases, fused, standardised
+from pipeline.lm.signals import BIAS, RAISE, Floats, Signal, biases, fused
 from pipeline.lm.watching import Likelihood, logprob_batch
 from pipeline.order import placed_by
 from pipeline.prompt import place
@@ -33,9 +33,6 @@ _FEWEST = 8
 _RESAMPLES = 2000
 _WORTH_NATS = 0.05
 """What looking first must bring, a token of the answer: it takes one more reading of all passages."""
-_STRENGTH = 0.5
-"""Of a bias, for each deviation of the retriever's scores: what answers add for each point of the sentence
-ranking, whose scores of ten passages deviate by one to one and a half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +192,8 @@ def likelihoods(
 def _biased_logprob(model: LocalModel, trial: Trial, hits: Sequence[Hit]) -> float:
     """Mean log-probability a token of the reference answer, attention biased by the retriever's scores."""
     prompt = place(trial.question, hits)
-    scores = standardised(np.array([hit.score for hit in hits], np.float32))
-    moved = Biased(prompt.passages, biases(scores, _STRENGTH))
+    scores = np.array([hit.score for hit in hits], np.float32)
+    moved = Biased(prompt.passages, biases(scores, BIAS, RAISE))
     return float(np.mean(model.logprob(prompt.messages, trial.answer, moved)))
 
 

@@ -160,10 +160,19 @@ def shares(scores: Floats, temperature: float) -> Floats:
     return result
 
 
-def biases(scores: Floats, strength: float) -> tuple[float, ...]:
-    """What is added to the logits of attention to each passage, in nats: ``strength`` for each point by which
-    it scores better than the mean. Passages that score alike are hardly touched."""
-    return tuple(round(float(bias), 6) for bias in strength * (scores - scores.mean()))
+BIAS = 5.0
+"""Default strength of a bias by scores that are cosines, or sums of cosines and shares of words."""
+RAISE = 0.25
+"""Default for what attention to all passages is raised by."""
+MOST_BIAS = 4.0
+"""What attention to a passage is raised or lowered by at most, in nats: more would be all, or none."""
+
+
+def biases(scores: Floats, strength: float, raised: float) -> tuple[float, ...]:
+    """What is added to the logits of attention to each passage, in nats: ``raised``, and ``strength`` for
+    each point by which it scores better than the mean; :data:`MOST_BIAS` at most."""
+    wanted = raised + strength * (scores - scores.mean())
+    return tuple(round(float(bias), 6) for bias in wanted.clip(-MOST_BIAS, MOST_BIAS))
 
 
 def fused(retrieved: Floats, attended: Floats, weight: float) -> Floats:

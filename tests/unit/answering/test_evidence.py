@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -63,6 +64,16 @@ def test_passages_follow_their_best_sentence():
     assert ordered[0].text == SENATE
     assert sorted(p.text for p in ordered) == sorted(h.text for h in hits())
     assert [p.score for p in ordered] == sorted((p.score for p in ordered), reverse=True)
+    searched = {h.text: h.score for h in hits()}
+    assert all(p.scores["search"] == searched[p.text] for p in ordered)
+
+
+def test_the_searchs_own_score_is_kept_whatever_has_reranked():
+    reranked = [replace(h, score=9.0 - n, scores={"retrieved": h.score}) for n, h in enumerate(hits())]
+    evidence = gather(reranked, READER)
+    searched = {h.text: h.score for h in hits()}
+    for passage in passages_by_evidence(evidence, rank("Who tries impeachments?", evidence, READER)):
+        assert passage.scores["search"] == searched[passage.text]
 
 
 def test_nothing_to_read_answers_nothing():

@@ -15,7 +15,7 @@ from pipeline.lm.model import load
 from pipeline.lm.request import Biased, Generation
 from pipeline.lm.reweigh import reweighing, weighing
 from pipeline.lm.sequence import Sequence
-from pipeline.lm.signals import biases
+from pipeline.lm.signals import MOST_BIAS, biases
 from pipeline.prompt import place
 from pipeline.seams import Sampling
 from pipeline.types import Hit
@@ -54,7 +54,9 @@ def by_hand(first_layer: int) -> Plan:
                 a = weights[0, head, row].clone()
                 for bias, (first, end) in zip(BIASES, SPANS, strict=True):
                     a[first:end] *= torch.tensor(bias).exp()
-                out[0, head, row] = a / a.sum() @ call.value[0, head * call.value.shape[1] // weights.shape[1]]
+                out[0, head, row] = (
+                    a / a.sum() @ call.value[0, head * call.value.shape[1] // weights.shape[1]]
+                )
         return out
 
     return Plan(attend=attended)
@@ -140,7 +142,9 @@ def test_an_answer_is_biased_and_what_was_read_before_it_serves_the_next_one(mod
     sequence = fresh.reader.begin("default", model.chat.prompt_ids(prompt.messages), 8)
     assert len(sequence.ids) == tokens - 1  # the biased request left what it read before it was biased
     kept = fresh.continuation_logits(prompt.messages, "a b c")[0]
-    torch.testing.assert_close(kept, model.continuation_logits(prompt.messages, "a b c")[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        kept, model.continuation_logits(prompt.messages, "a b c")[0], atol=1e-4, rtol=0
+    )
 
 
 def test_the_likelihood_of_a_continuation_is_that_of_the_biased_model(model_folder):
@@ -155,8 +159,9 @@ def test_the_likelihood_of_a_continuation_is_that_of_the_biased_model(model_fold
     assert model.logprob(prompt.messages, "in March") != pytest.approx(expected, abs=1e-3)
 
 
-def test_biases_follow_the_scores_and_leave_what_is_alike():
+def test_biases_follow_the_scores_raise_all_and_have_bounds():
     scores = torch.tensor([3.0, 1.0, 2.0]).numpy()
-    assert biases(scores, 0.5) == (0.5, -0.5, 0.0)
-    assert biases(scores[:1], 0.5) == (0.0,)
-    assert max(map(abs, biases(torch.full((3,), 7.0).numpy(), 4.0))) == 0
+    assert biases(scores, 0.5, 0.0) == (0.5, -0.5, 0.0)
+    assert biases(scores, 0.5, 0.25) == (0.75, -0.25, 0.25)
+    assert biases(scores, 50.0, 0.0) == (MOST_BIAS, -MOST_BIAS, 0.0)
+    assert set(biases(torch.full((3,), 7.0).numpy(), 5.0, 0.5)) == {0.5}

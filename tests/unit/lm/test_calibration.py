@@ -52,6 +52,11 @@ def test_a_calibration_says_what_was_measured(made, tiny):
     assert low <= mean <= high
     assert mean == pytest.approx(made.logprobs["found_in_the_middle"] - made.logprobs[made.placement])
     assert made.auto == made.placement or made.gains[made.auto][0] > 0
+    assert made.gains["bias"][1] == pytest.approx(
+        made.logprobs["bias"] - made.logprobs[made.placement], abs=1e-4
+    )
+    assert made.logprobs["bias"] != pytest.approx(made.logprobs[made.placement], abs=1e-6)
+    assert made.bias_pays == (made.gains["bias"][0] > 0)
     assert made.found_in_the_middle.signal.content_free
     assert not made.attention_sorting.signal.content_free
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,6 +72,58 @@ def test_off_changes_nothing_and_one_passage_has_all_attention_anyhow(tiny, advi
     assert weighed(one, run, AnswerConfig(reweigh="score"), tiny(), advice) is one
 
 
+def test_a_bias_follows_the_searchs_own_scores_not_the_sentences(tiny, advice):
+    """Sentences order the passages; what the search gave them raises or lowers attention."""
+    model, run = tiny(), Progress(Query(QUESTION), lambda: False)
+    searched = {"p0": 0.2, "p1": 0.6, "p2": 0.4, "p3": 0.4}
+    hits = [replace(hit, scores={"search": searched[hit.chunk_id]}) for hit in HITS]
+    made = arranged(model, "reverse", advice, hits)
+    config = AnswerConfig(reweigh="bias", attention_bias=2.0, attention_raise=0.25)
+    changed = weighed(made, run, config, model, advice)
+    expected = {"p0": -0.15, "p1": 0.65, "p2": 0.25, "p3": 0.25}
+    assert changed.ordering.biases == pytest.approx(expected)
+    assert changed.ordering.after == made.ordering.after == ("p3", "p2", "p1", "p0")
+    content = changed.prompt.messages[1].content
+    for spot, name, bias in zip(
+        changed.moved.places, changed.ordering.after, changed.moved.biases, strict=True
+    ):
+        [text] = [hit.text for hit in hits if hit.chunk_id == name]
+        assert content[spot.start : spot.end] == text
+        assert bias == pytest.approx(expected[name])
+    alone = weighed(arranged(model, "score", advice, hits[:1]), run, config, model, advice)
+    assert alone.moved.biases == (0.25,)
+    plain = weighed(arranged(model, "score", advice), run, config, model, advice)
+    by_score = [plain.ordering.biases[hit.chunk_id] for hit in HITS]
+    assert by_score == sorted(by_score, reverse=True)  # hits from elsewhere have one score alone
+
+
+def test_auto_biases_where_the_calibration_found_that_it_helps_and_complains_of_nothing(tiny, tmp_path):
+    model = tiny()
+
+    def auto(**config):
+        return moved(model, "auto", ModelAdvice(tmp_path), **config)
+
+    made, unknown = auto()
+    assert unknown is made
+    stored.write(calibration(model), tmp_path)
+    made, useless = auto()
+    assert useless is made
+    stored.write(calibration(model, bias_pays=True), tmp_path)
+    made, changed = auto()
+    assert set(changed.ordering.biases) == set(made.ordering.after)
+    assert changed.moved is not None
+    for config in ({"context_strength": 1.0}, {"long_tokens": 9}):
+        made, same = auto(**config)
+        assert same is made
+    _, same = moved(Deaf(model), "auto", ModelAdvice(tmp_path))
+    assert same.moved is None
+    assert same.degraded == ()
+    stored.write(calibration(model, bias_pays=True, revision="0" * 64), tmp_path)
+    (tmp_path / f"{'0' * 16}.json").rename(tmp_path / f"{model.revision[:16]}.json")
+    made, refused = auto()
+    assert refused is made
+
+
 class Deaf:
     """A model that only writes."""
 
@@ -107,3 +160,6 @@ def test_what_stands_in_the_way_is_said(tiny, advice):
 def test_a_wish_that_does_not_exist_is_refused():
     with pytest.raises(ConfigurationError, match="reweigh is 'loud'"):
         AnswerConfig(reweigh="loud")
+    for wrong in ({"attention_bias": -1.0}, {"attention_bias": float("nan")}, {"attention_raise": 4.5}):
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            AnswerConfig(**wrong)
