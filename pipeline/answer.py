@@ -85,7 +85,8 @@ class Answerer:
         self._speculation = speculation
 
     @cached_property
-    def _reader(self) -> Reader:
+    def reader(self) -> Reader:
+        """How sentences are compared with a question: by meaning, and by stems that are alike."""
         return Reader(calibrate(self._embedder), self._terms)
 
     def answer(
@@ -129,8 +130,8 @@ class Answerer:
             )
         yield Contextualised(context)
         with run.timed("extract"):
-            read = evidences.gather(context.passages, self._reader)
-            ranking = evidences.rank(query.text, read, self._reader)
+            read = evidences.gather(context.passages, self.reader)
+            ranking = evidences.rank(query.text, read, self.reader)
         run.usage |= {"context_tokens": context.tokens, "sentences": len(read.sentences)}
         if ranking.answerable < config.found_threshold:
             yield from run.say(NOT_FOUND)
@@ -247,7 +248,7 @@ class Answerer:
     ) -> Statement:
         """The sentence as a statement, supported only if it is grounded and its source is to the point:
         a model that lost its way copies whatever stands last, which is true but no answer."""
-        [said] = ground.ground([sentence], question, read, self._reader, paraphrases=config.trusted)
+        [said] = ground.ground([sentence], question, read, self.reader, paraphrases=config.trusted)
         margin = BESIDE_MARGINS * config.quote_margin
         places = [(c.chunk_id, (c.start, c.end)) for c in said.citations]
         if all(evidences.is_beside_the_question(read, best, *place, margin) for place in places):
