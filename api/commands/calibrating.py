@@ -109,11 +109,13 @@ def table(found: Calibration) -> list[str]:
         "",
     ]
     for order, (low, mean, high) in found.gains.items():
-        lines.append(f"{order} instead of {found.placement}: {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+        base = f"{found.placement} with bias" if found.bias_pays and order != "bias" else found.placement
+        lines.append(f"{order} instead of {base}: {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
     for order in ("attention_sorting", "found_in_the_middle"):
         fused = found.fused(order)  # type: ignore[arg-type]
         lines.append(f"{order}: {fused.signal.tokens} tokens, {_who(fused.signal)}, weight {fused.weight}")
-    return [*lines, "", f"auto: {found.auto}; the best passage goes by {found.placement}"]
+    auto = f"auto: {found.auto}; the best passage goes by {found.placement}; attention "
+    return [*lines, "", auto + ("is biased" if found.bias_pays else "stays as it is")]
 
 
 def _who(signal: Signal) -> str:

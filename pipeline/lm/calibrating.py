@@ -107,12 +107,20 @@ def calibrate(
         ]
         for order, choice in choices.items()
     }
-    likely |= likelihoods(model, few, attended, count)
-    gains = {order: interval(_differences(likely[order], likely[placement])) for order in choices}
+    plain = [each.logprob for each in likely[placement]]
+    biased = _biased(model, few, orders[placement], count)
+    gains = {"bias": interval(np.subtract(biased, plain).tolist())}
+    bias_pays = gains["bias"][0] > 0
+    logprobs: dict[str, float] = {name: _mean(likely[name]) for name in _PLACEMENTS}
+    logprobs["bias"] = float(np.mean(biased))
+    for order, placed in attended.items():  # looking first has to beat what answers would do without
+        if bias_pays:
+            reached = _biased(model, few, placed, count)
+        else:
+            reached = [each.logprob for each in likelihoods(model, few, {order: placed}, count)[order]]
+        gains[order] = interval(np.subtract(reached, biased if bias_pays else plain).tolist())
+        logprobs[order] = float(np.mean(reached))
     pays = [order for order in choices if gains[order][0] > 0 and gains[order][1] >= _WORTH_NATS]
-    biased = [_biased_logprob(model, trial, hits) for trial, hits in zip(few, orders[placement], strict=True)]
-    count(len(few))
-    gains["bias"] = interval(np.subtract(biased, [each.logprob for each in likely[placement]]).tolist())
     golds = [one.gold for one in seen]
     return Calibration(
         model=model.name,
@@ -122,7 +130,7 @@ def calibrate(
         attention_sorting=_fused(choices["attention_sorting"]),
         found_in_the_middle=_fused(choices["found_in_the_middle"]),
         few_heads=_fused(few_heads),
-        bias_pays=gains["bias"][0] > 0,
+        bias_pays=bias_pays,
         positions=tuple(
             AtPosition(
                 p,
@@ -132,10 +140,7 @@ def calibrate(
             for p in at
         ),
         recall=_recalls(seen, choices, golds),
-        logprobs={
-            **{name: _mean(likely[name]) for name in (*_PLACEMENTS, *choices)},
-            "bias": float(np.mean(biased)),
-        },
+        logprobs=logprobs,
         gains=gains,
         pairs=pairs,
         trials=len(trials),
@@ -189,12 +194,18 @@ def likelihoods(
     }
 
 
-def _biased_logprob(model: LocalModel, trial: Trial, hits: Sequence[Hit]) -> float:
-    """Mean log-probability a token of the reference answer, attention biased by the retriever's scores."""
-    prompt = place(trial.question, hits)
-    scores = np.array([hit.score for hit in hits], np.float32)
-    moved = Biased(prompt.passages, biases(scores, BIAS, RAISE))
-    return float(np.mean(model.logprob(prompt.messages, trial.answer, moved)))
+def _biased(
+    model: LocalModel, trials: Sequence[Trial], orders: Sequence[list[Hit]], progress: Callable[[int], None]
+) -> list[float]:
+    """Mean log-probability a token of each reference answer, attention biased by the retriever's scores."""
+    found = []
+    for trial, hits in zip(trials, orders, strict=True):
+        prompt = place(trial.question, hits)
+        scores = np.array([hit.score for hit in hits], np.float32)
+        moved = Biased(prompt.passages, biases(scores, BIAS, RAISE))
+        found.append(float(np.mean(model.logprob(prompt.messages, trial.answer, moved))))
+        progress(1)
+    return found
 
 
 def _key(trial: Trial, hits: Sequence[Hit]) -> tuple[str, ...]:
@@ -237,7 +248,3 @@ def _recalls(
 
 def _mean(values: Sequence[Likelihood]) -> float:
     return float(np.mean([value.logprob for value in values]))
-
-
-def _differences(values: Sequence[Likelihood], base: Sequence[Likelihood]) -> list[float]:
-    return [a.logprob - b.logprob for a, b in zip(values, base, strict=True)]

@@ -48,7 +48,9 @@ class Calibration:
     ``bias_pays`` whether it answers better with its attention biased by the retriever's scores.
     ``recall`` (R@1 by signal, on questions that took no part in fitting it) and ``logprobs`` (by order) are
     for people and for the table. ``few_heads`` are at most ten that vote alike, for cached contexts.
-    ``trials`` questions chose the heads; on ``scored`` of them the reference answers were scored.
+    ``gains`` are in log-probability, with 95 % intervals: of the bias over ``placement``, and of attention
+    orders over the same, all with the bias if that pays. ``trials`` questions chose the heads; on ``scored``
+    of them the reference answers were scored.
     """
 
     model: str
