@@ -62,6 +62,8 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     given = parser.parse_args()
     if given.command == "run":
+        if not (given.data and given.work):
+            parser.error("run needs DATA and --work")
         run(given)
     report(json.loads(given.out.read_text("utf-8")))
 
@@ -74,12 +76,14 @@ def run(given: argparse.Namespace) -> None:
     results: dict[str, Any] = json.loads(given.out.read_text("utf-8")) if given.out.exists() else {}
     for n in range(given.answers or given.count):
         for name in given.sets:
-            done = results.setdefault(f"{name}, {given.passages} passages", {})
+            done = results.setdefault(f"{name}, {given.passages} passages, {given.model}, {given.dtype}", {})
             kind = "answers" if given.answers else "logprob"
-            row = done.setdefault(str(n), {})
-            if kind in row or n >= len(cells[name]):
+            if n >= len(cells[name]):
                 continue
             question, answers, hits = cells[name][n]
+            row = done.setdefault(question, {})
+            if kind in row:
+                continue
             hits = placed_by(hits[: given.passages], [hit.score for hit in hits[: given.passages]], "reverse")
             if sum(model.count_tokens(hit.text) for hit in hits) > MOST_TOKENS:
                 continue

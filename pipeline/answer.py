@@ -221,7 +221,8 @@ class Answerer:
         except (ModelError, InvalidRequestError) as error:  # passages that have no tokens of their own
             if made.moved is None:
                 raise
-            run.degraded.append(f"attention was not moved between passages: {error}")
+            if config.reweigh != "auto":
+                run.degraded.append(f"attention was not moved between passages: {error}")
             run.ordering = made.ordering and replace(made.ordering, shares={}, biases={})
             begun = deltas()
         return composed(

@@ -50,13 +50,14 @@ class AnswerConfig:
     first), `reverse` (best last), `edges` (best at both ends), `document`, or, after the model has looked
     at them, `attention_sorting` or `found_in_the_middle`."""
     reweigh: Reweigh = "auto"
-    """How the model's attention to passages is moved while it writes. `bias` raises it where sentences score
-    well and lowers it where they do not; `auto` does that where the model's calibration found that it helps.
-    Shares of attention may also follow the scores alone: `score`, or after a look `attention_sorting` or
-    `found_in_the_middle`. `off` leaves attention as it is."""
+    """How the model's attention to passages is moved while it writes. `bias` raises it for passages that the
+    search scored above the mean of those in the prompt and lowers it for the others; `auto` does that where
+    the model's calibration found that it helps. Shares of attention may also follow the scores alone:
+    `score`, or after a look `attention_sorting` or `found_in_the_middle`. `off` leaves attention as it is."""
     attention_bias: float = BIAS
     """Strength of `bias`: what is added to the logits of attention to a passage, in nats, for each point by
-    which the search scored it better than the mean of the passages in the prompt."""
+    which the search scored it better than the mean of the passages in the prompt. Measured with scores of
+    `retrieval.fusion` `convex`; rank fusion's are so close together that only the raise is left."""
     attention_raise: float = RAISE
     """What `bias` adds for all passages alike: attention that the rest of the prompt loses."""
     compress_tokens: int | None = None

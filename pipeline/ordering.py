@@ -113,6 +113,11 @@ def ordered(
     return Ordered(built, report, tuple(degraded))
 
 
+def unusable(error: ConfigurationError) -> str:
+    """What ``degraded`` says of a calibration that was made for other weights, or is damaged."""
+    return f"the calibration of the language model is not used: {error}"
+
+
 def _decide(
     order: Order, model: LanguageModel, advice: Advice | None
 ) -> tuple[Order, ReadingOrder, Calibration | None, list[str]]:
@@ -126,7 +131,7 @@ def _decide(
         try:
             known = advice.calibration(model)
         except ConfigurationError as error:
-            degraded.append(f"the calibration of the language model is not used: {error}")
+            degraded.append(unusable(error))
     placement: ReadingOrder = known.placement if known else SAFE
     if order == "auto":
         return (known.auto if known else SAFE), placement, known, degraded

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigurationError, LongleafError, WorkCancelledErro
 from pipeline.lm.calibration import AttentionOrder
 from pipeline.lm.request import Biased, GeneratingModel, Weighed
 from pipeline.lm.signals import Floats, biases, shares
-from pipeline.ordering import Advice, Ordered, Reweigh
+from pipeline.ordering import Advice, Ordered, Reweigh, unusable
 from pipeline.progress import Progress
 from pipeline.prompt import place
 from pipeline.seams import LanguageModel
@@ -34,35 +34,29 @@ def weighed(
     """The same order with attention moved as ``config.reweigh`` says. What stands in the way of what was
     asked for is said in ``degraded``, and attention stays as it is. Raises WorkCancelledError while the model
     looks."""
-    how, hindrance = config.reweigh, _hindrance(config, model)
-    if how == "auto":
-        how = "bias" if not hindrance and _pays(model, advice) else "off"
+    how = config.reweigh
     if how == "off" or made.prompt is None or made.ordering is None:
         return made
-    if not hindrance and advice is None and how not in ("bias", "score", made.ordering.used):
-        hindrance = "nothing here lets the model look at passages"
+    hindrance = _hindrance(config, model)
+    if how == "auto":
+        return made if hindrance else _biased_if_it_pays(made, run, config, model, advice)
     if hindrance:
         return _unmoved(made, hindrance)
     if how == "bias":
         return _biased(made, run, config)
-    if len(made.ordering.after) < 2:
-        return made
-    try:
-        ordering = _scored(made, run, how, model, advice)
-    except WorkCancelledError:
-        raise
-    except LongleafError as error:
-        return _unmoved(made, str(error))
-    return _shared(replace(made, ordering=ordering), run, "retrieved" if how == "score" else "score")
+    return _shared(made, run, how, model, advice) if len(made.ordering.after) > 1 else made
 
 
-def _pays(model: LanguageModel, advice: Advice | None) -> bool:
-    """Whether the model's calibration found that a bias helps."""
+def _biased_if_it_pays(
+    made: Ordered, run: Progress, config: AnswerConfig, model: LanguageModel, advice: Advice | None
+) -> Ordered:
+    """With a bias if the model's calibration found that it helps."""
     try:
         known = advice.calibration(model) if advice is not None else None
-    except ConfigurationError:  # made for other weights, which whoever ordered the passages has said
-        return False
-    return known is not None and known.bias_pays
+    except ConfigurationError as error:
+        said = unusable(error)  # by whoever ordered the passages, if the order needed the calibration
+        return made if said in made.degraded else replace(made, degraded=(*made.degraded, said))
+    return _biased(made, run, config) if known is not None and known.bias_pays else made
 
 
 def _hindrance(config: AnswerConfig, model: LanguageModel) -> str:
@@ -85,17 +79,29 @@ def _biased(made: Ordered, run: Progress, config: AnswerConfig) -> Ordered:
     return replace(made, ordering=replace(made.ordering, biases=told), moved=Biased(places, given))
 
 
-def _shared(made: Ordered, run: Progress, by: str) -> Ordered:
+def _shared(
+    made: Ordered, run: Progress, how: Reweigh, model: LanguageModel, advice: Advice | None
+) -> Ordered:
+    """With shares as published, by scores for which the model may have to look at the passages."""
     assert made.prompt is not None and made.ordering is not None
-    given = tuple(round(float(share), _DIGITS) for share in shares(_scores(made.ordering, by), SHARPNESS))
+    if advice is None and how not in ("score", made.ordering.used):
+        return _unmoved(made, "nothing here lets the model look at passages")
+    try:
+        ordering = _scored(made, run, how, model, advice)
+    except WorkCancelledError:
+        raise
+    except LongleafError as error:
+        return _unmoved(made, str(error))
+    scores = _scores(ordering, "retrieved" if how == "score" else "score")
+    given = tuple(round(float(share), _DIGITS) for share in shares(scores, SHARPNESS))
     places = place(run.query.text, made.prompt.context.passages).passages
-    told = dict(zip(made.ordering.after, given, strict=True))
-    return replace(made, ordering=replace(made.ordering, shares=told), moved=Weighed(places, given))
+    told = dict(zip(ordering.after, given, strict=True))
+    return replace(made, ordering=replace(ordering, shares=told), moved=Weighed(places, given))
 
 
 def _scores(ordering: Ordering, by: str) -> Floats:
-    """The passages' scores in their order in the prompt; an attention order keeps the retriever's beside its
-    own, another order has those alone."""
+    """The passages' scores of this stage in their order in the prompt, or the one score they have where they
+    come from elsewhere."""
     of_each = [ordering.scores[name] for name in ordering.after]
     return np.array([of.get(by, of["score"]) for of in of_each], np.float32)
 

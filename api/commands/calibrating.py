@@ -105,7 +105,7 @@ def table(found: Calibration) -> list[str]:
         *(f"{value:>6.2f}  {name}" for name, value in found.recall.items()),
         "",
         "log-probability by order",
-        *(f"{value:>6.2f}  {name}" for name, value in found.logprobs.items()),
+        *(f"{value:>6.2f}  {_placed(found, name)}" for name, value in found.logprobs.items()),
         "",
     ]
     for order, (low, mean, high) in found.gains.items():
@@ -116,6 +116,14 @@ def table(found: Calibration) -> list[str]:
         lines.append(f"{order}: {fused.signal.tokens} tokens, {_who(fused.signal)}, weight {fused.weight}")
     auto = f"auto: {found.auto}; the best passage goes by {found.placement}; attention "
     return [*lines, "", auto + ("is biased" if found.bias_pays else "stays as it is")]
+
+
+def _placed(found: Calibration, name: str) -> str:
+    """An order, and whether attention is biased under it."""
+    if name == "bias":
+        return f"{found.placement}, with bias"
+    biased = found.bias_pays and name in ("attention_sorting", "found_in_the_middle")
+    return f"{name}, with bias" if biased else name
 
 
 def _who(signal: Signal) -> str:

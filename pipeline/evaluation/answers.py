@@ -38,7 +38,8 @@ class TellsProbabilities(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """How likely the language model finds the reference answers, given the passages it would read."""
+    """How likely the language model finds the reference answers, given the passages it would read, with its
+    attention as it is (see ``answer.reweigh``)."""
 
     model: LanguageModel
     config: AnswerConfig

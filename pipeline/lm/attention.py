@@ -276,6 +276,8 @@ def _float_mask(call: Attending) -> torch.Tensor | None:
     allowed = call.mask
     if allowed is None:
         rows, keys = call.query.shape[2], call.key.shape[2]
+        if rows == 1:
+            return bias
         allowed = torch.ones(rows, keys, dtype=torch.bool, device=bias.device).tril(keys - rows)[None, None]
     if allowed.dtype != torch.bool:
         return bias + allowed

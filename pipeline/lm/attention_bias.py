@@ -12,6 +12,7 @@ Imports torch, which takes seconds: import this module where a model is about to
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,20 +23,22 @@ from pipeline.lm.spans import Span
 
 
 def biasing(spans: Sequence[Span], biases: Sequence[float], begins: int, layers: tuple[int, int]) -> Plan:
-    """A plan under which, in layers ``[first, end)``, the logits of attention of tokens from ``begins`` on to
-    the tokens of each span have its bias (nats) added."""
-    known: dict[tuple[int, int], torch.Tensor] = {}
+    """A plan for one prompt, under which, in layers ``[first, end)``, the logits of attention of tokens from
+    ``begins`` on to the tokens of each span have its bias (nats) added."""
 
-    def bias(call: Attending) -> torch.Tensor:
-        """(1, 1, 1, N) for the keys of this call; the layers of one pass share it."""
-        asked = call.key_start, call.key.shape[2]
-        if asked not in known:
-            row = torch.zeros(asked[1], dtype=torch.float32)
-            for (first, end), amount in zip(spans, biases, strict=True):
-                row[max(first - asked[0], 0) : max(end - asked[0], 0)] = amount
-            known.clear()
-            known[asked] = row[None, None, None].to(call.query.device, call.query.dtype)
-        return known[asked]
+    @functools.cache
+    def by_token(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """Of the prompt's tokens up to the end of the last span."""
+        row = torch.zeros(max(end for _, end in spans))
+        for (first, end), bias in zip(spans, biases, strict=True):
+            row[first:end] = bias
+        return row.to(device, dtype)
+
+    def on_keys(call: Attending) -> torch.Tensor:
+        """(1, 1, 1, N) for the keys of this call."""
+        row = by_token(call.query.device, call.query.dtype)[call.key_start :]
+        keys = call.key.shape[2]
+        return torch.nn.functional.pad(row[:keys], (0, max(keys - len(row), 0)))[None, None, None]
 
     def biased(call: Attending) -> torch.Tensor:
         rows = call.query.shape[2]
@@ -43,9 +46,9 @@ def biasing(spans: Sequence[Span], biases: Sequence[float], begins: int, layers:
         if before == rows or not layers[0] <= call.layer < layers[1]:
             return attend(call)
         if not before:
-            return attend(replace(call, bias=bias(call)))
+            return attend(replace(call, bias=on_keys(call)))
         mask = None if call.mask is None else call.mask[:, :, before:]
-        later = replace(call, query=call.query[:, :, before:], mask=mask, bias=bias(call))
+        later = replace(call, query=call.query[:, :, before:], mask=mask, bias=on_keys(call))
         out = attend(call)
         out[:, :, before:] = attend(later)
         return out

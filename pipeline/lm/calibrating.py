@@ -32,7 +32,8 @@ _POSITIONS = 5
 _FEWEST = 8
 _RESAMPLES = 2000
 _WORTH_NATS = 0.05
-"""What looking first must bring, a token of the answer: it takes one more reading of all passages."""
+"""What looking first must bring, a token of the answer: it takes one more reading of all passages. Also a
+bias, which costs little, but is compared with a reading that rounds otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def calibrate(
     plain = [each.logprob for each in likely[placement]]
     biased = _biased(model, few, orders[placement], count)
     gains = {"bias": interval(np.subtract(biased, plain).tolist())}
-    bias_pays = gains["bias"][0] > 0
+    bias_pays = gains["bias"][0] > 0 and gains["bias"][1] >= _WORTH_NATS
     logprobs: dict[str, float] = {name: _mean(likely[name]) for name in _PLACEMENTS}
     logprobs["bias"] = float(np.mean(biased))
     for order, placed in attended.items():  # looking first has to beat what answers would do without

@@ -46,11 +46,11 @@ class Calibration:
     ``auto`` is the order a request with ``auto`` gets; a pass to look at the passages first is worth its
     time only where it names an attention order. ``placement`` is where this model wants the best passage, and
     ``bias_pays`` whether it answers better with its attention biased by the retriever's scores.
-    ``recall`` (R@1 by signal, on questions that took no part in fitting it) and ``logprobs`` (by order) are
-    for people and for the table. ``few_heads`` are at most ten that vote alike, for cached contexts.
-    ``gains`` are in log-probability, with 95 % intervals: of the bias over ``placement``, and of attention
-    orders over the same, all with the bias if that pays. ``trials`` questions chose the heads; on ``scored``
-    of them the reference answers were scored.
+    ``recall`` (R@1 by signal, on questions that took no part in fitting it) and ``logprobs`` (by order; of
+    the bias, and of attention orders with it if it pays) are for people and for the table. ``gains`` are in
+    log-probability, with 95 % intervals: of the bias over ``placement``, and of attention orders over the
+    same, all with the bias if that pays. ``few_heads`` are at most ten that vote alike, for cached contexts.
+    ``trials`` questions chose the heads; on ``scored`` of them the reference answers were scored.
     """
 
     model: str

@@ -247,9 +247,9 @@ class LocalModel:
         """What an answer to these messages does to attention."""
         if moved is None:
             return None
-        from pipeline.lm.reweigh import weighing
+        from pipeline.lm.moved_attention import moving
 
-        return weighing(self, messages, moved)
+        return moving(self, messages, moved)
 
     def _generate(
         self, request: Generation, prompt: list[int], draft_prompt: list[int], plan: Plan | None

@@ -10,35 +10,12 @@ Imports torch, which takes seconds: import this module where a model is about to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from pipeline.lm.attention import Attending, Plan, attend, require, weight_blocks
-from pipeline.lm.attention_bias import biasing
-from pipeline.lm.request import Moved, Weighed
+from pipeline.lm.attention import Attending, Plan, attend, weight_blocks
 from pipeline.lm.signals import Floats
-from pipeline.lm.spans import Span, address
-from pipeline.seams import Message
-
-if TYPE_CHECKING:
-    from pipeline.lm.model import LocalModel
-
-
-def weighing(model: LocalModel, messages: Sequence[Message], moved: Moved) -> Plan:
-    """The plan for an answer to these messages: its tokens, and the prompt's last, which predicts the first
-    of them, attend otherwise in the second half of the layers. What stands before is read as ever.
-
-    Raises ModelError for a family without support, InvalidRequestError for a passage without tokens.
-    """
-    require(model.network, "Moving attention")
-    found = address(model.chat, messages, moved.places)
-    count = int(model.network.config.get_text_config(decoder=True).num_hidden_layers)
-    layers, begins = (count // 2, count), len(found.ids) - 1
-    if isinstance(moved, Weighed):
-        return reweighing([found.spans], [np.asarray(moved.shares, np.float32)], [begins], layers)
-    return biasing(found.spans, moved.biases, begins, layers)
+from pipeline.lm.spans import Span
 
 
 def reweighing(
@@ -49,7 +26,7 @@ def reweighing(
 ) -> Plan:
     """A plan under which, in layers ``[first, end)``, tokens from ``starts`` on spread the attention that
     they pay to the passages as ``wanted`` says; one entry of each for each prompt of the batch."""
-    shared = torch.from_numpy(np.stack(list(wanted)))  # (B, spans)
+    shared = torch.stack([torch.from_numpy(of_one) for of_one in wanted])  # (B, spans)
 
     def reweighed(call: Attending) -> torch.Tensor:
         out = attend(call)

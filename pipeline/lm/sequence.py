@@ -55,7 +55,7 @@ class Sequence:
 
     @property
     def following(self) -> Following | None:
-        """The plan and how much was read under it, as attention takes them."""
+        """The plan and how many tokens were read before the next pass, as attention takes them."""
         return None if self.plan is None else (self.plan, self.length_tokens)
 
     @property

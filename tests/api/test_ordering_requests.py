@@ -14,6 +14,10 @@ from starlette.testclient import TestClient
 from api.cli import main
 from api.sections import LanguageModelSettings, PluginChoice
 from pipeline.errors import ModelError
+from pipeline.lm import calibration as stored
+from pipeline.lm.calibration import Calibration, Fused
+from pipeline.lm.model import load
+from pipeline.lm.signals import Signal
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "lm"))
 from tiny_networks import make_network, make_tokenizer
@@ -67,10 +71,7 @@ def test_an_extractive_answer_has_no_order(service):
 def test_attention_that_cannot_be_moved_costs_no_answer(service, monkeypatch):
     """The prompt is looked at only when the model begins to write: it may turn out to have no such places."""
 
-    def refused(*_):
-        raise ModelError("The chat template rewrites the text.", remedy="Leave attention as it is.")
-
-    monkeypatch.setattr("pipeline.lm.reweigh.address", refused)
+    monkeypatch.setattr("pipeline.lm.moved_attention.address", refused_address)
     response = ask(service, reweigh="score")
     assert response.status_code == 200, response.text
     assert any("not moved" in said and "rewrites" in said for said in response.json()["degraded"])
@@ -89,6 +90,49 @@ def test_attention_is_moved_instead_of_passages(service, reweigh):
     assert not any("not moved" in said for said in moved["degraded"])
     # The ordinary answer is as before: nothing that was moved is begun with.
     assert ask(service, order="document", max_tokens=24).json()["statements"] == plain["statements"]
+
+
+def test_attention_is_biased_by_what_the_search_found(service):
+    plain = ask(service, order="document", max_tokens=24).json()
+    moved = ask(service, order="document", max_tokens=24, reweigh="bias").json()
+    assert plain["ordering"]["biases"] == {}
+    given, scores = moved["ordering"]["biases"], moved["ordering"]["scores"]
+    assert list(given) == moved["ordering"]["after"] == plain["ordering"]["after"]
+    mean = sum(scores[name]["search"] for name in given) / len(given)
+    for name, bias in given.items():
+        assert bias == pytest.approx(0.25 + 5 * (scores[name]["search"] - mean), abs=1e-4)
+    assert moved["ordering"]["readings"] == 0
+    assert ask(service, order="document", max_tokens=24).json()["statements"] == plain["statements"]
+
+
+def test_auto_biases_a_model_that_was_found_to_want_it_and_never_complains(model, tmp_path, monkeypatch):
+    settings = small_settings(tmp_path)
+    changed = settings.model_copy(
+        update={
+            "language_model": LanguageModelSettings(spec=model, threads=1),
+            "answer": settings.answer.__class__(found_threshold=0.0),
+        }
+    )
+    with client_of(changed) as client:
+        fill(client)
+        loaded, signal = load(model), Fused(Signal("question"), 0.5)
+        known = Calibration(
+            loaded.name, loaded.revision, "reverse", "reverse", signal, signal, bias_pays=True
+        )
+        stored.write(known, changed.data / "calibrations")
+        made = ask(client).json()
+        assert set(made["ordering"]["biases"]) == set(made["ordering"]["after"])
+        for wish in ({"context_strength": 1}, {"context": "ape"}, {"long_tokens": 400}, {"reweigh": "off"}):
+            other = ask(client, **wish).json()
+            assert not any("not moved" in each for each in other["degraded"]), wish
+            assert not (other["ordering"] or {}).get("biases"), wish
+        monkeypatch.setattr("pipeline.lm.moved_attention.address", refused_address)
+        assert not any("not moved" in each for each in ask(client).json()["degraded"])
+        assert any("not moved" in each for each in ask(client, reweigh="bias").json()["degraded"])
+
+
+def refused_address(*_):
+    raise ModelError("The chat template rewrites the text.", remedy="Leave attention as it is.")
 
 
 def test_where_attention_cannot_be_moved_the_answer_says_so(service):
@@ -204,6 +248,9 @@ def test_calibrating_stores_a_table_and_a_plot_that_later_answers_use(place, cap
     code, _, err = run(capsys, "ask", "When does the lease end?", "--reweigh", "score", "--max-tokens", "4")
     assert code == 0
     assert "attention by passage" in err
+    code, _, err = run(capsys, "ask", "When does the lease end?", "--reweigh", "bias", "--max-tokens", "4")
+    assert code == 0
+    assert "bias of attention by passage, as read: " in err
 
 
 def test_calibrating_with_given_pairs_and_without_a_model(place, capsys, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from tiny_networks import make_network
@@ -12,8 +14,9 @@ from pipeline.lm.attention_bias import biasing
 from pipeline.lm.engine import Step
 from pipeline.lm.kv_cache import new_cache
 from pipeline.lm.model import load
-from pipeline.lm.request import Biased, Generation
-from pipeline.lm.reweigh import reweighing, weighing
+from pipeline.lm.moved_attention import moving
+from pipeline.lm.request import PLAIN, Biased, Generation, Speculation
+from pipeline.lm.reweigh import reweighing
 from pipeline.lm.sequence import Sequence
 from pipeline.lm.signals import MOST_BIAS, biases
 from pipeline.prompt import place
@@ -124,27 +127,55 @@ def test_an_answer_is_biased_and_what_was_read_before_it_serves_the_next_one(mod
         return "".join(delta.text for delta in deltas), deltas[-1].usage["cached_prompt_tokens"]
 
     tokens = len(model.chat.prompt_ids(prompt.messages))
-    plain, _ = said()
+    biased, known = said(4.0, -4.0, 0.0)
+    assert known == 0
+    plain, known = said()
+    assert (plain != biased, known) == (True, tokens - 1)
+    assert said(4.0, -4.0, 0.0) == (biased, tokens - 1)
     fresh = load(str(model_folder("llama")))
-    [biased] = {
-        "".join(
-            d.text
-            for d in fresh.generate(
-                Generation(prompt.messages, Sampling(8), moved=Biased(prompt.passages, (4.0, -4.0, 0.0)))
-            )
-        )
-    }
-    assert biased != plain
-    again, known = said(4.0, -4.0, 0.0)
-    assert again == biased
-    assert known == tokens - 1
-    assert said() == (plain, tokens - 1)
-    sequence = fresh.reader.begin("default", model.chat.prompt_ids(prompt.messages), 8)
-    assert len(sequence.ids) == tokens - 1  # the biased request left what it read before it was biased
-    kept = fresh.continuation_logits(prompt.messages, "a b c")[0]
-    torch.testing.assert_close(
-        kept, model.continuation_logits(prompt.messages, "a b c")[0], atol=1e-4, rtol=0
-    )
+    assert plain == "".join(delta.text for delta in fresh.generate(Generation(prompt.messages, Sampling(8))))
+
+
+def test_states_kept_of_a_biased_request_are_those_of_an_unbiased_reading(model_folder):
+    model, prompt = load(str(model_folder("llama"))), placed()
+    tokens = model.chat.prompt_ids(prompt.messages)
+    moved = Biased(prompt.passages, (4.0, -4.0, 0.0))
+    assert list(model.generate(Generation(prompt.messages, Sampling(8), moved=moved)))
+    begun = model.reader.begin("default", tokens, 8)
+    assert len(begun.ids) == len(tokens) - 1
+    expected = model._step(tokens, model._new_cache(200))
+    torch.testing.assert_close(begun.read(tokens[-1:]), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("drafter", ["lookup", "model", "mixture"])
+def test_drafts_are_verified_by_the_biased_model(model_folder, drafter):
+    model, prompt = load(str(model_folder("llama"))), placed()
+    moved = Biased(prompt.passages, (4.0, -4.0, 0.0))
+
+    def said(speculation: Speculation, moved: Biased | None = moved) -> str:
+        request = Generation(prompt.messages, Sampling(24), speculation, prompt.messages, moved=moved)
+        return "".join(delta.text for delta in model.generate(request))
+
+    drafted = said(Speculation("speculative", drafter, 4))
+    assert drafted == said(PLAIN)
+    assert drafted != said(PLAIN, None)
+
+
+def test_biased_and_plain_answers_written_at_once_are_as_if_alone(model_folder):
+    model, prompt = load(str(model_folder("llama"))), placed()
+    wanted = [None, (4.0, -4.0, 0.0), (-4.0, 4.0, 0.0), (0.0, -2.0, 4.0)] * 2
+
+    def said(given: tuple[float, ...] | None) -> str:
+        moved = Biased(prompt.passages, given) if given else None
+        request = Generation(prompt.messages, Sampling(24), moved=moved, reuse=False)
+        return "".join(delta.text for delta in model.generate(request))
+
+    alone = [said(given) for given in wanted]
+    assert len(set(alone)) > 1
+    passes = model.engine.passes
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        assert list(pool.map(said, wanted)) == alone
+    assert model.engine.passes - passes < 24 * len(wanted)  # some were shared
 
 
 def test_the_likelihood_of_a_continuation_is_that_of_the_biased_model(model_folder):
@@ -152,7 +183,7 @@ def test_the_likelihood_of_a_continuation_is_that_of_the_biased_model(model_fold
     moved = Biased(prompt.passages, (2.0, -1.0, -1.0))
     ids_ = model.chat.prompt_ids(prompt.messages)
     answer = model.chat.encode("in March")
-    plan = weighing(model, prompt.messages, moved)
+    plan = moving(model, prompt.messages, moved)
     rows = model._step([*ids_, *answer[:-1]], model._new_cache(300), len(answer), plan).log_softmax(-1)
     expected = rows[range(len(answer)), answer].tolist()
     assert model.logprob(prompt.messages, "in March", moved) == pytest.approx(expected, abs=1e-4)

@@ -13,8 +13,9 @@ from pipeline.errors import InvalidRequestError, ModelError
 from pipeline.lm.attention import Attending, Plan, attend, following, install, weight_blocks
 from pipeline.lm.kv_cache import new_cache
 from pipeline.lm.model import load
+from pipeline.lm.moved_attention import moving
 from pipeline.lm.request import Generation, Weighed
-from pipeline.lm.reweigh import reweighing, weighing
+from pipeline.lm.reweigh import reweighing
 from pipeline.lm.signals import shares
 from pipeline.lm.spans import Place
 from pipeline.prompt import place
@@ -103,7 +104,7 @@ def test_a_request_moves_attention_and_leaves_nothing_behind(model_folder):
     plain = said()
     assert {said(1.0, 0.0, 0.0), said(0.0, 0.0, 1.0)} != {plain}
     assert said() == plain
-    plan = weighing(model, placed.messages, Weighed(placed.passages, (1.0, 0.0, 0.0)))
+    plan = moving(model, placed.messages, Weighed(placed.passages, (1.0, 0.0, 0.0)))
     prompt = model.chat.prompt_ids(placed.messages)
     begun, free = (model._step(prompt, model._new_cache(200), len(prompt), p) for p in (plan, None))
     torch.testing.assert_close(begun[:-1], free[:-1], atol=1e-4, rtol=0)

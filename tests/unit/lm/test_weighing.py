@@ -1,4 +1,4 @@
-"""A request's wish to move attention becomes shares, or a reason why it cannot."""
+"""A request's wish to move attention becomes biases or shares, or a reason why it cannot."""
 
 from __future__ import annotations
 
@@ -118,10 +118,16 @@ def test_auto_biases_where_the_calibration_found_that_it_helps_and_complains_of_
     _, same = moved(Deaf(model), "auto", ModelAdvice(tmp_path))
     assert same.moved is None
     assert same.degraded == ()
+
+
+def test_auto_says_why_a_calibration_is_not_used_once(tiny, tmp_path):
+    model = tiny()
     stored.write(calibration(model, bias_pays=True, revision="0" * 64), tmp_path)
     (tmp_path / f"{'0' * 16}.json").rename(tmp_path / f"{model.revision[:16]}.json")
-    made, refused = auto()
-    assert refused is made
+    for order in ("document", "auto"):
+        _, refused = moved(model, "auto", ModelAdvice(tmp_path), order=order)
+        assert refused.moved is None
+        assert sum("calibration of the language model is not used" in each for each in refused.degraded) == 1
 
 
 class Deaf:
