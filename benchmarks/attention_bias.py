@@ -32,14 +32,14 @@ from pipeline.evaluation.dataset import Question, load_set
 from pipeline.evaluation.runner import ingest
 from pipeline.lm.model import LocalModel, load
 from pipeline.lm.request import Biased, Generation
-from pipeline.lm.signals import BIAS, RAISE, biases
+from pipeline.lm.signals import Bias
 from pipeline.order import placed_by
 from pipeline.prompt import place
 from pipeline.seams import Sampling
 from pipeline.types import Hit, Query
 
 SETS = ("nq_open_oracle", "covidqa", "hotpotqa_100", "leval_qasper", "locomo", "qmsum")
-STRENGTHS = ((5.0, 0.0), (BIAS, RAISE), (5.0, 0.5), (5.0, 1.0), (3.0, 0.25), (8.0, 0.25), (0.0, 0.5))
+BIASES = (Bias(), *(Bias(*of) for of in ((5, 0), (5, 0.5), (5, 1), (3, 0.25), (8, 0.25), (0, 0.5))))
 COLLECTION = "bias"
 MOST_TOKENS = 3500
 """Of passages: prompts of merged neighbours that are longer are left out."""
@@ -130,8 +130,8 @@ def likelihoods(model: LocalModel, question: str, answer: str, hits: Sequence[Hi
     reading = Reading(model, question, hits, answer)
     searched = [hit.scores["search"] for hit in hits]
     found = {"as it is": reading.scored.logprob}
-    for strength, raised in STRENGTHS:
-        found[f"{strength:g}, {raised:g}"] = reading.biased(searched, strength, raised).logprob
+    for bias in BIASES:
+        found[f"{bias.strength:g}, {bias.raised:g}"] = reading.biased(searched, bias).logprob
     return found
 
 
@@ -144,7 +144,7 @@ def answered(
     made = {}
     for name, moved in (
         ("as it is", None),
-        ("biased", Biased(prompt.passages, biases(scores, BIAS, RAISE))),
+        ("biased", Biased(prompt.passages, Bias().of(scores))),
     ):
         request = Generation(prompt.messages, Sampling(most, stop=("\n\n",)), moved=moved)
         said = "".join(delta.text for delta in model.generate(request))

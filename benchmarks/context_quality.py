@@ -6,30 +6,34 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.context_questions import Asked, questions
+from benchmarks.ordering_cells import embedded
 from benchmarks.report import interval, shown
 from pipeline.lm import contexts as cached
 from pipeline.lm.context_options import ContextCalibration, ContextOptions, ContextsConfig
 from pipeline.lm.contexts import Contexts
 from pipeline.lm.kv_format import KvFormat
 from pipeline.lm.model import LocalModel, load
+from pipeline.lm.signals import Bias
 from pipeline.records import VersionKey
 
 HEADS = ((18, 6), (17, 3), (17, 4), (18, 7), (14, 3), (21, 8), (23, 2))
 """Heads of the default model that attend to the passage that answers, found on other questions."""
 
 FEW = ((1.0, 1.0), (0.9, 0.9), (0.6, 1.0), (0.8, 1.0))
-CHOSEN = ((0.8, 1.0, 1), (0.8, 1.0, 3), (1.0, 1.0, 3), (0.8, 1.0, 5))
+CHOSEN = ((0.8, 1.0, 1), (0.8, 1.0, 3), (0.9, 0.9, 3), (1.0, 1.0, 3), (0.8, 1.0, 5))
 GRID = tuple((t, s) for t in (0.7, 0.8, 0.9, 1.0) for s in (0.8, 0.9, 1.0))
 GRID_CHOSEN = (
     *((t, s, n) for n in (3, 5) for t in (0.8, 0.9, 1.0) for s in (0.9, 1.0)),
     *((t, s, n) for n in (1, 2, 7) for t, s in ((0.9, 0.9), (1.0, 1.0))),
 )
+BIASED = ((0.9, 0.9, None), (0.9, 0.9, 3))
 BEST = (0.8, 1.0)
 KINDS: tuple[KvFormat, ...] = ("int8", "int4")
 
@@ -71,8 +75,12 @@ def _measured(native: Contexts, question: Asked, *, grid: bool) -> Iterator[tupl
         for (title, text), score in zip(question.passages, scores, strict=True)
     ]
 
-    def lp(options: ContextOptions, some: list[Any] = passages, through: Any = None) -> float:
-        asked = cached.Asked(question.question, some, options)
+    texts = [f"{title}. {text}" for title, text in question.passages]
+    cosines = (embedded([question.question]) @ embedded(texts).T)[0]
+    passages = [replace(one, searched=float(cosine)) for one, cosine in zip(passages, cosines, strict=True)]
+
+    def lp(options: ContextOptions, through: Any = None, bias: Bias | None = None) -> float:
+        asked = cached.Asked(question.question, passages, options, bias=bias)
         return _mean(native.logprob(asked, question.answer, through=through))
 
     yield "id", question.id
@@ -84,6 +92,9 @@ def _measured(native: Contexts, question: Asked, *, grid: bool) -> Iterator[tupl
     for temperature, scale, count in GRID_CHOSEN if grid else CHOSEN:
         name = f"ape T={temperature} S={scale}, best {count}"
         yield name, lp(ContextOptions(None, temperature, scale, count))
+    for temperature, scale, count in () if grid else BIASED:
+        options = ContextOptions(None, temperature, scale, count)
+        yield f"ape T={temperature} S={scale}, best {count or 'all'}, biased", lp(options, bias=Bias())
     for kind in () if grid else KINDS:
         yield f"{kind} T={BEST[0]} S={BEST[1]}", lp(ContextOptions(None, *BEST), through=kind)
     yield from _ranks(native, question, passages)

@@ -17,7 +17,7 @@ from pipeline.lm.model import LocalModel
 from pipeline.lm.observe import SpanMass
 from pipeline.lm.reweigh import reweighing
 from pipeline.lm.sequence import Sequence as Read
-from pipeline.lm.signals import BIAS, CONTENT_FREE, RAISE, Looks, biases, shares
+from pipeline.lm.signals import CONTENT_FREE, Bias, Looks, shares
 from pipeline.prompt import place
 from pipeline.types import Hit
 
@@ -70,9 +70,9 @@ class Reading:
         wanted = shares(np.asarray(scores, np.float32), temperature)
         return self._planned(reweighing([self._prompt.spans], [wanted], [self._last], self._upper))
 
-    def biased(self, scores: Any, strength: float = BIAS, raised: float = RAISE) -> Scored:
+    def biased(self, scores: Any, bias: Bias = Bias()) -> Scored:  # noqa: B008 - frozen
         """The answer with attention biased by these scores, in the upper half of layers."""
-        wanted = biases(np.asarray(scores, np.float32), strength, raised)
+        wanted = bias.of(np.asarray(scores, np.float32))
         return self._planned(biasing(self._prompt.spans, wanted, self._last, self._upper))
 
     @property

@@ -32,7 +32,7 @@ from pipeline.recheck import Documents, recheck
 from pipeline.seams import Embedder, LanguageModel, Sampling
 from pipeline.similarity import calibrate
 from pipeline.types import Answer, Hit, Query, Retrieval, Statement
-from pipeline.weighing import weighed
+from pipeline.weighing import wanted_bias, weighed
 from pipeline.wide import long_prompt
 
 __all__ = ["AnswerConfig", "AnswerOptions", "Answerer", "Mode", "Retriever"]
@@ -169,9 +169,13 @@ class Answerer:
         sentences = None
         if self._cached is not None:
             hits = evidences.passages_by_evidence(read, best)
-            sentences = self._cached.sentences(run, config, hits, run.speculation)
-            if sentences is not None and config.reweigh not in ("off", "auto"):
-                run.degraded.append("attention was not moved between passages: they come from cached states")
+            complaints: list[str] = []
+            bias = wanted_bias(config, model, self._advice, complaints)
+            sentences = self._cached.sentences(run, config, hits, run.speculation, bias)
+            if sentences is not None:
+                run.degraded += complaints
+                if config.reweigh not in ("off", "auto", "bias"):
+                    run.degraded.append("cached passages get no shares of attention: reweigh has no effect")
         if sentences is None:
             sentences = self._sequential(run, config, read, best, model)
         if sentences is None:

@@ -9,7 +9,7 @@ from pipeline.compose import MOST_STRENGTH
 from pipeline.errors import ConfigurationError
 from pipeline.lm.context_options import ContextOptions
 from pipeline.lm.request import Decoding, DrafterName
-from pipeline.lm.signals import BIAS, MOST_BIAS, RAISE
+from pipeline.lm.signals import MOST_BIAS, Bias
 from pipeline.ordering import Order, Reweigh, check
 
 Mode = Literal["auto", "extractive", "composed"]
@@ -54,11 +54,11 @@ class AnswerConfig:
     search scored above the mean of those in the prompt and lowers it for the others; `auto` does that where
     the model's calibration found that it helps. Shares of attention may also follow the scores alone:
     `score`, or after a look `attention_sorting` or `found_in_the_middle`. `off` leaves attention as it is."""
-    attention_bias: float = BIAS
+    attention_bias: float = Bias().strength
     """Strength of `bias`: what is added to the logits of attention to a passage, in nats, for each point by
     which the search scored it better than the mean of the passages in the prompt. Measured with scores of
     `retrieval.fusion` `convex`; rank fusion's are so close together that only the raise is left."""
-    attention_raise: float = RAISE
+    attention_raise: float = Bias().raised
     """What `bias` adds for all passages alike: attention that the rest of the prompt loses."""
     compress_tokens: int | None = None
     """Passages in the prompt are shortened to their best sentences within these tokens; null leaves them."""

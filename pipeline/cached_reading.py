@@ -18,6 +18,7 @@ from pipeline.lm.context_guard import Guard
 from pipeline.lm.context_options import MOST_CANDIDATES, ContextMode, ContextOptions, ContextsConfig
 from pipeline.lm.context_request import Asked, Passage
 from pipeline.lm.request import PLAIN, Speculation
+from pipeline.lm.signals import Bias
 from pipeline.progress import Progress
 from pipeline.records import VersionKey
 from pipeline.seams import Sampling, TextDelta
@@ -74,6 +75,7 @@ class CachedReading:
         config: WritingConfig,
         hits: Sequence[Hit],
         speculation: Speculation = PLAIN,
+        bias: Bias | None = None,
     ) -> Iterator[str] | None:
         """The sentences of an answer read behind cached passages of ``hits``, best first, or None where the
         model is to read sequentially; ``degraded`` says why if it was asked for.
@@ -98,7 +100,7 @@ class CachedReading:
             calibrated = contexts.calibration.attended if contexts.calibration else None
             most = options.attended or self._config.attended or calibrated or config.prompt_passages
             options = replace(options, attended=most)
-            asked = Asked(run.query.text, passages, options, run.ended, run.query.tenant)
+            asked = Asked(run.query.text, passages, options, run.ended, run.query.tenant, bias)
             run.usage["completion_tokens"] = 0
             heard = run.listener()
             deltas = self._deltas(contexts, asked, run, hits, Writing(config.max_tokens, speculation))
@@ -154,12 +156,12 @@ class CachedReading:
         finally:  # also where the reader has enough before the model ends
             if written.strip() and opened and not run.cancelled():
                 read = sorted((asked.passages[i] for i in opened[0].attended), key=lambda each: each.score)
-                self.guard.offer(_Written(contexts, replace(asked, passages=read), written))
+                self.guard.offer(_Written(contexts, replace(asked, passages=read, bias=None), written))
 
 
 class _Written:
     """An answer that can be scored behind the passages it was written behind, and after reading the same
-    ones in order, the best one last."""
+    ones in order, the best one last; both with attention as it is."""
 
     def __init__(self, contexts: Contexts, asked: Asked, text: str) -> None:
         self._contexts = contexts
@@ -173,4 +175,5 @@ class _Written:
 
 def _passage(contexts: Contexts, query: Query, hit: Hit) -> Passage:
     owner = VersionKey(query.tenant, query.collection, hit.document_id, hit.version)
-    return contexts.passage(owner, hit.title, hit.text, hit.score)
+    passage = contexts.passage(owner, hit.title, hit.text, hit.score)
+    return replace(passage, searched=hit.scores.get("search", hit.score))

@@ -16,7 +16,7 @@ from pipeline.answer_config import AnswerConfig
 from pipeline.errors import ConfigurationError, LongleafError, WorkCancelledError
 from pipeline.lm.calibration import AttentionOrder
 from pipeline.lm.request import Biased, GeneratingModel, Weighed
-from pipeline.lm.signals import Floats, biases, shares
+from pipeline.lm.signals import Bias, Floats, shares
 from pipeline.ordering import Advice, Ordered, Reweigh, unusable
 from pipeline.progress import Progress
 from pipeline.prompt import place
@@ -38,25 +38,31 @@ def weighed(
     if how == "off" or made.prompt is None or made.ordering is None:
         return made
     hindrance = _hindrance(config, model)
-    if how == "auto":
-        return made if hindrance else _biased_if_it_pays(made, run, config, model, advice)
     if hindrance:
-        return _unmoved(made, hindrance)
-    if how == "bias":
-        return _biased(made, run, config)
-    return _shared(made, run, how, model, advice) if len(made.ordering.after) > 1 else made
+        return made if how == "auto" else _unmoved(made, hindrance)
+    if how in ("auto", "bias"):
+        said: list[str] = []
+        bias = wanted_bias(config, model, advice, said)
+        # Whoever ordered the passages may have said it already.
+        told = replace(made, degraded=tuple(dict.fromkeys([*made.degraded, *said])))
+        return told if bias is None else _biased(told, run, bias)
+    return made if len(made.ordering.after) < 2 else _shared(made, run, how, model, advice)
 
 
-def _biased_if_it_pays(
-    made: Ordered, run: Progress, config: AnswerConfig, model: LanguageModel, advice: Advice | None
-) -> Ordered:
-    """With a bias if the model's calibration found that it helps."""
+def wanted_bias(
+    config: AnswerConfig, model: LanguageModel, advice: Advice | None, degraded: list[str]
+) -> Bias | None:
+    """The bias of attention that ``config`` asks for, with `auto` only if the model's calibration found that
+    it helps. A calibration that cannot be used is said in ``degraded``."""
+    bias = Bias(config.attention_bias, config.attention_raise)
+    if config.reweigh != "auto" or advice is None:
+        return bias if config.reweigh == "bias" else None
     try:
-        known = advice.calibration(model) if advice is not None else None
+        known = advice.calibration(model)
     except ConfigurationError as error:
-        said = unusable(error)  # by whoever ordered the passages, if the order needed the calibration
-        return made if said in made.degraded else replace(made, degraded=(*made.degraded, said))
-    return _biased(made, run, config) if known is not None and known.bias_pays else made
+        degraded.append(unusable(error))
+        return None
+    return bias if known is not None and known.bias_pays else None
 
 
 def _hindrance(config: AnswerConfig, model: LanguageModel) -> str:
@@ -71,9 +77,9 @@ def _hindrance(config: AnswerConfig, model: LanguageModel) -> str:
     return ""
 
 
-def _biased(made: Ordered, run: Progress, config: AnswerConfig) -> Ordered:
+def _biased(made: Ordered, run: Progress, bias: Bias) -> Ordered:
     assert made.prompt is not None and made.ordering is not None
-    given = biases(_scores(made.ordering, "search"), config.attention_bias, config.attention_raise)
+    given = bias.of(_scores(made.ordering, "search"))
     places = place(run.query.text, made.prompt.context.passages).passages
     told = dict(zip(made.ordering.after, given, strict=True))
     return replace(made, ordering=replace(made.ordering, biases=told), moved=Biased(places, given))

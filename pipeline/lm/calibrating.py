@@ -18,7 +18,7 @@ from pipeline.lm.calibration import AtPosition, Calibration, Fused, Placement
 from pipeline.lm.head_choice import FEW_ALIKE, Choice, Observation, choose, recall
 from pipeline.lm.looking import look_both
 from pipeline.lm.request import Biased
-from pipeline.lm.signals import BIAS, RAISE, Floats, Signal, biases, fused
+from pipeline.lm.signals import Bias, Floats, Signal, fused
 from pipeline.lm.watching import Likelihood, logprob_batch
 from pipeline.order import placed_by
 from pipeline.prompt import place
@@ -203,7 +203,7 @@ def _biased(
     for trial, hits in zip(trials, orders, strict=True):
         prompt = place(trial.question, hits)
         scores = np.array([hit.score for hit in hits], np.float32)
-        moved = Biased(prompt.passages, biases(scores, BIAS, RAISE))
+        moved = Biased(prompt.passages, Bias().of(scores))
         found.append(float(np.mean(model.logprob(prompt.messages, trial.answer, moved))))
         progress(1)
     return found

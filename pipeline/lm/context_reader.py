@@ -128,10 +128,12 @@ class PassageReader:
         room_tokens: int,
         temperature: float,
         scale: float,
+        biases: Several[float] = (),
         observe: bool = False,
         passage_tokens: int = 0,
     ) -> Continuation:
-        """Go on behind these passages, for at most ``room_tokens`` more. No passages is allowed.
+        """Go on behind these passages, for at most ``room_tokens`` more. No passages is allowed. ``biases``
+        of attention, one a passage, hold in the second half of the layers.
 
         ``passage_tokens`` is the length of the longest passage where those given are not all. Raises
         PromptTooLongError if it leaves no room in the model's window.
@@ -139,13 +141,15 @@ class PassageReader:
         before = len(prefix.ids)
         resume = before + max([passage_tokens, *(passage.tokens for passage in passages)])
         self.check_fits(resume + room_tokens)
-        if passages and self._network.device.type == "cuda" and not observe and not any(self._windows):
+        apart = observe or biases or any(self._windows)
+        if passages and self._network.device.type == "cuda" and not apart:
             passages = [joined(passages)]
         seen = ParallelAttention(
             passages,
             Geometry(before, resume, self._windows),
             temperature=temperature,
             scale=scale,
+            biases=biases,
             observe=observe,
         )
         sequence = self._behind(prefix, room_tokens)

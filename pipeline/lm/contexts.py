@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pipeline.errors import InvalidRequestError, WorkCancelledError
@@ -204,6 +205,7 @@ class Contexts:
         """The place behind the passages that are chosen for this question, their indices and states."""
         values = settled(self.config, asked.options, self.calibration)
         chosen = self._chosen(asked, tail, values)
+        searched = np.array([asked.passages[i].searched for i in chosen], np.float32)
         with self.held([asked.passages[i] for i in chosen], asked.cancelled) as held:
             states = [self.store.states(one) for one in held]
             if through is not None:
@@ -214,6 +216,7 @@ class Contexts:
                 room_tokens=len(tail) + room_tokens,
                 temperature=values.temperature,
                 scale=values.scale,
+                biases=asked.bias.of(searched) if asked.bias else (),
                 observe=observe,
             )
             yield behind, chosen, held

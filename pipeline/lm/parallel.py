@@ -59,13 +59,17 @@ class ParallelAttention:
         *,
         temperature: float = 1.0,
         scale: float = 1.0,
+        biases: Sequence[float] = (),
         observe: bool = False,
     ) -> None:
-        """``observe`` sums up how much of each token's attention every passage gets (:attr:`masses`)."""
+        """``biases``, one a passage, are added to the logits of attention to it in the second half of the
+        layers (:mod:`pipeline.lm.attention_bias`). ``observe`` sums up how much of each token's attention
+        every passage gets (:attr:`masses`)."""
         self._passages = passages
         self._geometry = geometry
         self._temperature = temperature
         self._scale = scale
+        self._biases = torch.tensor(biases)[:, None, None, None] if biases else None
         self._observe = observe
         self._observed: torch.Tensor | None = None
         self._rows = 0
@@ -84,7 +88,8 @@ class ParallelAttention:
             mask = self._window_mask(keys, call, window, first)
             shown = replace(later, key=keys, value=values, mask=mask)
             parts.append(partial(shown, sees_all=mask is None))
-        return self._merged(parts, call.value.dtype)
+        is_upper = call.layer >= len(geometry.windows) // 2
+        return self._merged(parts, call.value.dtype, self._biases if is_upper else None)
 
     @property
     def masses(self) -> list[float]:
@@ -136,12 +141,14 @@ class ParallelAttention:
         places = geometry.prefix_tokens + torch.arange(keys.shape[2], device=keys.device)
         return (rows[:, None] - places < window)[None, None]
 
-    def _merged(self, parts: list[Partial], dtype: torch.dtype) -> torch.Tensor:
+    def _merged(self, parts: list[Partial], dtype: torch.dtype, biases: torch.Tensor | None) -> torch.Tensor:
         """The parts under one softmax: (APE, equation 5) with S on the passages' common logarithm C, that
-        is, with (S - 1) C more for each of them."""
+        is, with (S - 1) C more for each of them, and its bias."""
         lses = torch.stack([lse for _, lse in parts])
         if self._scale != 1 and len(parts) > 1:
             lses[1:] += (self._scale - 1) * lses[1:].logsumexp(0)
+        if biases is not None:
+            lses[1:] += biases.to(lses.device)
         weights = lses.softmax(0)
         if self._observe:
             self._note(weights[1:])

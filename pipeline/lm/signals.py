@@ -160,19 +160,25 @@ def shares(scores: Floats, temperature: float) -> Floats:
     return result
 
 
-BIAS = 5.0
-"""Default strength of a bias by scores that are cosines, or sums of cosines and shares of words."""
-RAISE = 0.25
-"""Default for what attention to all passages is raised by."""
 MOST_BIAS = 4.0
 """What attention to a passage is raised or lowered by at most, in nats: more would be all, or none."""
 
 
-def biases(scores: Floats, strength: float, raised: float) -> tuple[float, ...]:
-    """What is added to the logits of attention to each passage, in nats: ``raised``, and ``strength`` for
-    each point by which it scores better than the mean; :data:`MOST_BIAS` at most."""
-    wanted = raised + strength * (scores - scores.mean())
-    return tuple(round(float(bias), 6) for bias in wanted.clip(-MOST_BIAS, MOST_BIAS))
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """How much attention to a passage follows its score: ``raised``, and ``strength`` for each point by which
+    it scores better than the mean, are added to the logits, in nats. Measured with scores that are cosines,
+    or sums of cosines and shares of words."""
+
+    strength: float = 5.0
+    raised: float = 0.25
+
+    def of(self, scores: Floats) -> tuple[float, ...]:
+        """What is added for each passage, :data:`MOST_BIAS` up or down at most."""
+        if not len(scores):
+            return ()
+        wanted = self.raised + self.strength * (scores - scores.mean())
+        return tuple(round(float(bias), 6) for bias in wanted.clip(-MOST_BIAS, MOST_BIAS))
 
 
 def fused(retrieved: Floats, attended: Floats, weight: float) -> Floats:

@@ -138,7 +138,23 @@ def refused_address(*_):
 def test_where_attention_cannot_be_moved_the_answer_says_so(service):
     for wish in ({"context_strength": 1}, {"context": "ape"}, {"long_tokens": 400}):
         said = ask(service, reweigh="score", **wish).json()["degraded"]
-        assert any("attention was not moved between passages" in each for each in said), wish
+        expected = (
+            "no shares of attention" if "context" in wish else "attention was not moved between passages"
+        )
+        assert any(expected in each for each in said), wish
+
+
+def test_attention_to_cached_passages_is_biased_too(service):
+    wish = {"context": "ape", "attended": 2, "max_tokens": 8}
+    plain, moved = (ask(service, reweigh=how, **wish).json() for how in ("off", "bias"))
+    got = [
+        {p["chunk_id"]: p["scores"]["attention"] for p in passages if "attention" in p["scores"]}
+        for passages in (plain["context"]["passages"], moved["context"]["passages"])
+    ]
+    assert len(got[0]) == 2
+    assert set(got[0]) == set(got[1])
+    assert any(abs(got[0][name] - got[1][name]) > 1e-6 for name in got[0])
+    assert moved["degraded"] == plain["degraded"]
 
 
 def test_compression_shortens_the_prompt_and_citations_keep_to_the_documents(service):

@@ -18,7 +18,7 @@ from pipeline.lm.moved_attention import moving
 from pipeline.lm.request import PLAIN, Biased, Generation, Speculation
 from pipeline.lm.reweigh import reweighing
 from pipeline.lm.sequence import Sequence
-from pipeline.lm.signals import MOST_BIAS, biases
+from pipeline.lm.signals import MOST_BIAS, Bias
 from pipeline.prompt import place
 from pipeline.seams import Sampling
 from pipeline.types import Hit
@@ -192,7 +192,7 @@ def test_the_likelihood_of_a_continuation_is_that_of_the_biased_model(model_fold
 
 def test_biases_follow_the_scores_raise_all_and_have_bounds():
     scores = torch.tensor([3.0, 1.0, 2.0]).numpy()
-    assert biases(scores, 0.5, 0.0) == (0.5, -0.5, 0.0)
-    assert biases(scores, 0.5, 0.25) == (0.75, -0.25, 0.25)
-    assert biases(scores, 50.0, 0.0) == (MOST_BIAS, -MOST_BIAS, 0.0)
-    assert set(biases(torch.full((3,), 7.0).numpy(), 5.0, 0.5)) == {0.5}
+    assert Bias(0.5, 0.0).of(scores) == (0.5, -0.5, 0.0)
+    assert Bias(0.5, 0.25).of(scores) == (0.75, -0.25, 0.25)
+    assert Bias(50.0, 0.0).of(scores) == (MOST_BIAS, -MOST_BIAS, 0.0)
+    assert set(Bias(5.0, 0.5).of(torch.full((3,), 7.0).numpy())) == {0.5}

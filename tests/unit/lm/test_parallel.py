@@ -9,6 +9,7 @@ import torch
 
 from pipeline.lm import attention, context_reader, parallel, reading
 from pipeline.lm.attention import Attending
+from pipeline.lm.attention_bias import biasing
 from pipeline.lm.context_reader import PassageReader
 from pipeline.lm.kv_format import KvStates
 from pipeline.lm.parallel import Geometry, ParallelAttention, joined, partial
@@ -137,6 +138,43 @@ def test_the_merge_is_the_published_one(heads, shared, temperature, scale, rows)
     attend = ParallelAttention(passages, Geometry(4, 13, (None, None)), temperature=temperature, scale=scale)
     expected = by_the_equation(call, passages, temperature, scale)
     torch.testing.assert_close(attend(call), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_biased_passage_is_sequential_reading_with_the_same_bias(tiny, family):
+    """From the first token behind the passage on, in the second half of the layers."""
+    model, passage = tiny(family), PASSAGES[1]
+    reader = PassageReader(model)
+    prefix = reader.prefix(HEAD)
+    states = [reader.encode(prefix, passage)]
+    behind = reader.resume(prefix, states, room_tokens=40, temperature=1.0, scale=1.0, biases=(1.5,))
+    ids = [*HEAD, *passage, *TAIL]
+    layers = model.network.config.num_hidden_layers
+    begins = len(HEAD) + len(passage)
+    plan = biasing([(len(HEAD), begins)], (1.5,), begins, (layers // 2, layers))
+    expected = model._step(ids, model._new_cache(len(ids)), len(TAIL), plan)
+    torch.testing.assert_close(behind.read(TAIL, len(TAIL)), expected, atol=1e-4, rtol=1e-4)
+    plain = reader.resume(prefix, states, room_tokens=40, temperature=1.0, scale=1.0)
+    assert (plain.read(TAIL, len(TAIL)) - expected).abs().max() > 1e-3
+
+
+def test_each_passage_has_its_own_bias(tiny):
+    reader = PassageReader(tiny("llama"))
+    prefix = reader.prefix(HEAD)
+    states = [reader.encode(prefix, ids) for ids in PASSAGES]
+
+    def masses(*biases: float) -> list[float]:
+        behind = reader.resume(
+            prefix, states, room_tokens=40, temperature=0.9, scale=0.9, biases=biases, observe=True
+        )
+        behind.read(TAIL, len(TAIL))
+        return behind.attention.masses
+
+    plain = masses()
+    for n in range(len(PASSAGES)):
+        moved = masses(*(2.0 if m == n else -2.0 for m in range(len(PASSAGES))))
+        assert moved[n] > plain[n]
+        assert all(moved[m] < plain[m] for m in range(len(PASSAGES)) if m != n)
 
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
