@@ -3,7 +3,8 @@
 Each row is one embedder. Passkeys and needles are ranked by document among ``--candidates``, dense only;
 QMSum (training meetings, summary queries) by document, dense only and with words; the other sets by
 document or by the share of answer spans inside 1,000 tokens. ``turns`` is the precision of the best five
-units inside a meeting for questions whose answering turns are known. Results are saved after every row.
+units inside a meeting for questions whose answering turns are known. Each row is also compared with the
+first, question by question. Results are saved after every row.
 
     python -m benchmarks.embedding --data DIR --out table.json --rows native blend --documents 20
     python -m benchmarks.embedding --table table.json >> docs/embedding.md
@@ -170,12 +171,12 @@ def tasks(given: argparse.Namespace, embedder: Embedder) -> Iterator[Task]:
 
 
 def measure(made: Cut, index: Index, row: Row) -> dict[str, list[float]]:
-    """Means with 95 % intervals and n, by measure."""
+    """Values of the questions, by measure."""
     questions, parts = made.task.questions, row.parts
     index.prepare(questions, parts)
     if made.task.name == "qmsum turns":
         index.prepare(questions, 1)
-        return {"P@5": told([index.precision(q) for q in questions])}
+        return {"P@5": [index.precision(q) for q in questions]}
     found: dict[str, list[float]] = {}
     ways = {"dense": row.fusion(1.0)}
     if made.words is not None:
@@ -183,7 +184,7 @@ def measure(made: Cut, index: Index, row: Row) -> dict[str, list[float]]:
     for way, weights in ways.items():
         each = [index.measure(q, weights, parts=parts) for q in questions]
         for name in sorted({name for scores in each for name in scores}):
-            found[f"{name} {way}"] = told([scores[name] for scores in each if name in scores])
+            found[f"{name} {way}"] = [scores[name] for scores in each if name in scores]
     return found
 
 
@@ -203,6 +204,7 @@ def run(given: argparse.Namespace) -> None:
     first = passes.embedder(ROWS[given.rows[0]], OWN)
     cuts: dict[ChunkConfig, Cut] = {}
     indexes: dict[str, Index] = {}
+    firsts: dict[tuple[str, str], list[float]] = {}
     for task in tasks(given, first):
         began = time.perf_counter()
         words = not task.name.startswith(("passkey", "needle", "qmsum turns"))
@@ -224,7 +226,12 @@ def run(given: argparse.Namespace) -> None:
                 continue
             index = indexes[name]
             index.cut = made
-            found: dict[str, Any] = measure(made, index, ROWS[name])
+            found: dict[str, Any] = {}
+            for kind, values in measure(made, index, ROWS[name]).items():
+                found[kind] = told(values)
+                base = firsts.setdefault((task.name, kind), values)
+                if base is not values:  # the same questions in every row
+                    found[f"{kind}, less {given.rows[0]}"] = told(np.subtract(values, base).tolist())
             report["rows"][name][task.name] = {**found, "windowing": index.windowing}
             print(f"  {name:18} {found}  {time.perf_counter() - began:.1f} s", flush=True)
             given.out.write_text(json.dumps(report, indent=1))
