@@ -81,7 +81,7 @@ def source_lines(answer: Answer) -> Iterator[Text]:
         yield citation_lines(number, citation)
     unsupported = [statement.text for statement in answer.statements if not statement.supported]
     if unsupported:
-        yield Text("Left out, because no passage supports it:", "dim")
+        yield Text("Left out, because no passage supports it as an answer:", "dim")
         yield from (Text(printable(indented(flat(text))), "dim") for text in unsupported)
 
 
