@@ -14,7 +14,6 @@ stands in the answer. Results are added to ``--out`` after every question.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 
 from api.build import Longleaf, open_longleaf
 from api.settings import load_settings
+from benchmarks.embedding_sets import rows
 from benchmarks.ordering_reading import Reading
 from benchmarks.report import heading, interval
 from benchmarks.speculation_quality import f1, found
@@ -99,8 +99,7 @@ def retrieved(folder: Path, work: Path, count: int) -> Iterator[tuple[str, list[
     data = load_set(folder)
     if data.name == "qmsum":
         data = data.sample(_QMSUM_MEETINGS, None)
-    with gzip.open(folder / "queries.jsonl.gz", "rt", encoding="utf-8") as lines:
-        raw = {row["id"]: row for row in map(json.loads, lines)}
+    raw = {row["id"]: row for row in rows(folder, "queries")}
     with open_longleaf(load_settings({"data": work})) as longleaf:
         ingest(data, longleaf.ingestor, COLLECTION, lambda *_: None)
         asked = [one for one in (_asked(raw[q.id], q) for q in data.questions) if one is not None]
@@ -154,15 +153,15 @@ def answered(
 
 def report(results: dict[str, Any]) -> None:
     """Differences to attention as it is, by set, with 95 % intervals, in Markdown."""
-    for name, rows in results.items():
-        likely = [row["logprob"] for row in rows.values() if "logprob" in row]
+    for name, asked in results.items():
+        likely = [row["logprob"] for row in asked.values() if "logprob" in row]
         if likely:
             as_it_is = np.mean([one["as it is"] for one in likely])
             print(f"\n### {name}, n = {len(likely)}: {as_it_is:.2f} as it is\n")
             print("| strength, raised | log-probability less |\n|---|---:|")
             for form in list(likely[0])[1:]:
                 print(f"| {form} | {_shown([one[form] - one['as it is'] for one in likely])} |")
-        said = [row["answers"] for row in rows.values() if "answers" in row]
+        said = [row["answers"] for row in asked.values() if "answers" in row]
         if said:
             print(f"\n### {name}, greedy answers, n = {len(said)}\n")
             print("| | as it is | biased | difference |\n|---|---:|---:|---:|")

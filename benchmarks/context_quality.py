@@ -6,7 +6,6 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +68,12 @@ def _contexts(model: LocalModel) -> Contexts:
 
 def _measured(native: Contexts, question: Asked, *, grid: bool) -> Iterator[tuple[str, Any]]:
     owner = VersionKey("benchmark", "contexts", question.id, 1)
-    scores = question.retrieved
-    passages = [
-        native.passage(owner, title, text, score)
-        for (title, text), score in zip(question.passages, scores, strict=True)
-    ]
-
     texts = [f"{title}. {text}" for title, text in question.passages]
-    cosines = (embedded([question.question]) @ embedded(texts).T)[0]
-    passages = [replace(one, searched=float(cosine)) for one, cosine in zip(passages, cosines, strict=True)]
+    cosines = (embedded([question.question]) @ embedded(texts).T)[0].tolist()
+    passages = [
+        native.passage(owner, title, text, score, cosine)
+        for (title, text), score, cosine in zip(question.passages, question.retrieved, cosines, strict=True)
+    ]
 
     def lp(options: ContextOptions, through: Any = None, bias: Bias | None = None) -> float:
         asked = cached.Asked(question.question, passages, options, bias=bias)

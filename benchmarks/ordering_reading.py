@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.lm.attention import Plan
-from pipeline.lm.attention_bias import biasing
+from pipeline.lm.attention_bias import biasing, upper_half
 from pipeline.lm.kv_cache import new_cache
 from pipeline.lm.looking import watched
 from pipeline.lm.model import LocalModel
@@ -81,8 +81,7 @@ class Reading:
 
     @property
     def _upper(self) -> tuple[int, int]:
-        layers = int(self._model.network.config.num_hidden_layers)
-        return layers // 2, layers
+        return upper_half(int(self._model.network.config.num_hidden_layers))
 
     def _planned(self, plan: Plan) -> Scored:
         return Scored(self._read(self._question_and_answer(), plan), self._answer)

@@ -175,5 +175,4 @@ class _Written:
 
 def _passage(contexts: Contexts, query: Query, hit: Hit) -> Passage:
     owner = VersionKey(query.tenant, query.collection, hit.document_id, hit.version)
-    passage = contexts.passage(owner, hit.title, hit.text, hit.score)
-    return replace(passage, searched=hit.scores.get("search", hit.score))
+    return contexts.passage(owner, hit.title, hit.text, hit.score, hit.scores.get("search", hit.score))

@@ -17,6 +17,7 @@ from pipeline.errors import ConfigurationError, LongleafError, WorkCancelledErro
 from pipeline.lm.calibration import AttentionOrder
 from pipeline.lm.request import Biased, GeneratingModel, Weighed
 from pipeline.lm.signals import Bias, Floats, shares
+from pipeline.lm.spans import Place
 from pipeline.ordering import Advice, Ordered, Reweigh, unusable
 from pipeline.progress import Progress
 from pipeline.prompt import place
@@ -25,7 +26,6 @@ from pipeline.types import Ordering
 
 SHARPNESS = 0.5
 """Temperature of the softmax that makes shares of scores: the one that was measured."""
-_DIGITS = 6
 
 
 def weighed(
@@ -43,9 +43,9 @@ def weighed(
     if how in ("auto", "bias"):
         said: list[str] = []
         bias = wanted_bias(config, model, advice, said)
-        # Whoever ordered the passages may have said it already.
-        told = replace(made, degraded=tuple(dict.fromkeys([*made.degraded, *said])))
-        return told if bias is None else _biased(told, run, bias)
+        if new := [each for each in said if each not in made.degraded]:  # by whoever ordered the passages
+            return replace(made, degraded=(*made.degraded, *new))
+        return made if bias is None else _biased(made, run, bias)
     return made if len(made.ordering.after) < 2 else _shared(made, run, how, model, advice)
 
 
@@ -78,9 +78,8 @@ def _hindrance(config: AnswerConfig, model: LanguageModel) -> str:
 
 
 def _biased(made: Ordered, run: Progress, bias: Bias) -> Ordered:
-    assert made.prompt is not None and made.ordering is not None
-    given = bias.of(_scores(made.ordering, "search"))
-    places = place(run.query.text, made.prompt.context.passages).passages
+    assert made.ordering is not None
+    places, given = _places(made, run), bias.of(_scores(made.ordering, "search"))
     told = dict(zip(made.ordering.after, given, strict=True))
     return replace(made, ordering=replace(made.ordering, biases=told), moved=Biased(places, given))
 
@@ -89,7 +88,7 @@ def _shared(
     made: Ordered, run: Progress, how: Reweigh, model: LanguageModel, advice: Advice | None
 ) -> Ordered:
     """With shares as published, by scores for which the model may have to look at the passages."""
-    assert made.prompt is not None and made.ordering is not None
+    assert made.ordering is not None
     if advice is None and how not in ("score", made.ordering.used):
         return _unmoved(made, "nothing here lets the model look at passages")
     try:
@@ -99,10 +98,15 @@ def _shared(
     except LongleafError as error:
         return _unmoved(made, str(error))
     scores = _scores(ordering, "retrieved" if how == "score" else "score")
-    given = tuple(round(float(share), _DIGITS) for share in shares(scores, SHARPNESS))
-    places = place(run.query.text, made.prompt.context.passages).passages
+    given = tuple(round(float(share), 6) for share in shares(scores, SHARPNESS))
     told = dict(zip(ordering.after, given, strict=True))
-    return replace(made, ordering=replace(ordering, shares=told), moved=Weighed(places, given))
+    return replace(made, ordering=replace(ordering, shares=told), moved=Weighed(_places(made, run), given))
+
+
+def _places(made: Ordered, run: Progress) -> tuple[Place, ...]:
+    """Where the passages stand in the prompt."""
+    assert made.prompt is not None
+    return place(run.query.text, made.prompt.context.passages).passages
 
 
 def _scores(ordering: Ordering, by: str) -> Floats:

@@ -22,6 +22,11 @@ from pipeline.lm.attention import Attending, Plan, attend
 from pipeline.lm.spans import Span
 
 
+def upper_half(layers: int) -> tuple[int, int]:
+    """The layers in which an answer's attention to passages is moved (Hsieh et al. 2024, section 3.3)."""
+    return layers // 2, layers
+
+
 def biasing(spans: Sequence[Span], biases: Sequence[float], begins: int, layers: tuple[int, int]) -> Plan:
     """A plan for one prompt, under which, in layers ``[first, end)``, the logits of attention of tokens from
     ``begins`` on to the tokens of each span have its bias (nats) added."""

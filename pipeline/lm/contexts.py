@@ -89,11 +89,13 @@ class Contexts:
         self.origin: Origin = self._reader.origin(self._prefix, self.store.kind)
         self._candidates = Candidates(self._reader, self._prefix, calibration, key_bytes)
 
-    def passage(self, owner: VersionKey, title: str, text: str, score: float = 0.0) -> Passage:
+    def passage(
+        self, owner: VersionKey, title: str, text: str, score: float = 0.0, searched: float = 0.0
+    ) -> Passage:
         """A passage as this model reads it. Raises PromptTooLongError if it exceeds the model's window."""
         ids = tuple(passage_ids(self._model.chat, title, text))
         self._reader.check_fits(len(self._prefix.ids) + len(ids) + 1)
-        return Passage(PassageKey.of(owner, ids), ids, score)
+        return Passage(PassageKey.of(owner, ids), ids, score, searched)
 
     @property
     def busy(self) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.lm.attention import Plan, require
-from pipeline.lm.attention_bias import biasing
+from pipeline.lm.attention_bias import biasing, upper_half
 from pipeline.lm.request import Moved, Weighed
 from pipeline.lm.reweigh import reweighing
 from pipeline.lm.spans import address
@@ -29,8 +29,8 @@ def moving(model: LocalModel, messages: Sequence[Message], moved: Moved) -> Plan
     """
     require(model.network, "Moving attention")
     found = address(model.chat, messages, moved.places)
-    count = int(model.network.config.get_text_config(decoder=True).num_hidden_layers)
-    layers, begins = (count // 2, count), len(found.ids) - 1
+    layers = upper_half(int(model.network.config.get_text_config(decoder=True).num_hidden_layers))
+    begins = len(found.ids) - 1
     if isinstance(moved, Weighed):
         return reweighing([found.spans], [np.asarray(moved.shares, np.float32)], [begins], layers)
     return biasing(found.spans, moved.biases, begins, layers)

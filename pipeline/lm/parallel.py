@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from pipeline.lm.attention import Attending, attend_lse, tempered
+from pipeline.lm.attention_bias import upper_half
 from pipeline.lm.kv_format import KvStates
 
 Partial = tuple[torch.Tensor, torch.Tensor]
@@ -88,8 +89,8 @@ class ParallelAttention:
             mask = self._window_mask(keys, call, window, first)
             shown = replace(later, key=keys, value=values, mask=mask)
             parts.append(partial(shown, sees_all=mask is None))
-        is_upper = call.layer >= len(geometry.windows) // 2
-        return self._merged(parts, call.value.dtype, self._biases if is_upper else None)
+        is_biased = call.layer in range(*upper_half(len(geometry.windows)))
+        return self._merged(parts, call.value.dtype, self._biases if is_biased else None)
 
     @property
     def masses(self) -> list[float]:

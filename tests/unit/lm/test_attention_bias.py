@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from tiny_networks import logits_in_chunks as logits
 from tiny_networks import make_network
+from tiny_networks import some_ids as ids
 
 from pipeline.lm import engine as engines
-from pipeline.lm.attention import Attending, Plan, attend, following, install, weight_blocks
+from pipeline.lm.attention import Attending, Plan, attend, install, weight_blocks
 from pipeline.lm.attention_bias import biasing
 from pipeline.lm.engine import Step
 from pipeline.lm.kv_cache import new_cache
@@ -27,21 +29,6 @@ SPANS = ((2, 8), (10, 19), (19, 25))
 BIASES = (1.5, -2.0, 0.5)
 BEGINS = 30
 FAMILIES = ["llama", "qwen2", "mistral", "gemma2", "qwen3", "phi3"]  # some with windows of 16, one capped
-
-
-def ids(length: int = 40, seed: int = 9) -> torch.Tensor:
-    return torch.randint(3, 400, (1, length), generator=torch.Generator().manual_seed(seed))
-
-
-@torch.inference_mode()
-def logits(network, tokens, plan, chunks):
-    cache, at, parts = new_cache(network.config, 64), 0, []
-    for size in chunks:
-        with following(plan, at):
-            chunk = tokens[:, at : at + size]
-            parts.append(network(input_ids=chunk, past_key_values=cache, use_cache=True).logits)
-        at += size
-    return torch.cat(parts, 1)
 
 
 def by_hand(first_layer: int) -> Plan:

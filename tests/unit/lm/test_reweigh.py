@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_networks import logits_in_chunks as logits
 from tiny_networks import make_network
+from tiny_networks import some_ids as ids
 
 from pipeline.errors import InvalidRequestError, ModelError
 from pipeline.lm.attention import Attending, Plan, attend, following, install, weight_blocks
-from pipeline.lm.kv_cache import new_cache
 from pipeline.lm.model import load
 from pipeline.lm.moved_attention import moving
 from pipeline.lm.request import Generation, Weighed
@@ -30,21 +31,6 @@ def network():
     network = make_network("llama")
     install(network)
     return network
-
-
-@torch.inference_mode()
-def logits(network, ids, plan, chunks):
-    cache, at, parts = new_cache(network.config, 64), 0, []
-    for size in chunks:
-        with following(plan, at):
-            chunk = ids[:, at : at + size]
-            parts.append(network(input_ids=chunk, past_key_values=cache, use_cache=True).logits)
-        at += size
-    return torch.cat(parts, 1)
-
-
-def ids(length=40):
-    return torch.randint(3, 400, (1, length), generator=torch.Generator().manual_seed(9))
 
 
 def by_hand(wanted, start):

@@ -66,7 +66,7 @@ def test_scores_by_attention_cost_a_reading_unless_the_order_has_them(tiny, advi
 
 def test_off_changes_nothing_and_one_passage_has_all_attention_anyhow(tiny, advice):
     made, same = moved(tiny(), "off", advice)
-    assert same == made
+    assert same is made
     run = Progress(Query(QUESTION), lambda: False)
     one = arranged(tiny(), "score", advice, HITS[:1])
     assert weighed(one, run, AnswerConfig(reweigh="score"), tiny(), advice) is one
@@ -104,17 +104,17 @@ def test_auto_biases_where_the_calibration_found_that_it_helps_and_complains_of_
         return moved(model, "auto", ModelAdvice(tmp_path), **config)
 
     made, unknown = auto()
-    assert unknown == made
+    assert unknown is made
     stored.write(calibration(model), tmp_path)
     made, useless = auto()
-    assert useless == made
+    assert useless is made
     stored.write(calibration(model, bias_pays=True), tmp_path)
     made, changed = auto()
     assert set(changed.ordering.biases) == set(made.ordering.after)
     assert changed.moved is not None
     for config in ({"context_strength": 1.0}, {"long_tokens": 9}):
         made, same = auto(**config)
-        assert same == made
+        assert same is made
     _, same = moved(Deaf(model), "auto", ModelAdvice(tmp_path))
     assert same.moved is None
     assert same.degraded == ()

@@ -64,3 +64,26 @@ def make_network(family: str):
     config = CONFIG_MAPPING[family](**shape, **windows.get(family, {}))
     torch.manual_seed(7)
     return AutoModelForCausalLM.from_config(config).eval()
+
+
+def logits_in_chunks(network, ids, plan, chunks):
+    """Logits (1, L, V) of ``ids`` (1, L) read under a plan, so many tokens at a time."""
+    import torch
+
+    from pipeline.lm.attention import following
+    from pipeline.lm.kv_cache import new_cache
+
+    cache, at, parts = new_cache(network.config, 64), 0, []
+    for size in chunks:
+        with torch.inference_mode(), following(plan, at):
+            chunk = ids[:, at : at + size]
+            parts.append(network(input_ids=chunk, past_key_values=cache, use_cache=True).logits)
+        at += size
+    return torch.cat(parts, 1)
+
+
+def some_ids(length=40, seed=9):
+    """Token ids (1, length), always the same."""
+    import torch
+
+    return torch.randint(3, 400, (1, length), generator=torch.Generator().manual_seed(seed))
