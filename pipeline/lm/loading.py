@@ -22,6 +22,7 @@ def load_network(path: Path, device: str, dtype: str) -> Any:  # noqa: ANN401 - 
 
     from pipeline.lm.attention import install
     from pipeline.lm.convert import quiet_transformers
+    from pipeline.lm.split_linear import split
 
     place, number_format = placement(device, dtype)
     try:
@@ -34,7 +35,9 @@ def load_network(path: Path, device: str, dtype: str) -> Any:  # noqa: ANN401 - 
                 trust_remote_code=False,
             )
             install(network)
-            return network.to(place).eval()
+            network = network.to(place).eval()
+            split(network)
+            return network
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(
             f"The model in {path} cannot be loaded: {error}",

@@ -74,7 +74,7 @@ class ParallelAttention:
         self._observe = observe
         self._observed: torch.Tensor | None = None
         self._rows = 0
-        self._masks: dict[tuple[int, int, int | None], torch.Tensor | None] = {}
+        self._masks: dict[tuple[int, int, int | None], _Mask] = {}
 
     def __call__(self, call: Attending) -> torch.Tensor:
         """Output (B, Hq, L, D) of one layer."""
@@ -86,9 +86,7 @@ class ParallelAttention:
         later = tempered(replace(call, query=query, bias=None), self._temperature)
         for passage in self._passages:
             keys, values = passage.keys[call.layer][None], passage.values[call.layer][None]
-            mask = self._window_mask(keys, call, window, first)
-            shown = replace(later, key=keys, value=values, mask=mask)
-            parts.append(partial(shown, sees_all=mask is None))
+            parts.append(partial(later, keys, values, self._window_mask(keys, call, window, first)))
         is_biased = call.layer in range(*upper_half(len(geometry.windows)))
         return self._merged(parts, call.value.dtype, self._biases if is_biased else None)
 
@@ -106,18 +104,16 @@ class ParallelAttention:
     def _own(self, call: Attending, window: int | None, first: int) -> Partial:
         """Attention to the prefix and to what followed the passages."""
         mask = self._own_mask(call, window, first)
-        call = replace(call, mask=mask)
         plain = call.softcap is None and call.bias is None and call.query.device.type == "cpu"
-        if not plain:  # without a mask there is one row, and it sees everything
-            return attend_lse(call)
-        return _fused(call, mask) or attend_lse(call)
+        found = _fused(call, call.key, call.value, mask.hidden) if plain else None
+        # Without a mask there is one row, and it sees everything.
+        return found or attend_lse(replace(call, mask=mask.allowed))
 
-    def _own_mask(self, call: Attending, window: int | None, first: int) -> torch.Tensor | None:
-        """What of it a row sees, (1, 1, L, N), by true positions; None: all of it. The layers of one pass
-        share it."""
+    def _own_mask(self, call: Attending, window: int | None, first: int) -> _Mask:
+        """What of it a row sees, by true positions. The layers of one pass share it."""
         keys = call.key.shape[2]
         if window is None and keys - first == 1:
-            return None
+            return _Mask()
         asked = (first, keys, window)
         if asked not in self._masks:
             places = torch.tensor([self._geometry.position(i) for i in range(keys)])
@@ -125,7 +121,8 @@ class ParallelAttention:
             allowed = places <= rows
             if window is not None:
                 allowed &= rows - places < window
-            mask = None if bool(allowed.all()) else allowed[None, None].to(call.query.device)
+            heads, shared = call.query.shape[1], call.key.shape[1]
+            mask = _Mask() if bool(allowed.all()) else _Mask.of(allowed, heads // shared, call.query)
             self._masks = {known: kept for known, kept in self._masks.items() if known[:2] == asked[:2]}
             self._masks[asked] = mask
         return self._masks[asked]
@@ -173,40 +170,53 @@ def joined(passages: Sequence[KvStates]) -> KvStates:
     )
 
 
-def partial(call: Attending, *, sees_all: bool) -> Partial:
-    """Attention to some of the keys with the logarithm of its denominator, by a fused kernel if one can.
+@dataclass(frozen=True, slots=True)
+class _Mask:
+    """What rows see: ``allowed`` (1, 1, L, N), and ``hidden`` (rows, N), which the kernel of a CPU adds to its
+    logits, where the heads that share keys are rows. Both None: everything."""
 
-    ``sees_all``: every query sees every key (``call.mask`` is None would mean causal).
+    allowed: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, allowed: torch.Tensor, groups: int, query: torch.Tensor) -> _Mask:
+        """Of ``allowed`` (L, N), for queries like ``query`` of which ``groups`` heads share keys."""
+        hidden = torch.zeros(allowed.shape, dtype=query.dtype).masked_fill_(~allowed, -torch.inf)
+        return cls(allowed[None, None].to(query.device), hidden.repeat(groups, 1))
+
+
+def partial(call: Attending, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> Partial:
+    """Attention to these keys with the logarithm of its denominator, by a fused kernel if one can.
+
+    ``mask`` None: every query sees every key.
     """
-    if sees_all and call.softcap is None and call.bias is None:
-        fused = _fused(call)
+    if mask is None and call.softcap is None and call.bias is None:
+        fused = _fused(call, key, value)
         if fused is not None:
             return fused
-    if sees_all:
-        shape = (1, 1, call.query.shape[2], call.key.shape[2])
-        call = replace(call, mask=torch.ones(shape, dtype=torch.bool, device=call.query.device))
-    return attend_lse(call)
+    if mask is None:
+        mask = torch.ones(
+            (1, 1, call.query.shape[2], key.shape[2]), dtype=torch.bool, device=call.query.device
+        )
+    return attend_lse(replace(call, key=key, value=value, mask=mask))
 
 
-def _fused(call: Attending, mask: torch.Tensor | None = None) -> Partial | None:
+def _fused(
+    call: Attending, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor | None = None
+) -> Partial | None:
     """Flash attention with its logarithm; the heads that share keys become rows, so nothing is repeated.
 
-    ``mask`` (1, 1, L, N) is for a CPU, and must leave every row a key: of one that sees nothing the kernel
-    gives the logarithm 0.
+    ``hidden`` (rows, N) is added to the logits, on a CPU only, and must leave every row a key: of one that
+    sees nothing the kernel gives the logarithm 0.
     """
     batch, heads, length, width = call.query.shape
-    shared = call.key.shape[1]
-    query = call.query.reshape(batch, shared, -1, width)
+    query = call.query.reshape(batch, key.shape[1], -1, width)
     out: torch.Tensor
     lse: torch.Tensor
     if query.device.type == "cpu" and query.dtype in (torch.float32, torch.bfloat16):
-        hidden = None
-        if mask is not None:
-            hidden = torch.zeros(mask.shape[2:], dtype=query.dtype).masked_fill_(~mask[0, 0], -torch.inf)
-            hidden = hidden.repeat(heads // shared, 1)
-        out, lse = _cpu_flash(query, call.key, call.value, 0.0, False, attn_mask=hidden, scale=call.scaling)
+        out, lse = _cpu_flash(query, key, value, 0.0, False, attn_mask=hidden, scale=call.scaling)
     elif query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16) and width <= 256:
-        out, lse = _cuda_flash(query, call.key, call.value, 0.0, False, False, scale=call.scaling)[:2]
+        out, lse = _cuda_flash(query, key, value, 0.0, False, False, scale=call.scaling)[:2]
     else:
         return None
     return out.reshape(batch, heads, length, -1), lse.reshape(batch, heads, length).float()

@@ -182,7 +182,7 @@ def test_the_fused_kernel_equals_the_plain_computation(dtype, atol):
     generator = torch.Generator().manual_seed(3)
     query = torch.randn(1, 6, 7, 16, generator=generator).to(dtype)
     key, value = torch.randn(2, 1, 2, 50, 16, generator=generator).to(dtype)
-    out, lse = partial(Attending(0, query, key, value, None, 0.3), sees_all=True)
+    out, lse = partial(Attending(0, query, key, value, None, 0.3), key, value, None)
     everywhere = torch.ones(1, 1, 7, 50, dtype=torch.bool)
     plain = attention.attend_lse(Attending(0, query, key, value, everywhere, 0.3))
     torch.testing.assert_close(out, plain[0], atol=atol, rtol=atol)
@@ -195,7 +195,8 @@ def test_the_fused_kernel_with_a_mask_equals_the_plain_computation(dtype, atol):
     query = torch.randn(1, 6, 7, 16, generator=generator).to(dtype)
     key, value = torch.randn(2, 1, 2, 50, 16, generator=generator).to(dtype)
     mask = torch.rand(1, 1, 7, 50, generator=generator) < 0.4
-    out, lse = parallel._fused(Attending(0, query, key, value, mask, 0.3), mask)
+    hidden = parallel._Mask.of(mask[0, 0], 6 // 2, query).hidden
+    out, lse = parallel._fused(Attending(0, query, key, value, None, 0.3), key, value, hidden)
     plain = attention.attend_lse(Attending(0, query, key, value, mask, 0.3))
     torch.testing.assert_close(out, plain[0], atol=atol, rtol=atol)
     torch.testing.assert_close(lse, plain[1], atol=atol, rtol=atol)
