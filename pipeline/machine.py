@@ -12,7 +12,7 @@ def processor() -> str:
 
 
 def processor_maker() -> str:
-    """Who made it, as x86 processors tell (``GenuineIntel``, ``AuthenticAMD``); nothing where none is told."""
+    """Who made it, as x86 processors tell it (``AuthenticAMD``); nothing where none is told."""
     return _told("vendor_id")
 
 

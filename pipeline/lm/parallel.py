@@ -172,8 +172,8 @@ def joined(passages: Sequence[KvStates]) -> KvStates:
 
 @dataclass(frozen=True, slots=True)
 class _Mask:
-    """What rows see: ``allowed`` (1, 1, L, N), and ``hidden`` (rows, N), which the kernel of a CPU adds to its
-    logits, where the heads that share keys are rows. Both None: everything."""
+    """What rows see: ``allowed`` (1, 1, L, N), and ``hidden`` (rows, N), which the kernel of a CPU adds to
+    its logits, where the heads that share keys are rows. Both None: everything."""
 
     allowed: torch.Tensor | None = None
     hidden: torch.Tensor | None = None

@@ -24,7 +24,7 @@ PARTS = 4
 class SplitLinear(nn.Linear):
     """A linear layer; see the module."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name for it
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
         rows = input.numel() // self.in_features
         if not 0 < rows <= MOST_ROWS or torch.get_num_threads() == 1:
