@@ -21,7 +21,7 @@ PARTS = 4
 """Of a weight: more than two threads may share, and few enough to remain large."""
 
 
-class SplitLinear(nn.Linear):
+class SplitLinear(nn.Linear):  # type: ignore[misc]
     """A linear layer; see the module."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -48,4 +48,4 @@ def split(network: nn.Module) -> None:
 def _can_be_split(layer: nn.Linear) -> bool:
     weight = layer.weight
     on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return on_cpu and weight.is_contiguous() and layer.out_features % PARTS == 0
+    return bool(on_cpu and weight.is_contiguous() and layer.out_features % PARTS == 0)
