@@ -22,6 +22,7 @@ from pipeline.lm.context_prompt import Frame, frame
 from pipeline.lm.kv_cache import can_roll_back, new_cache
 from pipeline.lm.kv_format import KvStates
 from pipeline.lm.kv_identity import Origin, ids_digest
+from pipeline.lm.kv_pages import stacked
 from pipeline.lm.kv_store import Shape
 from pipeline.lm.parallel import Geometry, ParallelAttention, joined
 from pipeline.lm.reading import PREFILL_TOKENS
@@ -203,8 +204,7 @@ class PassageReader:
 def _states(cache: Cache, start: int) -> KvStates:
     """What the cache holds from token ``start`` on, in memory of its own."""
     keys, values = (
-        torch.stack([getattr(layer, name)[0, :, start:] for layer in cache.layers])
-        for name in ("keys", "values")
+        stacked([getattr(layer, name)[0, :, start:] for layer in cache.layers]) for name in ("keys", "values")
     )
     return KvStates(keys, values)
 

@@ -221,7 +221,10 @@ class Contexts:
                 biases=asked.bias.of(searched) if asked.bias else (),
                 observe=observe,
             )
-            yield behind, chosen, held
+            try:
+                yield behind, chosen, held
+            finally:  # whoever keeps the reading keeps no states that the store has let go
+                behind.attention.let_go()
 
     def held(
         self, passages: Sequence[Passage], cancelled: Cancelled = lambda: False

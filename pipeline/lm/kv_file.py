@@ -101,7 +101,7 @@ def write(
         }
         at += len(raw)
         buffers.append(raw)
-    pieces = tuple(hashlib.sha256(piece).hexdigest() for piece in _pieces(buffers))
+    pieces = tuple(_digests(buffers))
     manifest = Manifest(
         LAYOUT_VERSION,
         slot.address.tenant,
@@ -226,17 +226,20 @@ def _tensors(opened: Opened, copied: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-def _pieces(buffers: list[memoryview]) -> Iterator[bytes]:
-    """The data as they will lie in the file, ``PIECE_BYTES`` at a time."""
-    waiting = bytearray()
+def _digests(buffers: list[memoryview]) -> Iterator[str]:
+    """SHA-256 of every ``PIECE_BYTES`` of the data as they will lie in the file, without a copy."""
+    digest, room = hashlib.sha256(), PIECE_BYTES
     for raw in buffers:
-        for start in range(0, len(raw), PIECE_BYTES):
-            waiting += raw[start : start + PIECE_BYTES]
-            while len(waiting) >= PIECE_BYTES:
-                yield bytes(waiting[:PIECE_BYTES])
-                del waiting[:PIECE_BYTES]
-    if waiting:
-        yield bytes(waiting)
+        at = 0
+        while at < len(raw):
+            piece = raw[at : at + room]
+            digest.update(piece)
+            at, room = at + len(piece), room - len(piece)
+            if not room:
+                yield digest.hexdigest()
+                digest, room = hashlib.sha256(), PIECE_BYTES
+    if room < PIECE_BYTES:
+        yield digest.hexdigest()
 
 
 def _sealed(table: Mapping[str, Any], told: str) -> bytes:

@@ -8,7 +8,9 @@ Imports torch, which takes seconds: import this module where a model is about to
 
 from __future__ import annotations
 
+import math
 import mmap
+from collections.abc import Sequence
 
 import torch
 
@@ -18,6 +20,16 @@ def pages(size_bytes: int) -> torch.Tensor:
     if not size_bytes:
         return torch.empty(0, dtype=torch.uint8)
     return torch.frombuffer(mmap.mmap(-1, size_bytes), dtype=torch.uint8)  # the tensor keeps the map alive
+
+
+def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """:func:`torch.stack` into pages of their own; on another device than the CPU as usual."""
+    first = tensors[0]
+    if first.device.type != "cpu":
+        return torch.stack(tensors)
+    shape = (len(tensors), *first.shape)
+    room = pages(math.prod(shape) * first.element_size()).view(first.dtype).view(shape)
+    return torch.stack(tensors, out=room)
 
 
 def settled(tensor: torch.Tensor) -> torch.Tensor:

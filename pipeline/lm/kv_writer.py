@@ -46,5 +46,6 @@ class Writer:
             except Exception:  # noqa: BLE001 - the next ones are to be written all the same
                 _log.exception("KV states were not written")
             finally:
+                del job  # and the states that it holds, before the next one comes
                 self._jobs.task_done()
         self._jobs.task_done()

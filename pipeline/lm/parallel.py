@@ -67,6 +67,7 @@ class ParallelAttention:
         layers (:mod:`pipeline.lm.attention_bias`). ``observe`` sums up how much of each token's attention
         every passage gets (:attr:`masses`)."""
         self._passages = passages
+        self._count = len(passages)
         self._geometry = geometry
         self._temperature = temperature
         self._scale = scale
@@ -94,8 +95,12 @@ class ParallelAttention:
     def masses(self) -> list[float]:
         """Share of attention that each passage got, averaged over layers, heads and tokens so far."""
         if self._observed is None:
-            return [0.0] * len(self._passages)
+            return [0.0] * self._count
         return (self._observed / self._rows).tolist()  # type: ignore[no-any-return]
+
+    def let_go(self) -> None:
+        """Keep no passage in memory any longer. Nothing may be read behind them from now on."""
+        self._passages = ()
 
     def reset_masses(self) -> None:
         """Begin to observe anew, for instance once the question has been read."""

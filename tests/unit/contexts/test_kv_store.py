@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 
@@ -10,6 +11,7 @@ import torch
 from kv_places import Builder, ask, make_store, origin, owner, passage, states
 
 from pipeline.errors import ConfigurationError, LimitExceededError, StorageError, WorkCancelledError
+from pipeline.lm import kv_file
 from pipeline.lm.kv_store import KvStore
 
 FORMATS = ["native", "float16", "bfloat16", "int8", "int4"]
@@ -29,6 +31,15 @@ def test_built_once_then_from_memory_then_from_disk(tmp_path, kind):
     assert ask(again, [*three, three[0]]) == ["disk"] * 4  # the same passage twice is read once
     assert again.stats()["disk"]["hits"] == 3
     again.close()
+
+
+@pytest.mark.parametrize("size", [1, 100, 2**20])
+def test_pieces_that_are_verified_do_not_end_where_tensors_do(monkeypatch, size):
+    monkeypatch.setattr(kv_file, "PIECE_BYTES", size)
+    data = [bytes(range(256)) * 3, b"", b"x" * 33]
+    whole = b"".join(data)
+    expected = [hashlib.sha256(whole[at : at + size]).hexdigest() for at in range(0, len(whole), size)]
+    assert list(kv_file._digests([memoryview(part) for part in data])) == expected
 
 
 def test_files_are_readable_safetensors_that_name_nobody(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -179,6 +180,17 @@ def test_selection_takes_what_the_retriever_and_the_heads_prefer(make, tiny):
     with looking.reading(Asked(QUESTION, passages(looking), ContextOptions(attended=2)), room_tokens=5) as r:
         best = sorted(range(4), key=lambda i: -looks[i])[:2]
         assert r.attended == tuple(sorted(best))
+
+
+def test_a_reading_that_is_kept_keeps_no_states(make):
+    contexts = make()
+    with contexts.reading(Asked(QUESTION, passages(contexts)), room_tokens=5, observe=True) as reading:
+        states = [weakref.ref(one.keys) for one in reading.behind.attention._passages]
+        before = reading.behind.attention.masses
+    contexts.store.flush()  # what is being written is still held
+    contexts.store.memory.clear()
+    assert states and all(state() is None for state in states)
+    assert reading.behind.attention.masses == before
 
 
 def test_heads_look_at_cached_keys_as_a_pass_over_all_passages_would(make, tiny):
