@@ -33,8 +33,11 @@ def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def settled(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy in pages of its own; a tensor on another device than the CPU itself."""
-    if tensor.device.type != "cpu":
+    """A contiguous copy in pages of its own; the tensor itself if it has them already, or is on another
+    device than the CPU."""
+    storage = tensor.untyped_storage()
+    has_pages = not storage.resizable() and storage.nbytes() == tensor.numel() * tensor.element_size()
+    if has_pages or tensor.device.type != "cpu":
         return tensor
     room = pages(tensor.numel() * tensor.element_size()).view(tensor.dtype).view(tensor.shape)
     return room.copy_(tensor)

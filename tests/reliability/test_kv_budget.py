@@ -12,9 +12,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "lm"))
 
-PASSAGES, QUESTIONS, CANDIDATES, ATTENDED, TOKENS = 1_000, 50, 100, 20, 32
-BUDGET_BYTES = 128 * 2**20
-DISK_BYTES = 400 * 2**20
+PASSAGES, QUESTIONS, CANDIDATES, ATTENDED, TOKENS = 1_000, 50, 100, 20, 64
+BUDGET_BYTES = 2**30  # the default
+DISK_BYTES = 3200 * 2**20
 
 
 def resident_bytes() -> int:
@@ -44,8 +44,8 @@ class Peak:
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 def test_fifty_questions_over_a_thousand_passages_stay_within_the_budgets(tmp_path):
-    """Both tiers to the byte at every look. The process grows by more: what forward passes need for a moment,
-    and what the allocator keeps of it; a leak would show as far more."""
+    """Both tiers to the byte at every look, and the process with all that passes need for a moment within 5 %
+    of the default budget."""
     from tiny_networks import make_tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -59,7 +59,7 @@ def test_fifty_questions_over_a_thousand_passages_stay_within_the_budgets(tmp_pa
         vocab_size=400,
         hidden_size=64,
         intermediate_size=64,
-        num_hidden_layers=8,
+        num_hidden_layers=32,
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=64,
@@ -107,4 +107,4 @@ def test_fifty_questions_over_a_thousand_passages_stay_within_the_budgets(tmp_pa
         f"({grown / BUDGET_BYTES:.3f} of it); disk {on_disk / 2**20:.0f} of {DISK_BYTES / 2**20:.0f} MiB"
     )
     contexts.close()
-    assert grown <= 2 * BUDGET_BYTES
+    assert grown <= 1.05 * BUDGET_BYTES
