@@ -3,7 +3,8 @@
 Each row is one embedder. Passkeys and needles are ranked by document among ``--candidates``, dense only;
 QMSum (training meetings, summary queries) by document, dense only and with words; the other sets by
 document or by the share of answer spans inside 1,000 tokens. ``turns`` is the precision of the best five
-units inside a meeting for questions whose answering turns are known. Each row is also compared with the
+units inside a meeting for questions whose answering turns are known, ``answers`` the same searched with the
+reference answers. Each row is also compared with the
 first, question by question. Results are saved after every row.
 
     python -m benchmarks.embedding --data DIR --out table.json --rows native blend --documents 20
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.embedding_scores import Cut, Index, cut
-from benchmarks.embedding_sets import Task, from_folder, hidden, meeting_turns, rows
+from benchmarks.embedding_sets import TURNS, Task, from_folder, hidden, meeting_turns, rows
 from benchmarks.report import heading, interval
 from embedders import centred, late_chunking
 from pipeline.chunk import ChunkConfig
@@ -161,8 +162,9 @@ def tasks(given: argparse.Namespace, embedder: Embedder) -> Iterator[Task]:
         count = max(4, min(given.candidates, given.most_tokens // tokens))
         yield from hidden(haystack, embedder.encode, tokens, count)
     for name in given.sets:
-        if name == "turns":
-            yield meeting_turns(given.data / "qmsum", given.documents, given.questions)
+        if name in ("turns", "answers"):
+            by_answer = name == "answers"
+            yield meeting_turns(given.data / "qmsum", given.documents, given.questions, by_answer=by_answer)
         elif name == "xquad":
             for language in LANGUAGES:
                 yield from_folder(given.data / name, given.documents, given.questions // 4, language)
@@ -174,7 +176,7 @@ def measure(made: Cut, index: Index, row: Row) -> dict[str, list[float]]:
     """Values of the questions, by measure."""
     questions, parts = made.task.questions, row.parts
     index.prepare(questions, parts)
-    if made.task.name == "qmsum turns":
+    if made.task.name.startswith(TURNS):
         index.prepare(questions, 1)
         return {"P@5": [index.precision(q) for q in questions]}
     found: dict[str, list[float]] = {}
@@ -207,7 +209,7 @@ def run(given: argparse.Namespace) -> None:
     firsts: dict[tuple[str, str], list[float]] = {}
     for task in tasks(given, first):
         began = time.perf_counter()
-        words = not task.name.startswith(("passkey", "needle", "qmsum turns"))
+        words = not task.name.startswith(("passkey", "needle", TURNS))
         if any(made.task.documents != task.documents for made in cuts.values()):
             cuts, indexes = {}, {}
             passes.forget()  # else these are neighbours that share documents

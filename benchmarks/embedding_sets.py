@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.evaluation.protocols import needles
 
 Span = tuple[int, int]
+TURNS = "qmsum turns"
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,17 @@ def from_folder(folder: Path, documents: int, questions: int, language: str | No
     return Task(folder.name + (f" {language}" if language else ""), texts, made)
 
 
-def meeting_turns(folder: Path, documents: int, questions: int) -> Task:
-    """QMSum's questions about one meeting each, whose answers are known turns."""
+def meeting_turns(folder: Path, documents: int, questions: int, *, by_answer: bool = False) -> Task:
+    """QMSum's questions about one meeting each, whose answers are known turns; ``by_answer`` searches with the
+    reference answer instead, as LongEmbed does."""
     task = from_folder(folder, documents, 1_000_000)
     asked = {q["text"]: q.get("question") or "" for q in rows(folder, "queries")}
     made = [
-        Question(asked[q.text], q.relevance, q.spans, scope=next(iter(q.relevance)))
+        Question(q.text if by_answer else asked[q.text], q.relevance, q.spans, scope=next(iter(q.relevance)))
         for q in task.questions
         if q.spans and asked[q.text]
     ]
-    return Task("qmsum turns", task.documents, thinned(made, questions))
+    return Task(f"{TURNS} by answer" if by_answer else TURNS, task.documents, thinned(made, questions))
 
 
 def thinned(items: Sequence[Any], count: int) -> list[Any]:
