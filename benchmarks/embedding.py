@@ -27,7 +27,8 @@ import torch
 from benchmarks.embedding_scores import Cut, Index, cut
 from benchmarks.embedding_sets import TURNS, Task, from_folder, hidden, meeting_turns, rows
 from benchmarks.report import heading, interval
-from embedders import centred, late_chunking
+from embedders import centred, late_chunking, whitened
+from embedders._fitted import Statistics, Vectors
 from pipeline.chunk import ChunkConfig
 from pipeline.errors import LongleafError
 from pipeline.fuse import Fusion
@@ -43,13 +44,14 @@ LANGUAGES = ("en", "de", "es", "ru", "ar", "zh", "hi", "el", "th", "tr", "vi", "
 
 @dataclass(frozen=True)
 class Row:
-    """An embedder: the model's options, the weight of late vectors (of units another, if said), directions taken away (None: not even
-    centred), in how many pieces a query is searched, how documents are cut, what units weigh, and the
-    temperature of a soft maximum of unit and passage (None: their mean)."""
+    """An embedder: the model's options, the weight of late vectors (of units another, if said), directions taken
+    away (None: not even centred) or the exponent of whitening, in how many pieces a query is searched, how documents
+    are cut, what units weigh, and the temperature of a soft maximum of unit and passage (None: their mean)."""
 
     options: dict[str, Any] = field(default_factory=dict)
     late: float = 0.5
     directions: int | None = None
+    whitening: float | None = None
     parts: int = 16
     chunking: ChunkConfig = DEFAULT_CHUNKING
     unit: float = 0.5
@@ -60,6 +62,12 @@ class Row:
         """As the default search weighs it, with this much meaning against words."""
         usual = RetrievalConfig(dense_weight=dense, unit_weight=self.unit).as_fusion()
         return usual if self.soft is None else replace(usual, join="soft_max", join_temperature=self.soft)
+
+    def fitted(self, units: Vectors) -> Statistics | None:
+        """What its vectors lose of what these have in common."""
+        if self.whitening is not None:
+            return whitened.whitening(units, self.whitening)
+        return None if self.directions is None else centred.common(units, self.directions)
 
 
 ROWS: dict[str, Row] = {
@@ -73,6 +81,7 @@ ROWS: dict[str, Row] = {
     "centred, 4 out": Row(directions=4),
     "centred, 16 out": Row(directions=16),
     "naive, centred, 16 out": Row(late=0, directions=16),
+    "whitened": Row(whitening=0.5),
     "sentences": Row(chunking=ChunkConfig(unit_min_tokens=4)),
     "sentences, naive": Row(late=0, chunking=ChunkConfig(unit_min_tokens=4)),
     "sentences, naive, units alone": Row(late=0, chunking=ChunkConfig(unit_min_tokens=4), unit=1),
@@ -82,6 +91,9 @@ ROWS: dict[str, Row] = {
     "sentences, 0.25": Row(unit_late=0.25, chunking=ChunkConfig(unit_min_tokens=4)),
     "sentences, 0.25, units alone": Row(unit_late=0.25, chunking=ChunkConfig(unit_min_tokens=4), unit=1),
     "sentences, 0.25, soft": Row(unit_late=0.25, chunking=ChunkConfig(unit_min_tokens=4), soft=0.1),
+    "sentences, 0.25, soft, whitened": Row(
+        unit_late=0.25, chunking=ChunkConfig(unit_min_tokens=4), soft=0.1, whitening=0.5
+    ),
     "temperature 0.8": Row({"late_temperature": 0.8}),
     "temperature 0.6": Row({"late_temperature": 0.6}),
     "pi 2": Row({"positions": "pi:2"}),
@@ -120,8 +132,8 @@ class Passes:
         self._made = {}
 
     def index(self, row: Row, made: Cut) -> Index:
-        """The row's vectors of a cut: ``w * late + (1 - w) * own`` as the embedder mixes them, centred as
-        the embedder of that name does, from all of the task's units."""
+        """The row's vectors of a cut: ``w * late + (1 - w) * own`` as the embedder mixes them, centred or
+        whitened as the embedders of these names do, from all of the task's units."""
         parts = []
         of_units = row.late if row.unit_late is None else row.unit_late
         for weights, *shares in ((LATE, row.late, of_units), (OWN, 1 - row.late, 1 - of_units)):
@@ -139,9 +151,9 @@ class Passes:
             )
             for vectors in zip(*(index.found for _, _, index in parts), strict=True)
         ]
-        if row.directions is None:
+        shared = row.fitted(np.concatenate([f.units for f in found]))
+        if shared is None:
             return Index(made, parts[0][2].embedder, found)
-        shared = centred.common(np.concatenate([f.units for f in found]), row.directions)
         found = [
             replace(f, passages=shared.apply(f.passages, "x"), units=shared.apply(f.units, "x"))
             for f in found

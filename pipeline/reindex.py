@@ -65,7 +65,7 @@ def reindex(
     Store(ledger, indexer).recover()
     before = ledger.collection(tenant, collection)
     generation = before.settings.get("building") or before.settings.get("generation", 0) + 1
-    documents = list(_documents(ledger, before))
+    documents = list(documents_of(ledger, before))
     names: dict[Layer, str] = {
         layer: generation_name(index_name(tenant, collection, layer), generation) for layer in LAYERS
     }
@@ -178,7 +178,8 @@ def _settle(indexer: Indexer, names: Mapping[Layer, str], cuts: Mapping[VersionK
             )
 
 
-def _documents(ledger: Ledger, record: CollectionRecord) -> Iterator[DocumentRecord]:
+def documents_of(ledger: Ledger, record: CollectionRecord) -> Iterator[DocumentRecord]:
+    """All of a collection's documents, page by page."""
     after = None
     while page := ledger.documents(record.tenant, record.name, after=after, limit=MAX_PAGE):
         yield from page

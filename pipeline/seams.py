@@ -50,6 +50,17 @@ class Embedder(Protocol):
         ...
 
 
+@runtime_checkable
+class Learner(Embedder, Protocol):
+    """An embedder whose vectors depend on documents it has learnt from."""
+
+    def learn(
+        self, documents: Sequence[ChunkedDocument], progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Learn anew, from these; the fingerprint is another afterwards. How many vectors it learnt from."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class IndexSchema:
     """What one index holds. ``dim`` is None for a lexical-only index, ``lexical`` False for a

@@ -10,6 +10,7 @@ import typer
 
 from api.commands.evaluating import progress as bar
 from api.commands.frame import Run, command
+from api.commands.options import Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
     family = typer.Typer(help="Measure the configured models, once for each.", no_args_is_help=True)
     command(family, "lm")(calibrate_lm)
+    command(family, "embedder")(calibrate_embedder)
     app.add_typer(family, name="calibrate")
 
 
@@ -90,6 +92,44 @@ def calibrate_lm(
         draw(found, plot)
         run.note(f"The curve is in {plot}.")
     run.note(f"Stored as {path}.")
+
+
+def calibrate_embedder(
+    run: Run,
+    collection: Annotated[str, typer.Argument(help="Whose documents it learns from.")] = "default",
+    *,
+    tokens: Annotated[int, typer.Option(min=1, help="About how many tokens of them are read.")] = 500_000,
+    tenant: Tenant = "default",
+) -> None:
+    """Let the embedder learn from a collection what its vectors share (`whitened`, `centred`).
+
+    Without it they learn from the first documents ingested, which may be few and alike. Afterwards
+    collections made with this embedder must be indexed anew, and servers started anew.
+
+    Example: longleaf calibrate embedder contracts --set embedder.name=whitened
+    """
+    from pipeline.learning import learn
+
+    parts, cut = run.longleaf, run.settings.chunking
+    with bar(run) as show:
+        found = learn(
+            parts.ledger,
+            parts.embedder,
+            cut,
+            tenant=tenant,
+            collection=collection,
+            tokens=tokens,
+            progress=lambda done, total: show("learning", done, total),
+        )
+    if run.json:
+        run.emit(found)
+    else:
+        run.out.print(
+            f"learnt from {found.documents} documents, {found.tokens} tokens, {found.vectors} vectors"
+        )
+    run.note(
+        f"Collections made with this embedder are built anew with `longleaf reindex`: {collection} first."
+    )
 
 
 def table(found: Calibration) -> list[str]:

@@ -353,6 +353,23 @@ def test_help_is_quick() -> None:
     assert not loaded & {"numpy", "torch", "sqlalchemy", "fastapi", "pipeline.types"}
 
 
+def test_an_embedder_learns_from_a_collection(longleaf: Command, folder: Path) -> None:
+    """Refused where it learns nothing; afterwards the collection is indexed anew."""
+    assert longleaf("ingest", str(folder)).code == 0
+    refused = longleaf("calibrate", "embedder")
+    assert (refused.code, "Set embedder.name to whitened" in refused.err) == (2, True), refused.err
+    whitened = ["--set", "embedder.name=whitened", "--set", "embedder.inner=hashing"]
+    found = longleaf("calibrate", "embedder", "--json", *whitened).json
+    assert found["documents"] == 3
+    assert found["vectors"] >= 3
+    told = longleaf("calibrate", "embedder", "--tokens", "1", *whitened)
+    assert told.out.startswith("learnt from 1 documents, "), told.out
+    assert "longleaf reindex" in told.err
+    assert longleaf("search", "whale", *whitened).code != 0
+    assert longleaf("reindex", *whitened).code == 0
+    assert longleaf("search", "whale", "--json", *whitened).json["hits"]
+
+
 def test_a_collection_is_indexed_anew_and_moved(longleaf: Command, folder: Path) -> None:
     """Other chunks and other vectors, then to another index and another name."""
     assert longleaf("ingest", str(folder)).code == 0

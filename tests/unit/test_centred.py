@@ -11,6 +11,7 @@ import pytest
 from api.build import open_longleaf
 from api.settings import load_settings
 from embedders import centred, hashing
+from embedders._fitted import Statistics
 from pipeline import plugins
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import ConfigurationError, EmbeddingError, FingerprintMismatchError, StorageError
@@ -102,7 +103,7 @@ def test_statistics_that_are_damaged_or_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "statistics.npz").write_bytes(b"not a zip")
     with pytest.raises(StorageError, match="cannot be read"):
         centred.CentredEmbedder(inner, 2, tmp_path).embed_queries(["rent"])
-    nothing = centred.Statistics(np.ones(4, np.float32), np.empty((0, 4), np.float32), 9)
+    nothing = Statistics(np.ones(4, np.float32), np.empty((0, 4), np.float32), np.empty(0, np.float32), 9)
     with pytest.raises(EmbeddingError, match="Nothing is left of a vector of 'Lease'"):
         nothing.apply(np.ones((1, 4), np.float32), "'Lease'")
     with pytest.raises(ConfigurationError, match="wrap itself"):

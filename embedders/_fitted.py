@@ -1,0 +1,223 @@
+"""Another embedder's vectors, changed by what the vectors of the first documents have in common.
+
+That is computed once, from the first documents ingested, and stored. Later ones do not move it, since vectors
+already indexed would be others then; only :meth:`FittedEmbedder.learn` replaces it, for collections that are
+indexed anew. It has a name in the fingerprint, so that an index never meets another.
+"""
+
+from __future__ import annotations
+
+import abc
+import io
+import os
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline import plugins
+from pipeline.errors import ConfigurationError, EmbeddingError, StorageError
+from pipeline.seams import Embedder
+from pipeline.types import ChunkedDocument, DocumentEmbeddings, Embeddings, Encoding, Fingerprint
+
+_MOST_VECTORS = 50_000
+
+Vectors = NDArray[np.float32]
+
+
+class FittedConfig(BaseModel):
+    """Which embedder is wrapped, and where what is learnt is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inner: str = "late_chunking"
+    """The embedder whose vectors are taken."""
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """Its options."""
+    statistics: Path | None = None
+    """Folder in which mean and directions are kept; without one they last as long as the process."""
+    cache: Path | None = None
+    """Folder of converted weights; null takes `models.cache`."""
+    allow_download: bool = False
+    """Whether a hub id may be downloaded; follows `models.allow_download` unless set."""
+
+    def build_inner(self, wrapper: str) -> Embedder:
+        """The embedder that the one named ``wrapper`` wraps. Raises ConfigurationError for itself."""
+        if self.inner == wrapper:
+            raise ConfigurationError(
+                f"The embedder '{wrapper}' cannot wrap itself.", remedy="Choose another inner."
+            )
+        known = type(plugins.configure("embedders", self.inner)).model_fields
+        shared = {"cache": self.cache, "allow_download": self.allow_download}
+        options = {**{key: value for key, value in shared.items() if key in known}, **self.options}
+        inner: Embedder = plugins.load("embedders", self.inner, **options)
+        return inner
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What ``count`` vectors have in common, and what is left of it.
+
+    ``mean`` ``(D,)`` is taken away; of each of the orthonormal ``directions`` ``(k, D)`` the share ``kept``
+    ``(k,)`` stays.
+    """
+
+    mean: Vectors
+    directions: Vectors
+    kept: Vectors
+    count: int
+
+    def apply(self, vectors: Vectors, name: str) -> Vectors:
+        """What is left of vectors ``(n, D)``, at unit length. Raises EmbeddingError for nothing left."""
+        left = vectors - self.mean
+        left -= (left @ self.directions.T * (1 - self.kept)) @ self.directions
+        lengths = np.linalg.norm(left, axis=1, keepdims=True)
+        if not (lengths > 1e-6).all():
+            raise EmbeddingError(
+                f"Nothing is left of a vector of {name} without what all vectors share.",
+                remedy="Take away less, or use the inner embedder alone.",
+            )
+        return np.asarray(left / lengths, np.float32)
+
+
+def sample(vectors: Vectors) -> NDArray[np.float64]:
+    """As many of them, evenly spread, as statistics are computed from."""
+    return vectors[:: max(1, -(-len(vectors) // _MOST_VECTORS))].astype(np.float64)
+
+
+class FittedEmbedder(abc.ABC):
+    """Implements :class:`pipeline.seams.Embedder` around another one; ``options`` go into the fingerprint."""
+
+    def __init__(
+        self, inner: Embedder, name: str, options: Mapping[str, float], folder: Path | None = None
+    ) -> None:
+        self._inner, self._plugin, self._options, self._folder = inner, name, options, folder
+        self._lock = threading.Lock()
+        self._found: Statistics | None = None
+        self._name = ""
+
+    @abc.abstractmethod
+    def fit(self, vectors: Vectors) -> Statistics:
+        """What vectors ``(n, D)`` of units have in common."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The inner one's, with the name of these statistics and what they were made with."""
+        inner = self._inner.fingerprint
+        mine = (f"{self._plugin}={self._identity()}", *(f"{k}={v}" for k, v in self._options.items()))
+        return replace(inner, options=tuple(sorted((*inner.options, *mine))))
+
+    def encode(self, text: str) -> Encoding:
+        """As the inner embedder does."""
+        return self._inner.encode(text)
+
+    def embed_queries(self, queries: Sequence[str]) -> Embeddings:
+        """One vector a query. Raises EmbeddingError while no document has been ingested."""
+        vectors = self._inner.embed_queries(queries).vectors
+        if not len(vectors):
+            return Embeddings(vectors, self.fingerprint)
+        statistics = self._statistics()
+        if statistics is None:
+            raise EmbeddingError(
+                f"There are no documents yet from which '{self._plugin}' could learn what vectors share.",
+                remedy="Ingest one first.",
+            )
+        return Embeddings(statistics.apply(vectors, "the query"), self.fingerprint)
+
+    def embed_documents(
+        self, documents: Sequence[ChunkedDocument], progress: Callable[[int], None] | None = None
+    ) -> list[DocumentEmbeddings]:
+        """Vectors of every passage and unit. The first call decides what is common to all."""
+        found = self._inner.embed_documents(documents, progress)
+        if not any(len(f.units) for f in found):
+            return [replace(f, fingerprint=self.fingerprint) for f in found]
+        statistics = self._statistics() or self._fitted(found)
+        results = []
+        for document, vectors in zip(documents, found, strict=True):
+            title = repr(document.document.title)
+            results.append(
+                replace(
+                    vectors,
+                    passages=statistics.apply(vectors.passages, title),
+                    units=statistics.apply(vectors.units, title),
+                    fingerprint=self.fingerprint,
+                )
+            )
+        return results
+
+    def learn(
+        self, documents: Sequence[ChunkedDocument], progress: Callable[[int], None] | None = None
+    ) -> int:
+        """What is common to these documents replaces what was. How many vectors they have."""
+        found = self._inner.embed_documents(documents, progress)
+        statistics = self.fit(np.concatenate([f.units for f in found]))
+        with self._lock:
+            self._name = uuid.uuid4().hex[:12]
+            if self._folder is not None:  # a name without statistics is a beginning, the reverse a mistake
+                (self._folder / "statistics.npz").unlink(missing_ok=True)
+                _replace(self._folder / "name", self._name.encode())
+                self._write(self._folder, statistics)
+            self._found = statistics
+        return sum(len(f.units) for f in found)
+
+    def _fitted(self, found: Sequence[DocumentEmbeddings]) -> Statistics:
+        statistics = self.fit(np.concatenate([f.units for f in found]))
+        with self._lock:
+            if self._found is None:
+                self._found = statistics
+                if self._folder is not None:
+                    self._write(self._folder, statistics)
+            return self._found
+
+    def _statistics(self) -> Statistics | None:
+        """Those of this process, or what another one has written."""
+        with self._lock:
+            file = None if self._folder is None else self._folder / "statistics.npz"
+            if self._found is None and file is not None and file.exists():
+                try:
+                    with np.load(file, allow_pickle=False) as stored:
+                        directions = stored["directions"]
+                        kept = stored["kept"] if "kept" in stored else np.zeros(len(directions), np.float32)
+                        self._found = Statistics(stored["mean"], directions, kept, int(stored["count"]))
+                except (OSError, ValueError, KeyError) as error:
+                    raise StorageError(
+                        f"The statistics of the embedder in {file} cannot be read: {error}",
+                        remedy="Restore the file, or remove its folder and ingest the collections again.",
+                    ) from error
+            return self._found
+
+    def _identity(self) -> str:
+        """A name drawn once and kept with the statistics, so that an index never meets others."""
+        with self._lock:
+            if not self._name:
+                file = None if self._folder is None else self._folder / "name"
+                if file is not None and file.exists():
+                    self._name = file.read_text("ascii").strip()
+                else:
+                    self._name = uuid.uuid4().hex[:12]
+                    if file is not None:
+                        _replace(file, self._name.encode())
+            return self._name
+
+    @staticmethod
+    def _write(folder: Path, found: Statistics) -> None:
+        content = io.BytesIO()
+        np.savez(content, mean=found.mean, directions=found.directions, kept=found.kept, count=found.count)
+        _replace(folder / "statistics.npz", content.getvalue())
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Whole or not at all, and on disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}-{uuid.uuid4().hex}.tmp")
+    with temporary.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(file)

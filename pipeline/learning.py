@@ -1,0 +1,79 @@
+"""What an embedder learns of the documents, learnt anew from a whole collection.
+
+Embedders that wrap another one (``centred``, ``whitened``) take what vectors share from the first documents
+ingested, which may be few and alike. Here they learn it from documents drawn from a collection.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.chunk import ChunkConfig, chunk
+from pipeline.errors import ConfigurationError, InvalidRequestError
+from pipeline.ledger import Ledger
+from pipeline.records import VersionKey
+from pipeline.reindex import documents_of
+from pipeline.seams import Embedder, Learner
+from pipeline.types import ChunkedDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """From how much it was learnt, and what the vectors are called from now on."""
+
+    documents: int
+    tokens: int
+    vectors: int
+    fingerprint: str
+
+
+def learn(
+    ledger: Ledger,
+    embedder: Embedder,
+    chunking: ChunkConfig,
+    *,
+    tenant: str = "default",
+    collection: str = "default",
+    tokens: int = 500_000,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Learnt:
+    """Let ``embedder`` learn from documents drawn from a collection, of about so many ``tokens``.
+
+    Collections indexed with what it knew before must be indexed anew. ``progress`` is told tokens read and
+    to be read. Raises ConfigurationError if it learns nothing from documents, InvalidRequestError for a
+    collection without text, NotFoundError, and UnavailableError while another process ingests.
+    """
+    if not isinstance(embedder, Learner):
+        raise ConfigurationError(
+            "The configured embedder learns nothing from documents.",
+            remedy="Set embedder.name to whitened or centred, then run this and `longleaf reindex`.",
+        )
+    record = ledger.collection(tenant, collection)
+    ledger.own_ingestion()
+    taken: list[ChunkedDocument] = []
+    total = 0
+    documents = list(documents_of(ledger, record))
+    random.Random(0).shuffle(documents)  # noqa: S311 - which documents, no secret
+    for document in documents:
+        if total >= tokens:
+            break
+        stored = ledger.originals.document(VersionKey(tenant, collection, document.id, document.version))
+        made = chunk(stored, embedder.encode(stored.text), chunking)
+        if made.units:
+            taken.append(made)
+            total += len(made.encoding)
+    if not taken:
+        raise InvalidRequestError(
+            f"Collection {collection!r} has no text to learn from.", remedy="Ingest documents first."
+        )
+    done = 0
+
+    def read(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    vectors = embedder.learn(taken, read)
+    return Learnt(len(taken), total, vectors, str(embedder.fingerprint))
