@@ -5,19 +5,21 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+_TOLD = Path("/proc/cpuinfo")
+
 
 def processor() -> str:
     """The processor's model."""
-    return _told("model name") or platform.processor() or platform.machine()
+    return _first_processor("model name") or platform.processor() or platform.machine()
 
 
 def processor_maker() -> str:
     """Who made it, as x86 processors tell it (``AuthenticAMD``); nothing where none is told."""
-    return _told("vendor_id")
+    return _first_processor("vendor_id")
 
 
-def _told(key: str) -> str:
-    """What the system tells of its first processor under this name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+def _first_processor(key: str) -> str:
+    """What Linux tells of its first processor under this name; nothing where it tells nothing."""
+    text = _TOLD.read_text(encoding="utf-8", errors="replace") if _TOLD.exists() else ""
+    told = (line.partition(":") for line in text.splitlines())
+    return next((value.strip() for name, _, value in told if name.strip() == key), "")

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from pipeline.aliases import generation_name
+from pipeline.cached_states import VersionCache
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import DiskFullError, IndexDamagedError, IndexingError
 from pipeline.layers import LAYERS, Layer, index_name, of_versions, points, schemas
@@ -50,6 +51,7 @@ def reindex(
     analyser: Analyser,
     chunking: ChunkConfig,
     *,
+    caches: Sequence[VersionCache] = (),
     tenant: str = "default",
     collection: str = "default",
     progress: Callable[[Progress], None] | None = None,
@@ -57,12 +59,14 @@ def reindex(
 ) -> Reindexed:
     """Build the collection with these parts, switch to it, and drop what was before.
 
-    ``indexer`` is an :class:`~pipeline.aliases.Aliased` one. Raises NotFoundError; UnavailableError while
-    another process ingests; StorageError if a stored document cannot be read. Until it returns, readers see
-    the collection as it was; after an error or a cancellation they still do.
+    ``indexer`` is an :class:`~pipeline.aliases.Aliased` one. ``caches`` lose the versions that
+    get other passages before the switch, so that none is left behind, and are told of them after it. Raises
+    NotFoundError; UnavailableError while another process ingests; StorageError if a stored document cannot
+    be read or a cache refuses. Until it returns, readers see the collection as it was; after an error or a
+    cancellation they still do.
     """
     ledger.own_ingestion()
-    Store(ledger, indexer).recover()
+    Store(ledger, indexer, caches).recover()
     before = ledger.collection(tenant, collection)
     generation = before.settings.get("building") or before.settings.get("generation", 0) + 1
     documents = list(documents_of(ledger, before))
@@ -87,12 +91,15 @@ def reindex(
     _create(indexer, names, schemas(target, embedder.fingerprint.dim))
     watch = Watch(progress, cancelled, len(documents))
     cuts: dict[VersionKey, Cut] = {}
+    recut: list[VersionKey] = []
     resumed = 0
     for document in documents:
         key = VersionKey(tenant, collection, document.id, document.version)
         watch.enter("chunking", document.id)
         stored = ledger.originals.document(key)
         chunked = chunk(stored, embedder.encode(stored.text), chunking)
+        if caches and _is_recut(indexer, key, chunked):
+            recut.append(key)
         watch.enter("embedding", document.id)
         windowing = _build(indexer, names, key, chunked, embedder, analyser, target, document.metadata)
         resumed += windowing is None
@@ -104,10 +111,14 @@ def reindex(
         )
         watch.moved("done", document.id, documents=1)
     _settle(indexer, names, cuts)
+    for cache in caches:
+        cache.remove(recut)
     ledger.switch_generation(target, generation, cuts)
     previous = before.settings.get("generation", 0)
     for layer in LAYERS:
         indexer.drop(generation_name(index_name(tenant, collection, layer), previous))
+    for cache in caches:
+        cache.added(recut)
     passages, units = (sum(getattr(cut, name) for cut in cuts.values()) for name in ("passages", "units"))
     return Reindexed(tenant, collection, generation, len(cuts), resumed, passages, units)
 
@@ -161,6 +172,16 @@ def _build(  # noqa: PLR0917 - one value of each stage
             indexer.upsert(names[layer], made[start : start + _UPSERT_POINTS])
     indexer.flush()
     return vectors.windowing
+
+
+def _is_recut(indexer: Indexer, key: VersionKey, chunked: ChunkedDocument) -> bool:
+    """Whether the current index has other passages of this version, or cannot tell."""
+    name = index_name(key.tenant, key.collection, "passages")
+    try:
+        current = {(at["_start"], at["_end"]) for _, at in indexer.points(name, of_versions([key]))}
+    except IndexingError:
+        return True
+    return current != {(passage.start, passage.end) for passage in chunked.passages}
 
 
 def _settle(indexer: Indexer, names: Mapping[Layer, str], cuts: Mapping[VersionKey, Cut]) -> None:

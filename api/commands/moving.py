@@ -26,10 +26,12 @@ def reindex(
 ) -> None:
     """Build a collection's index anew, as the settings now say, and switch to it in one step.
 
-    Searches see the old one until then; an interrupted run goes on where it stopped.
+    Searches see the old one until then; an interrupted run goes on where it stopped. A document that is cut
+    into other passages loses its cached states.
 
     Example: longleaf reindex contracts --set chunking.passage_tokens=192
     """
+    from api import building
     from pipeline.reindex import reindex as build
 
     parts = run.longleaf
@@ -41,10 +43,14 @@ def reindex(
             parts.embedder,
             parts.analyser,
             run.settings.chunking,
+            caches=[parts.cached_states],
             tenant=tenant,
             collection=collection,
             progress=show,
         )
+    if building.at_ingestion(run.settings):
+        run.note("Building cached states of changed passages; Ctrl-C leaves the rest to their first use.")
+        parts.cached_states.drain()
     if run.json:
         run.emit(done)
     else:

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from pipeline.lm.attention import Attending, attend_lse
 from pipeline.lm.context_options import ContextCalibration
 from pipeline.lm.context_reader import PassageReader, Prefix
 from pipeline.lm.kv_identity import PassageKey
-from pipeline.lm.kv_store import Held, KvStore
+from pipeline.lm.kv_store import Found, Held, KvStore
 
 Hold = Callable[[Sequence[int]], AbstractContextManager[list[Held]]]
 Heads = Sequence[tuple[int, int]]
@@ -59,11 +59,13 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Passages to choose from; ``hold`` gives the states of some, by index."""
+    """Passages to choose from; ``hold`` gives the states of some, by index. ``found`` is filled with where
+    the states of those that had to be held were at first."""
 
     passages: Sequence[PassageKey]
     store: KvStore
     hold: Hold
+    found: dict[PassageKey, Found] = field(default_factory=dict)
 
     def batches(self) -> list[list[int]]:
         """Indices in groups whose states fit a share of the memory budget."""
@@ -160,6 +162,7 @@ class Candidates:
             groups = self._reader.heads[1] // store.shape.heads
             with pool.hold(missing) as held:
                 for i, one in zip(missing, held, strict=True):
+                    pool.found.setdefault(one.key, one.found)
                     keys = store.states(one).keys
                     known[i] = torch.stack([keys[layer, head // groups] for layer, head in heads])
         if cached:

@@ -206,9 +206,11 @@ class Contexts:
     ) -> Iterator[tuple[Continuation, list[int], list[Held]]]:
         """The place behind the passages that are chosen for this question, their indices and states."""
         values = settled(self.config, asked.options, self.calibration)
-        chosen = self._chosen(asked, tail, values)
+        pool = self._pool(asked)
+        chosen = self._chosen(asked, tail, values, pool)
         searched = np.array([asked.passages[i].searched for i in chosen], np.float32)
-        with self.held([asked.passages[i] for i in chosen], asked.cancelled) as held:
+        with self.held([asked.passages[i] for i in chosen], asked.cancelled) as now:
+            held = [replace(one, found=pool.found.get(one.key, one.found)) for one in now]
             states = [self.store.states(one) for one in held]
             if through is not None:
                 states = [decode(encode(one, through), through, self.store.shape.dtype) for one in states]
@@ -243,12 +245,11 @@ class Contexts:
             keys, self.store, lambda some: self.held([asked.passages[i] for i in some], asked.cancelled)
         )
 
-    def _chosen(self, asked: Asked, tail: Sequence[int], values: Encoding) -> list[int]:
+    def _chosen(self, asked: Asked, tail: Sequence[int], values: Encoding, pool: Pool) -> list[int]:
         """Indices of the passages to attend, in the order given."""
         passages = asked.passages
         if values.attended is None or len(passages) <= values.attended:
             return list(range(len(passages)))
-        pool = self._pool(asked)
         scores = self._candidates.scores(tail, pool, [passage.score for passage in passages])
         best = sorted(range(len(passages)), key=lambda i: -scores[i])[: values.attended]
         return sorted(best)

@@ -35,9 +35,13 @@ def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 def settled(tensor: torch.Tensor) -> torch.Tensor:
     """A contiguous copy in pages of its own; the tensor itself if it has them already, or is on another
     device than the CPU."""
-    storage = tensor.untyped_storage()
-    has_pages = not storage.resizable() and storage.nbytes() == tensor.numel() * tensor.element_size()
-    if has_pages or tensor.device.type != "cpu":
+    if tensor.device.type != "cpu" or (tensor.is_contiguous() and _has_pages(tensor)):
         return tensor
-    room = pages(tensor.numel() * tensor.element_size()).view(tensor.dtype).view(tensor.shape)
+    room = pages(tensor.nbytes).view(tensor.dtype).view(tensor.shape)
     return room.copy_(tensor)
+
+
+def _has_pages(tensor: torch.Tensor) -> bool:
+    """Whether it fills memory that is not of torch's allocator, which it then does not resize."""
+    storage = tensor.untyped_storage()
+    return not storage.resizable() and storage.nbytes() == tensor.nbytes

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import device as devices
 from pipeline.errors import ConfigurationError, ModelError, ModelMemoryError
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 def load_network(path: Path, device: str, dtype: str) -> Any:  # noqa: ANN401 - of transformers
     """The causal language model in a folder, in evaluation mode, on the device and in the dtype named
-    (see :func:`placement`). Raises ModelError and ConfigurationError."""
+    (see :func:`placement`), its threads sharing products of few rows where that pays
+    (:mod:`pipeline.lm.split_linear`). Raises ModelError and ConfigurationError."""
     from transformers import AutoModelForCausalLM
 
     from pipeline.lm.attention import install
     from pipeline.lm.convert import quiet_transformers
-    from pipeline.lm.split_linear import split
+    from pipeline.lm.split_linear import share_threads
 
     place, number_format = placement(device, dtype)
     try:
@@ -36,13 +38,10 @@ def load_network(path: Path, device: str, dtype: str) -> Any:  # noqa: ANN401 - 
             )
             install(network)
             network = network.to(place).eval()
-            split(network)
+            share_threads(network)
             return network
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(
-            f"The model in {path} cannot be loaded: {error}",
-            remedy="It must be a causal language model that transformers knows without running its own code.",
-        ) from error
+        raise _not_loaded(path, error) from error
 
 
 def stretch(
@@ -70,8 +69,7 @@ def placement(device: str, dtype: str) -> tuple[str, torch.dtype]:
     CPU, bfloat16 elsewhere. Raises ConfigurationError for unknown names."""
     import torch
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = devices.found(device)
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
@@ -79,13 +77,35 @@ def placement(device: str, dtype: str) -> tuple[str, torch.dtype]:
         raise ConfigurationError(
             f"dtype is {dtype!r}.", remedy=f"It must be auto or one of {', '.join(dtypes)}."
         )
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(
-            f"The device {device!r} cannot be used: {error}", remedy="Use auto, cpu, cuda or mps."
-        ) from error
     return device, dtypes[dtype]
+
+
+def check(path: Path, name: str, positions: str, window_tokens: int | None) -> None:
+    """Raise ConfigurationError for positions and a window with which loading the model in a folder would be
+    refused, as far as that shows without its weights, and ModelError for a folder that cannot be read."""
+    if positions == "native" and window_tokens is None:
+        return
+    from transformers import AutoConfig
+
+    from pipeline.lm.convert import quiet_transformers
+    from pipeline.positions.network import choose_for_decoder
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loaded(path, error) from error
+    if positions == "native":
+        window(config, window_tokens, name)
+    else:
+        choose_for_decoder(config, positions, window_tokens)
+
+
+def _not_loaded(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"The model in {path} cannot be loaded: {error}",
+        remedy="It must be a causal language model that transformers knows without running its own code.",
+    )
 
 
 def window(config: Any, wanted: int | None, name: str) -> int:  # noqa: ANN401 - a transformers config

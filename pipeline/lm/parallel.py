@@ -66,7 +66,7 @@ class ParallelAttention:
         """``biases``, one a passage, are added to the logits of attention to it in the second half of the
         layers (:mod:`pipeline.lm.attention_bias`). ``observe`` sums up how much of each token's attention
         every passage gets (:attr:`masses`)."""
-        self._passages = passages
+        self._passages: Sequence[KvStates] | None = passages
         self._count = len(passages)
         self._geometry = geometry
         self._temperature = temperature
@@ -78,7 +78,9 @@ class ParallelAttention:
         self._masks: dict[tuple[int, int, int | None], _Mask] = {}
 
     def __call__(self, call: Attending) -> torch.Tensor:
-        """Output (B, Hq, L, D) of one layer."""
+        """Output (B, Hq, L, D) of one layer. Raises RuntimeError once the passages were let go."""
+        if self._passages is None:
+            raise RuntimeError("The passages were let go: nothing can be read behind them any more.")
         geometry = self._geometry
         window = geometry.windows[call.layer]
         first = call.key.shape[2] - call.query.shape[2]
@@ -99,8 +101,8 @@ class ParallelAttention:
         return (self._observed / self._rows).tolist()  # type: ignore[no-any-return]
 
     def let_go(self) -> None:
-        """Keep no passage in memory any longer. Nothing may be read behind them from now on."""
-        self._passages = ()
+        """Keep no passage in memory any longer. Nothing can be read behind them from now on."""
+        self._passages = None
 
     def reset_masses(self) -> None:
         """Begin to observe anew, for instance once the question has been read."""
@@ -110,12 +112,13 @@ class ParallelAttention:
         """Attention to the prefix and to what followed the passages."""
         mask = self._own_mask(call, window, first)
         plain = call.softcap is None and call.bias is None and call.query.device.type == "cpu"
-        found = _fused(call, call.key, call.value, mask.hidden) if plain else None
+        found = _fused(call, call.key, call.value, mask.added) if plain else None
         # Without a mask there is one row, and it sees everything.
         return found or attend_lse(replace(call, mask=mask.allowed))
 
     def _own_mask(self, call: Attending, window: int | None, first: int) -> _Mask:
-        """What of it a row sees, by true positions. The layers of one pass share it."""
+        """What of it a row sees, by true positions. The layers of one pass share it: all of them have the
+        same heads and number format."""
         keys = call.key.shape[2]
         if window is None and keys - first == 1:
             return _Mask()
@@ -177,23 +180,23 @@ def joined(passages: Sequence[KvStates]) -> KvStates:
 
 @dataclass(frozen=True, slots=True)
 class _Mask:
-    """What rows see: ``allowed`` (1, 1, L, N), and ``hidden`` (rows, N), which the kernel of a CPU adds to
-    its logits, where the heads that share keys are rows. Both None: everything."""
+    """What rows see: ``allowed`` (1, 1, L, N), and ``added`` (rows, N), 0 or -inf, which the kernel of a CPU
+    adds to its logits, where the heads that share keys are rows. Both None: everything."""
 
     allowed: torch.Tensor | None = None
-    hidden: torch.Tensor | None = None
+    added: torch.Tensor | None = None
 
     @classmethod
     def of(cls, allowed: torch.Tensor, groups: int, query: torch.Tensor) -> _Mask:
         """Of ``allowed`` (L, N), for queries like ``query`` of which ``groups`` heads share keys."""
-        hidden = torch.zeros(allowed.shape, dtype=query.dtype).masked_fill_(~allowed, -torch.inf)
-        return cls(allowed[None, None].to(query.device), hidden.repeat(groups, 1))
+        added = torch.zeros(allowed.shape, dtype=query.dtype).masked_fill_(~allowed, -torch.inf)
+        return cls(allowed[None, None].to(query.device), added.repeat(groups, 1))
 
 
 def partial(call: Attending, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> Partial:
     """Attention to these keys with the logarithm of its denominator, by a fused kernel if one can.
 
-    ``mask`` None: every query sees every key.
+    ``mask`` None: every query sees every key. The key, value and mask of ``call`` are ignored.
     """
     if mask is None and call.softcap is None and call.bias is None:
         fused = _fused(call, key, value)
@@ -207,19 +210,19 @@ def partial(call: Attending, key: torch.Tensor, value: torch.Tensor, mask: torch
 
 
 def _fused(
-    call: Attending, key: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor | None = None
+    call: Attending, key: torch.Tensor, value: torch.Tensor, added: torch.Tensor | None = None
 ) -> Partial | None:
     """Flash attention with its logarithm; the heads that share keys become rows, so nothing is repeated.
 
-    ``hidden`` (rows, N) is added to the logits, on a CPU only, and must leave every row a key: of one that
-    sees nothing the kernel gives the logarithm 0.
+    ``added`` (rows, N) goes to the logits, on a CPU only, and must leave every row a key: of one that sees
+    nothing the kernel gives the logarithm 0. The key, value and mask of ``call`` are ignored.
     """
     batch, heads, length, width = call.query.shape
     query = call.query.reshape(batch, key.shape[1], -1, width)
     out: torch.Tensor
     lse: torch.Tensor
     if query.device.type == "cpu" and query.dtype in (torch.float32, torch.bfloat16):
-        out, lse = _cpu_flash(query, key, value, 0.0, False, attn_mask=hidden, scale=call.scaling)
+        out, lse = _cpu_flash(query, key, value, 0.0, False, attn_mask=added, scale=call.scaling)
     elif query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16) and width <= 256:
         out, lse = _cuda_flash(query, key, value, 0.0, False, False, scale=call.scaling)[:2]
     else:

@@ -158,8 +158,10 @@ class PromptReader:
         network = self.engine.network
         device = network.device
         hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+        kinds = {type(layer).__name__ for layer in network.modules()}  # SplitLinear takes another time
         circumstances = (
             *(self._revision, network.dtype, network.config._attn_implementation, *contexts),
+            *sorted(kinds),
             *(device.type, hardware, torch.get_num_threads(), os.cpu_count(), torch.__version__),
         )
         return hashlib.sha256("\n".join(map(str, circumstances)).encode()).hexdigest()[:32]

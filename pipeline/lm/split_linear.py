@@ -3,7 +3,8 @@
 Reading a question, writing a token and verifying a draft multiply a few rows with every weight of a network.
 MKL, which computes torch's float32 products, gains little by a second thread there on processors of AMD; as a
 batch of products with parts of the weight, which are views, the same work keeps all threads busy. Outputs
-differ in the last bits only. ``docs/language_model.md`` has what it brings.
+differ in the last bits only. Measured with two threads; with more than there are parts nothing is cut.
+``docs/language_model.md`` has what it brings.
 
 Imports torch, which takes seconds: import this module where a model is about to run.
 """
@@ -18,16 +19,16 @@ from pipeline import machine
 MOST_ROWS = 64
 """Products of more rows use all threads as they are."""
 PARTS = 4
-"""Of a weight: more than two threads may share, and few enough to remain large."""
+"""How many parts a weight is cut into: enough for a few threads, and few enough to remain large."""
 
 
 class SplitLinear(nn.Linear):  # type: ignore[misc]
-    """A linear layer; see the module."""
+    """Computes products of at most ``MOST_ROWS`` rows in ``PARTS`` parts; see the module."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
         rows = input.numel() // self.in_features
-        if not 0 < rows <= MOST_ROWS or torch.get_num_threads() == 1:
+        if not (0 < rows <= MOST_ROWS and 1 < torch.get_num_threads() <= PARTS):
             return super().forward(input)
         parts = self.weight.view(PARTS, -1, self.in_features).transpose(1, 2)
         cut = torch.matmul(input.reshape(rows, -1), parts)  # (parts, rows, out of one part)
@@ -35,9 +36,9 @@ class SplitLinear(nn.Linear):  # type: ignore[misc]
         return out if self.bias is None else out + self.bias
 
 
-def split(network: nn.Module) -> None:
-    """Let the linear layers of a network share threads, where that was measured to pay: float32 on a
-    processor of AMD. Weights stay where they are."""
+def share_threads(network: nn.Module) -> None:
+    """Let threads share the products of a network's linear layers, where that was measured to pay: float32
+    on a processor of AMD. Weights stay where they are."""
     if machine.processor_maker() != "AuthenticAMD":
         return
     for layer in network.modules():
@@ -47,5 +48,6 @@ def split(network: nn.Module) -> None:
 
 def _can_be_split(layer: nn.Linear) -> bool:
     weight = layer.weight
-    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return bool(on_cpu and weight.is_contiguous() and layer.out_features % PARTS == 0)
+    return bool(
+        weight.device.type == "cpu" and weight.dtype == torch.float32 and layer.out_features % PARTS == 0
+    )

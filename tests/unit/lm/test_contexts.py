@@ -182,6 +182,32 @@ def test_selection_takes_what_the_retriever_and_the_heads_prefer(make, tiny):
         assert r.attended == tuple(sorted(best))
 
 
+def test_usage_tells_where_states_were_before_the_best_were_chosen(make, tiny):
+    """Choosing loads the candidates, so that those attended are in memory by then."""
+    found = ContextCalibration(
+        "tiny-llama", str(tiny().describe()["revision"]), heads=((1, 2), (2, 0)), weight=1.0
+    )
+
+    def usage(contexts):
+        asked = Asked(QUESTION, passages(contexts), ContextOptions(attended=2))
+        with contexts.reading(asked, room_tokens=5) as reading:
+            told = dict(reading.usage)
+            tokens = sum(asked.passages[i].key.tokens for i in reading.attended)
+        assert told.pop("attended_passages") == 2
+        return {name: count for name, count in told.items() if count}, tokens
+
+    contexts = make(calibration=found)
+    told, tokens = usage(contexts)
+    assert told == {"encoded_tokens": tokens}
+    assert usage(contexts)[0] == {"cached_tokens": tokens, "cached_memory_tokens": tokens}
+    contexts.store.flush()
+    contexts.store.memory.clear()
+    from_disk = {"cached_tokens": tokens, "cached_disk_tokens": tokens}
+    assert usage(contexts)[0] == from_disk  # chosen by keys that are kept apart
+    contexts.close()
+    assert usage(make(calibration=found))[0] == from_disk
+
+
 def test_a_reading_that_is_kept_keeps_no_states(make):
     contexts = make()
     with contexts.reading(Asked(QUESTION, passages(contexts)), room_tokens=5, observe=True) as reading:
@@ -191,6 +217,8 @@ def test_a_reading_that_is_kept_keeps_no_states(make):
     contexts.store.memory.clear()
     assert states and all(state() is None for state in states)
     assert reading.behind.attention.masses == before
+    with pytest.raises(RuntimeError, match="let go"):
+        reading.behind.read([5])
 
 
 def test_heads_look_at_cached_keys_as_a_pass_over_all_passages_would(make, tiny):

@@ -62,6 +62,14 @@ def test_no_passage_is_plain_reading(tiny, family):
     torch.testing.assert_close(logits, sequential(model, []), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("passages", [[], PASSAGES])
+def test_once_passages_are_let_go_nothing_is_read_behind_them(tiny, passages):
+    _, behind = read(PassageReader(tiny("llama")), passages)
+    behind.attention.let_go()
+    with pytest.raises(RuntimeError, match="let go"):
+        behind.read([5])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_order_of_passages_does_not_matter(tiny, family):
     reader = PassageReader(tiny(family))
@@ -195,8 +203,8 @@ def test_the_fused_kernel_with_a_mask_equals_the_plain_computation(dtype, atol):
     query = torch.randn(1, 6, 7, 16, generator=generator).to(dtype)
     key, value = torch.randn(2, 1, 2, 50, 16, generator=generator).to(dtype)
     mask = torch.rand(1, 1, 7, 50, generator=generator) < 0.4
-    hidden = parallel._Mask.of(mask[0, 0], 6 // 2, query).hidden
-    out, lse = parallel._fused(Attending(0, query, key, value, None, 0.3), key, value, hidden)
+    added = parallel._Mask.of(mask[0, 0], 6 // 2, query).added
+    out, lse = parallel._fused(Attending(0, query, key, value, None, 0.3), key, value, added)
     plain = attention.attend_lse(Attending(0, query, key, value, mask, 0.3))
     torch.testing.assert_close(out, plain[0], atol=atol, rtol=atol)
     torch.testing.assert_close(lse, plain[1], atol=atol, rtol=atol)
