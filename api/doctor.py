@@ -14,6 +14,7 @@ from typing import Literal
 
 from api.build import Longleaf
 from api.sections import PACKAGES, Settings
+from api.stored import has_data
 from api.version import VERSION
 from pipeline import plugins
 from pipeline.errors import LongleafError, ModelNotConvertedError
@@ -122,45 +123,56 @@ def _disk(data: Path) -> Check:
 
 def _embedder(settings: Settings) -> Check:
     choice = settings.embedder
-    config = plugins.configure(PACKAGES["embedder"], choice.name, **settings.plugin_options("embedder"))
+    options = settings.plugin_options("embedder")
+    config = plugins.configure(PACKAGES["embedder"], choice.name, **options)
     spec, url = getattr(config, "model", None), getattr(config, "url", None)
     if url is not None:
         return Check("embedder", "ok", f"{choice.name}: {spec or 'its model'} at {url} (not asked)")
-    if not isinstance(spec, str):
-        return Check("embedder", "ok", f"{choice.name} (no model)")
-    from pipeline.models import locate
+    built = plugins.load(PACKAGES["embedder"], choice.name, **options)
+    detail = choice.name
+    if isinstance(spec, str):
+        from pipeline.models import locate
 
-    found = locate(spec, cache=settings.models.cache)
-    detail = f"{choice.name}: {spec} at {found.path}, SHA-256 {found.revision}"
-    built = plugins.load(PACKAGES["embedder"], choice.name, **settings.plugin_options("embedder"))
+        found = locate(spec, cache=settings.models.cache)
+        detail += f": {spec} at {found.path}, SHA-256 {found.revision}"
+    else:
+        detail += f" of {config.inner}" if hasattr(config, "inner") else " (no model)"
     warning = getattr(built, "warning", "")
     return Check("embedder", "note" if warning else "ok", f"{detail}. {warning}" if warning else detail)
 
 
 def _language_model(settings: Settings) -> Check:
-    spec = settings.language_model.spec
-    if spec == "none":
+    chosen = settings.language_model
+    if chosen.spec == "none":
         return Check("language model", "note", "none configured: answers are quotations only")
-    if settings.language_model.url is not None:
-        return Check("language model", "ok", f"{spec} at {settings.language_model.url}, not asked now")
+    if chosen.url is not None:
+        return Check("language model", "ok", f"{chosen.spec} at {chosen.url}, not asked now")
+    from pipeline import device
+    from pipeline.lm import loading
     from pipeline.models import locate
 
+    device.check(chosen.device)  # first, because it matters before the model has been converted, too
     try:
-        found = locate(spec, cache=settings.models.cache)
+        found = locate(chosen.spec, cache=settings.models.cache)
     except ModelNotConvertedError as error:
         return Check("language model", "note", error.message, error.remedy)
-    return Check("language model", "ok", f"{spec} at {found.path}, SHA-256 {found.revision}")
+    loading.check(found.path, found.name, chosen.positions, chosen.window_tokens)
+    return Check("language model", "ok", f"{chosen.spec} at {found.path}, SHA-256 {found.revision}")
+
+
+def _has_data(settings: Settings) -> bool:
+    return settings.data.exists() and has_data(settings)
 
 
 def _ledger(longleaf: Longleaf) -> Check:
-    if not longleaf.settings.data.exists():
+    if not _has_data(longleaf.settings):
         return Check("ledger", "note", "nothing stored yet", "longleaf ingest FILE")
     names = [record.name for record in longleaf.ledger.collections("default")]
     return Check("ledger", "ok", f"{len(names)} collections: {', '.join(names) or 'none'}")
 
 
 def _index(longleaf: Longleaf) -> Check:
-    if not longleaf.settings.data.exists():
+    if not _has_data(longleaf.settings):
         return Check("index", "note", f"{longleaf.settings.indexer.name}: nothing stored yet")
     indexer = longleaf.indexer
     sizes = [f"{name}: {indexer.count(name):,}" for name in indexer.names()]

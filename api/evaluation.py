@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 from api.build import open_longleaf
 from api.plain import plain
 from api.sections import PACKAGES, PluginChoice
-from pipeline import plugins
-from pipeline.evaluation.ablate import Ablated, ablated
+from pipeline import measure, plugins
+from pipeline.errors import ConfigurationError, InvalidRequestError, LongleafError
+from pipeline.evaluation.ablate import Ablated, Switch, ablated
 from pipeline.evaluation.answers import Likelihood
 from pipeline.evaluation.report import Report, SetReport, summary
-from pipeline.evaluation.runner import Ingested, Plan, Progress, ask, ingest
+from pipeline.evaluation.runner import Ingested, Plan, Progress, ask, ingest, warm_up
 from pipeline.machine import processor
 
 if TYPE_CHECKING:
@@ -44,7 +45,18 @@ _VERSIONED = ("longleaf", "torch", "qdrant-edge-py", "ir-measures")
 def evaluate(
     settings: Settings, sets: Sequence[EvaluationSet], plan: Plan, *, seed: int, progress: Progress
 ) -> Report:
-    """Ingest and ask each set in turn. The same data, settings and seed give the same quality numbers."""
+    """Ingest and ask each set in turn. The same data, settings and seed give the same quality numbers.
+
+    Raises, before any work, InvalidRequestError where the settings allow no search as deep as the plan's, and
+    MissingDependencyError without ir-measures.
+    """
+    if plan.depth > settings.retrieval.max_top_k:
+        raise InvalidRequestError(
+            f"Rankings are made of {plan.depth} passages, and retrieval.max_top_k is "
+            f"{settings.retrieval.max_top_k}.",
+            remedy=f"Add --set retrieval.max_top_k={plan.depth}.",
+        )
+    measure.rankings({}, {}, plan.cutoffs)
     reports = [
         evaluate_set(settings, each, plan, seed=seed, progress=_named(progress, each.name)) for each in sets
     ]
@@ -57,9 +69,12 @@ def evaluate_set(
     """One set in a data folder of its own."""
     with open_longleaf(settings) as probe:
         folder = settings.data / "evaluation" / f"{given.name}-{_key(settings, probe, given)}"
-    with open_longleaf(settings.model_copy(update={"data": folder})) as longleaf:
+    own = settings.model_copy(update={"data": folder})
+    with open_longleaf(own) as longleaf:
         ingested = ingest(given, longleaf.ingestor, COLLECTION, progress)
         ingested = _remembered(folder / _INGESTION_FILE, ingested)
+    with open_longleaf(own) as longleaf:  # once more, so that a first run costs what a later one does
+        warm_up(given, longleaf.retriever, COLLECTION, plan)
         asked = ask(
             given,
             longleaf.retriever,
@@ -69,7 +84,7 @@ def evaluate_set(
             likelihood=_likelihood(longleaf) if plan.answers else None,
             progress=progress,
         )
-    size = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+    size = _disk_bytes(folder)
     cost = {
         "bytes_on_disk": float(size),
         "bytes_per_token": size / max(ingested.tokens, 1),
@@ -86,22 +101,43 @@ def _likelihood(longleaf: Longleaf) -> Likelihood | None:
     return Likelihood(longleaf.language_model, settings.answer)
 
 
+def applicable(settings: Settings, switches: Sequence[Switch]) -> tuple[list[Switch], dict[str, str]]:
+    """The switches that these settings allow, and by name why the others do not apply."""
+    kept, left_out = [], {}
+    for switch in switches:
+        try:
+            changed = _changed(settings, switch.settings)
+        except ConfigurationError as error:
+            left_out[switch.name] = error.message
+            continue
+        if changed == settings:
+            left_out[switch.name] = "It is what the settings say already."
+        else:
+            kept.append(switch)
+    return kept, left_out
+
+
 def ablation(
     settings: Settings,
     sets: Sequence[EvaluationSet],
     plan: Plan,
     defaults: Report,
-    switches: Sequence[tuple[str, str, Mapping[str, Any]]],
+    switches: Sequence[Switch],
     *,
     seed: int,
     progress: Progress,
-) -> list[Ablated]:
-    """Every switch over every set, against what the settings gave."""
-    found = []
-    for group, name, changes in switches:
-        report = evaluate(_changed(settings, changes), sets, plan, seed=seed, progress=_named(progress, name))
-        found.append(ablated(group, name, changes, defaults, report, seed=seed))
-    return found
+) -> tuple[list[Ablated], dict[str, str]]:
+    """Every switch over every set, against what the settings gave; and by name why others failed."""
+    found, failed = [], {}
+    for switch in switches:
+        show = _named(progress, switch.name)
+        try:
+            report = evaluate(_changed(settings, switch.settings), sets, plan, seed=seed, progress=show)
+        except LongleafError as error:
+            failed[switch.name] = error.message
+        else:
+            found.append(ablated(switch, defaults, report, seed=seed))
+    return found, failed
 
 
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
@@ -170,6 +206,17 @@ def _remembered(path: Path, ingested: Ingested) -> Ingested:
 
 def _named(progress: Progress, name: str) -> Progress:
     return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
+
+
+def _disk_bytes(folder: Path) -> int:
+    """What the files take on disk once everything has reached it."""
+    size = 0
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                size += os.fstat(file.fileno()).st_blocks * 512
+    return size
 
 
 def _peak_bytes() -> int:

@@ -143,7 +143,10 @@ class Answerer:
         if config.mode != "extractive":
             yield from self._compose(run, config, read, ranking)
         if composing_leads and not run.supported:
-            run.degraded.append("nothing the language model wrote is supported; passages are quoted instead")
+            if "generate" in run.timings:  # else no model ran, and there is a note already that says why
+                run.degraded.append(
+                    "nothing the language model wrote is supported; passages are quoted instead"
+                )
             composing_leads = False
             yield from self._quote(run, config, read, ranking)
         if not run.supported:

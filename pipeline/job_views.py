@@ -54,7 +54,7 @@ def _job(row: Any, groups: list[Any]) -> Job:  # noqa: ANN401 - rows of the data
         stages[stage] = stages.get(stage, 0) + count
         total, size = total + count, size + int(its_bytes)
         pages, tokens = pages + int(its_pages), tokens + int(its_tokens)
-        if ended:
+        if ended and stage != "cancelled":
             size_done += int(its_bytes)
         if stage == "done":
             done += count

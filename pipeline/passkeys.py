@@ -59,16 +59,33 @@ def measure(
 ) -> Iterator[Reach]:
     """Embed ``candidates`` documents of each length in tokens, and ask for the key of each.
 
-    ``progress`` is told of document tokens finished. Raises InvalidRequestError for lengths or a number
-    of candidates that make no sense, and what the embedder raises.
+    ``progress`` is told of document tokens finished. Raises InvalidRequestError for a length or a number
+    of candidates that makes no sense, before any work, and what the embedder raises.
     """
-    if not 2 <= candidates <= _MOST_CANDIDATES or not lengths or min(lengths) < _LEAST_TOKENS:
+    if not 2 <= candidates <= _MOST_CANDIDATES:
         raise InvalidRequestError(
-            f"Passkeys of {candidates} candidates at lengths {list(lengths)} cannot be measured.",
-            remedy=f"Use 2 to {_MOST_CANDIDATES} candidates of at least {_LEAST_TOKENS} tokens.",
+            f"Passkeys of {candidates} candidates cannot be measured.",
+            remedy=f"Use 2 to {_MOST_CANDIDATES} candidates.",
         )
-    for tokens in sorted(lengths):
-        documents, questions = _candidates(embedder, tokens, candidates, chunking or ChunkConfig(), seed)
+    shortest = min(lengths, default=0)
+    if shortest < _LEAST_TOKENS:
+        raise InvalidRequestError(
+            f"Passkeys in texts of {shortest:,} tokens cannot be measured.",
+            remedy=f"Use lengths of at least {_LEAST_TOKENS} tokens.",
+        )
+    return _measured(embedder, sorted(set(lengths)), candidates, chunking or ChunkConfig(), seed, progress)
+
+
+def _measured(  # noqa: PLR0917 - the arguments of measure
+    embedder: Embedder,
+    lengths: Sequence[int],
+    candidates: int,
+    chunking: ChunkConfig,
+    seed: int,
+    progress: Callable[[int], None] | None,
+) -> Iterator[Reach]:
+    for tokens in lengths:
+        documents, questions = _candidates(embedder, tokens, candidates, chunking, seed)
         began = time.perf_counter()
         found = embedder.embed_documents(documents, progress)
         seconds = time.perf_counter() - began

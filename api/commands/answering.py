@@ -16,7 +16,7 @@ _EXAMPLE = 'Write --filter \'{"year": {"gte": 2020}}\'.'
 def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
     command(app, "ask")(ask)
-    command(app, "search")(search)
+    command(app, "search", needs_data=True)(search)
 
 
 def ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from api.commands.frame import DONE, FAILED, Run, command
+from api.commands.frame import DONE, FAILED, Run, command, report_error
 
 if TYPE_CHECKING:
+    from pipeline.evaluation.ablate import Switch
+    from pipeline.evaluation.dataset import EvaluationSet
     from pipeline.evaluation.report import Report
+    from pipeline.evaluation.runner import Plan
 
 _CUTOFFS, _BUDGETS = "1,5,10", "500,1000,2000"
 
@@ -38,7 +42,9 @@ def evaluate(
     ] = None,
     *,
     documents: Annotated[int | None, typer.Option(min=1, help="First so many documents of a set.")] = None,
-    questions: Annotated[int | None, typer.Option(min=1, help="So many questions, evenly spread.")] = None,
+    questions: Annotated[
+        int | None, typer.Option(min=1, help="So many of the questions that can be measured, spread.")
+    ] = None,
     cutoffs: Annotated[str, typer.Option(help="Ranks to measure documents at.")] = _CUTOFFS,
     budgets: Annotated[str, typer.Option(help="Tokens to measure evidence at.")] = _BUDGETS,
     answers: Annotated[bool, typer.Option("--answers", help="Also answer every question.")] = False,
@@ -67,7 +73,7 @@ def evaluate(
     """Measure search (and answers) on sets of questions whose evidence is known.
 
     What a set needs is ingested once and kept under the data folder. With --compare the exit code is 1
-    if anything got worse by more than the tolerance and not by chance.
+    if anything got worse by more than the tolerance and not by chance, or if a set is gone.
 
     Example: longleaf eval sets/contracts --out today.json
     """
@@ -77,49 +83,145 @@ def evaluate(
     from pipeline.errors import InvalidRequestError
     from pipeline.evaluation import ablate as ablations
     from pipeline.evaluation import tables
-    from pipeline.evaluation.dataset import find_sets, load_set
     from pipeline.evaluation.page import page
     from pipeline.evaluation.report import written
-    from pipeline.evaluation.runner import Plan
 
     if compare is not None:
         return _compare(run, *compare, tolerance, seed)
     if folder is None:
         raise InvalidRequestError("No set is named.", remedy="longleaf eval DIR, or --compare OLD NEW.")
+    files, plan = _files(out, markdown, html), _plan(cutoffs, budgets, answers=answers)
+    switches, left_out = _switches(run, only or [], plan) if ablate or only else ([], {})
     if generate is not None:
         folder = _generate(run, folder, generate, each, seed)
-    plan = Plan(_numbers("cutoffs", cutoffs), _numbers("budgets", budgets), answers=answers)
-    sets = [load_set(each).sample(documents, questions) for each in find_sets(folder)]
-    switches = ablations.chosen(only or [], answers=answers) if ablate or only else []
+    sets = _sets(run, folder, documents, questions, plan)
     with progress(run) as show:
         report = evaluated(run.settings, sets, plan, seed=seed, progress=show)
-        found = ablation(run.settings, sets, plan, report, switches, seed=seed, progress=show)
-    files, value = _Files(out, markdown, html), written(report)
-    if switches:
-        value = {**value, "ablation": plain(found)}
-        _give(run, files, value, ablations.markdown(found), ablations.page(found, report.about))
-    else:
-        _give(run, files, value, tables.markdown(report), page(report))
-    return DONE
+        found, failed = ablation(run.settings, sets, plan, report, switches, seed=seed, progress=show)
+    value = written(report)
+    if not switches:
+        return _give(run, files, value, tables.markdown(report), page(report))
+    left_out = {**left_out, **failed}
+    value = {**value, "ablation": plain(found), "left_out": left_out}
+    text, shown = ablations.markdown(found, left_out), ablations.page(found, report.about, left_out)
+    return max(_give(run, files, value, text, shown), FAILED if failed else DONE)
 
 
-def _give(run: Run, files: _Files, value: dict[str, Any], text: str, page: str) -> None:
-    """Results to the files asked for, and to standard output."""
-    if files.out:
-        _write(files.out, json.dumps(value, ensure_ascii=False) + "\n")
-    if files.markdown:
-        _write(files.markdown, text)
-    if files.html:
-        _write(files.html, page)
-    if run.json:
-        run.emit(value)
-    else:
-        run.out.print(text, soft_wrap=True)
+def _files(out: Path | None, markdown: Path | None, html: Path | None) -> _Files:
+    """Raises InvalidRequestError for one that cannot be written, before there is anything to lose."""
+    files = _Files(out, markdown, html)
+    for option, path in files._asdict().items():
+        if path is not None:
+            _check_writable(option, path, path)
+    return files
+
+
+def _check_writable(option: str, given: Path, file: Path) -> None:
+    from pipeline.errors import InvalidRequestError
+
+    hindrance = _hindrance(file)
+    if hindrance:
+        raise InvalidRequestError(
+            f"--{option} {str(given)!r} cannot be written: {hindrance}.",
+            remedy=f"Name another place with --{option}.",
+        )
+
+
+def _hindrance(file: Path) -> str:
+    """Why a file (and folders to it) cannot be written; nothing if it can, as far as one can tell."""
+    try:
+        if file.is_dir():
+            return "it is a folder"
+        there = next(path for path in (file, *file.absolute().parents) if path.exists())
+        if there is not file and not there.is_dir():
+            return f"{str(there)!r} is not a folder"
+        return "" if os.access(there, os.W_OK) else f"{str(there)!r} may not be written to"
+    except OSError as error:
+        return str(error)
+
+
+def _plan(cutoffs: str, budgets: str, *, answers: bool) -> Plan:
+    """Rankings are as deep as the largest cutoff needs."""
+    from pipeline.evaluation.runner import DEPTH, MOST_DEPTH, Plan
+
+    ranks = _numbers("cutoffs", cutoffs)
+    depth = min(max(DEPTH, *ranks), MOST_DEPTH)
+    return Plan(ranks, _numbers("budgets", budgets), depth, answers=answers)
+
+
+def _switches(run: Run, groups: list[str], plan: Plan) -> tuple[list[Switch], dict[str, str]]:
+    """Those to try, and why others do not apply. Raises InvalidRequestError if none does."""
+    from api.evaluation import applicable
+    from pipeline.errors import InvalidRequestError
+    from pipeline.evaluation.ablate import chosen
+
+    kept, left_out = applicable(run.settings, chosen(groups, answers=plan.answers))
+    told = [f"{name!r} does not apply: {why}" for name, why in left_out.items()]
+    if not kept:
+        raise InvalidRequestError("\n".join(told), remedy="Choose other switches with --only.")
+    for line in told:
+        run.note(line)
+    return kept, left_out
+
+
+def _sets(
+    run: Run, folder: Path, documents: int | None, questions: int | None, plan: Plan
+) -> list[EvaluationSet]:
+    """What is measured. Raises InvalidRequestError for a set of which nothing can be."""
+    from pipeline.errors import InvalidRequestError
+    from pipeline.evaluation.dataset import find_sets, load_set
+
+    sets = []
+    for path in find_sets(folder):
+        given = load_set(path).sample(documents, None)
+        drawn = given.sample(None, questions, answers=plan.answers)
+        count, wanted = len(drawn.measurable(answers=plan.answers)), questions or len(given.questions)
+        more = "--answers asks more of them" if len(given.measurable(answers=True)) > count else ""
+        if not count:
+            usual = "Take more --documents" if documents else "Judge documents in qrels: relevance above 0"
+            raise InvalidRequestError(
+                f"{str(path)!r}: no question can be measured: none has a relevant document here.",
+                remedy=f"{more or usual}; see docs/evaluation.md.",
+            )
+        if count < wanted:
+            run.note(f"{given.name}: {count} of {wanted} questions can be measured{more and f'; {more}'}.")
+        sets.append(drawn)
+    return sets
+
+
+def _give(run: Run, files: _Files, value: dict[str, Any], text: str, page: str) -> int:
+    """Results to standard output, and to the files asked for even if nobody reads there any more."""
+    try:
+        if run.json:
+            run.emit(value)
+        else:
+            run.out.print(text, soft_wrap=True)
+    finally:
+        written = _save(files, (json.dumps(value, ensure_ascii=False) + "\n", text, page))
+    return DONE if written else FAILED
+
+
+def _save(files: _Files, texts: tuple[str, str, str]) -> bool:
+    """Whether every file asked for was written; those that were not are told on standard error."""
+    from pipeline.errors import StorageError
+
+    done = True
+    for (option, path), text in zip(files._asdict().items(), texts, strict=True):
+        try:
+            if path is not None:
+                _write(path, text)
+        except StorageError as error:
+            done = False
+            report_error(error.code, error.message, f"Name another file with --{option}.", json=False)
+    return done
 
 
 def _generate(run: Run, documents: Path, folder: Path, each: int, seed: int) -> Path:
     from api.question_sets import make_set
+    from pipeline.evaluation.saving import check_free
 
+    check_free(folder)
+    _check_writable("generate", folder, folder / "corpus.jsonl")
     made = make_set(
         [str(documents)], folder, each=each, seed=seed, limits=run.settings.reading, skipped=run.note
     )
@@ -128,17 +230,21 @@ def _generate(run: Run, documents: Path, folder: Path, each: int, seed: int) -> 
 
 
 def _compare(run: Run, old: Path, new: Path, tolerance: float, seed: int) -> int:
-    from pipeline.evaluation.compare import compare
+    from pipeline.evaluation.compare import compare, coverage
     from pipeline.evaluation.tables import differences_table
 
-    found = compare(_read(old), _read(new), seed=seed)
-    regressions = [d for d in found if d.regressed(tolerance)]
+    before, after = _read(old), _read(new)
+    found, sets = compare(before, after, seed=seed), coverage(before, after)
+    regressions, lost = [d for d in found if d.regressed(tolerance)], [each.set for each in sets if each.lost]
     if run.json:
-        run.emit({"differences": found, "regressions": regressions, "tolerance": tolerance})
+        value = {"differences": found, "regressions": regressions, "tolerance": tolerance}
+        run.emit({**value, "sets": sets, "lost": lost})
     else:
         run.out.print(differences_table(found, tolerance), soft_wrap=True)
+        for told in filter(None, map(str, sets)):
+            run.note(told, style="yellow")
         run.note(f"{len(regressions)} of {len(found)} measures got worse by more than {tolerance}.")
-    return FAILED if regressions else DONE
+    return FAILED if regressions or lost else DONE
 
 
 def _read(path: Path) -> Report:

@@ -53,6 +53,17 @@ class Run:
 
         return self._closing.enter_context(open_longleaf(self.settings, self.err.print))
 
+    def require_data(self) -> None:
+        """Raise NotFoundError where nothing is stored yet, rather than begin a folder that nobody wanted."""
+        from api.stored import has_data
+        from pipeline.errors import NotFoundError
+
+        if not has_data(self.settings):
+            raise NotFoundError(
+                f"There is no data in {str(self.settings.data)!r}.",
+                remedy="Check --data, or begin with: longleaf ingest FILE",
+            )
+
     @cached_property
     def out(self) -> Console:
         """Standard output, for results."""
@@ -105,9 +116,9 @@ def printable(text: str) -> str:
 Body = Callable[..., int | None]
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Body], Body]:
+def command(app: typer.Typer, name: str, *, needs_data: bool = False) -> Callable[[Body], Body]:
     """Register a function as a command. Its first parameter is the :class:`Run`; the options that
-    every command has are added after its own."""
+    every command has are added after its own. One that ``needs_data`` fails where there is none."""
 
     def register(body: Body) -> Body:
         own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
@@ -115,7 +126,7 @@ def command(app: typer.Typer, name: str) -> Callable[[Body], Body]:
 
         def invoke(**options: Any) -> None:  # noqa: ANN401 - typer gives what each parameter says
             common = {parameter.name: options.pop(parameter.name) for parameter in shared}
-            raise typer.Exit(_run(body, options, **common))
+            raise typer.Exit(_run(body, options, needs_data=needs_data, **common))
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]
         invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -157,6 +168,7 @@ def _run(
     body: Body,
     options: dict[str, Any],
     *,
+    needs_data: bool,
     data: Path | None,
     config: Path | None,
     set_: list[str] | None,
@@ -168,12 +180,15 @@ def _run(
     try:
         with ExitStack() as closing:
             flags = {"data": data, "config": config, **_assignments(set_ or [])}
-            return body(Run(closing, flags, json=json), **options) or DONE
+            run = Run(closing, flags, json=json)
+            if needs_data:
+                run.require_data()
+            return body(run, **options) or DONE
     except LongleafError as error:
         if debug:
             raise
         return Run(ExitStack(), {}, json=json).fail(error)
-    except (BrokenPipeError, KeyboardInterrupt):
+    except (BrokenPipeError, KeyboardInterrupt, typer.Abort):
         raise
     except Exception as error:
         if debug:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.commands.frame import DONE, FAILED, Run, command
+from pipeline.jobs import JobState
 
 if TYPE_CHECKING:
     from pipeline.jobs import Job
@@ -20,20 +21,20 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="As listed.")]
 def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
     jobs = typer.Typer(help="List, watch, cancel and work on ingestion jobs.", no_args_is_help=True)
-    command(jobs, "list")(list_jobs)
-    command(jobs, "show")(show)
-    command(jobs, "cancel")(cancel)
-    command(jobs, "retry")(retry)
-    command(jobs, "wait")(wait)
+    command(jobs, "list", needs_data=True)(list_jobs)
+    command(jobs, "show", needs_data=True)(show)
+    command(jobs, "cancel", needs_data=True)(cancel)
+    command(jobs, "retry", needs_data=True)(retry)
+    command(jobs, "wait", needs_data=True)(wait)
     command(jobs, "work")(work)
     app.add_typer(jobs, name="jobs")
 
 
 def list_jobs(
     run: Run,
-    state: Annotated[str | None, typer.Option(help="Only those in this state, e.g. running.")] = None,
+    state: Annotated[JobState | None, typer.Option(help="Only those in this state.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only those of this tenant.")] = None,
-    limit: Annotated[int, typer.Option(help="Most jobs.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Most jobs.")] = 50,
 ) -> None:
     """List jobs, newest first.
 
@@ -44,7 +45,8 @@ def list_jobs(
         run.emit({"jobs": found})
         return
     if not found:
-        run.note("No job. Make one with: longleaf ingest PATH --queue")
+        wanted = (" of this tenant" if tenant else "") + (" in this state" if state else "")
+        run.note(f"No job{wanted}." if wanted else "No job. Make one with: longleaf ingest PATH --queue")
         return
     from api.commands.tables import table
 

@@ -12,13 +12,14 @@ from api.commands.frame import DONE, FAILED, Run, command
 if TYPE_CHECKING:
     from pipeline.records import VersionKey
 
+_LENGTHS, _CANDIDATES = "256,1024,4096", 20
 _MARKS = {"ok": ("ok", "green"), "note": ("--", "yellow"), "missing": ("!!", "bold red")}
 
 
 def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
     command(app, "doctor")(doctor)
-    command(app, "verify")(verify)
+    command(app, "verify", needs_data=True)(verify)
     command(app, "repair")(repair)
     command(app, "version")(version)
 
@@ -33,18 +34,32 @@ def doctor(
     settings: Annotated[
         bool, typer.Option("--settings", help="List every setting with its value instead.")
     ] = False,
-    lengths: Annotated[str, typer.Option(help="Of the embedder: tokens of the texts.")] = "256,1024,4096",
-    candidates: Annotated[int, typer.Option(help="Of the embedder: texts of each length.")] = 20,
+    lengths: Annotated[
+        str | None, typer.Option(help=f"Of the embedder: tokens of the texts; {_LENGTHS} unless said.")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help=f"Of the embedder: texts of each length; {_CANDIDATES} unless said.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Of the embedder: draw the result as PNG.")] = None,
 ) -> int:
     """Check models, index, versions and disk, and say how to get what is missing.
 
     Example: longleaf doctor embedder --plot reach.png
     """
+    given = {"lengths": lengths, "candidates": candidates, "plot": plot}
+    measured = [f"--{name}" for name, value in given.items() if value is not None]
+    if part not in (None, "embedder") or (measured and part is None):
+        from pipeline.errors import InvalidRequestError
+
+        raise InvalidRequestError(
+            f"The doctor does not know {part!r}." if part else f"{measured[0]} is of the embedder alone.",
+            remedy="Say: longleaf doctor embedder",
+        )
     if settings:
         return _settings(run)
     if part is not None:
-        return _doctor_embedder(run, part, lengths, candidates, plot)
+        wanted = _tokens(_LENGTHS if lengths is None else lengths)
+        return _doctor_embedder(run, wanted, _CANDIDATES if candidates is None else candidates, plot)
     from api.doctor import examine
 
     checks = list(examine(run.longleaf))
@@ -60,25 +75,22 @@ def doctor(
     return FAILED if any(check.state == "missing" for check in checks) else DONE
 
 
-def _doctor_embedder(run: Run, part: str, lengths: str, candidates: int, plot: Path | None) -> int:
+def _doctor_embedder(run: Run, lengths: list[int], candidates: int, plot: Path | None) -> int:
     from api import embedder_doctor
     from api.commands.tables import table
-    from pipeline.errors import InvalidRequestError
     from pipeline.passkeys import effective_tokens, measure
 
-    wanted = [int(n) if n.strip().isdigit() else 0 for n in lengths.split(",")]
-    if part != "embedder":
-        raise InvalidRequestError(
-            f"The doctor does not know {part!r}.", remedy="Say: longleaf doctor embedder"
-        )
-    longleaf = run.longleaf
-    notes = list(embedder_doctor.notes(longleaf))
+    if plot is not None:
+        embedder_doctor.check_plot(plot)
     reached = []
-    for reach in measure(longleaf.embedder, wanted, candidates, longleaf.settings.chunking):
-        reached.append(reach)
-        run.note(f"{reach.tokens:,} tokens measured, {reach.tokens_a_second:,.0f} a second")
+    with embedder_doctor.embedder_of(run.settings) as embedder:
+        measuring = measure(embedder, lengths, candidates, run.settings.chunking)
+        notes = list(embedder_doctor.notes(run.settings, embedder))
+        for reach in measuring:
+            reached.append(reach)
+            run.note(f"{reach.tokens:,} tokens measured, {reach.tokens_a_second:,.0f} a second")
+        fingerprint = str(embedder.fingerprint)
     effective = {by: effective_tokens(reached, by) for by in ("unit", "document")}
-    fingerprint = str(longleaf.embedder.fingerprint)
     if plot is not None:
         embedder_doctor.plot(reached, fingerprint[:90], plot)
     if run.json:
@@ -121,6 +133,8 @@ def verify(
     longleaf = run.longleaf
     found = reconcile.verify(longleaf.ledger, longleaf.indexer, files=not quick)
     clean = all(state.clean for state in found)
+    if not found:
+        run.note("Nothing is there to compare. Add documents with: longleaf ingest FILE")
     if run.json:
         run.emit({"clean": clean, "collections": found})
         return DONE if clean else FAILED
@@ -198,6 +212,19 @@ def _settings(run: Run) -> int:
     else:
         run.out.print(table([{"setting": key, "value": str(value)} for key, value in rows]))
     return DONE
+
+
+def _tokens(lengths: str) -> list[int]:
+    from pipeline.errors import InvalidRequestError
+
+    parts = [part.strip() for part in lengths.split(",")]
+    for part in parts:
+        if not part.removeprefix("-").isdecimal():
+            raise InvalidRequestError(
+                f"--lengths is {lengths!r}, and {part!r} is no whole number.",
+                remedy=f"Write numbers of tokens with commas, such as {_LENGTHS}.",
+            )
+    return [int(part) for part in parts]
 
 
 def _told(key: VersionKey) -> str:

@@ -23,10 +23,10 @@ def register(app: typer.Typer) -> None:
     family = typer.Typer(
         help="Cached states of passages: what is kept, and keep it well.", no_args_is_help=True
     )
-    command(family, "stats")(stats)
-    command(family, "warm")(warm)
-    command(family, "verify")(verify)
-    command(family, "prune")(prune)
+    command(family, "stats", needs_data=True)(stats)
+    command(family, "warm", needs_data=True)(warm)
+    command(family, "verify", needs_data=True)(verify)
+    command(family, "prune", needs_data=True)(prune)
     app.add_typer(family, name="kv")
 
 

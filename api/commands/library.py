@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.commands.frame import FAILED, Run, command, printable
+from api.commands.frame import DONE, FAILED, Run, command, printable
 from api.commands.options import Collection, Tenant
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ _PAGE = 500  # documents asked of the ledger at a time
 def register(app: typer.Typer) -> None:
     """Add the families to the command tree."""
     documents = typer.Typer(help="List, show and delete documents.", no_args_is_help=True)
-    command(documents, "list")(list_documents)
-    command(documents, "show")(show)
-    command(documents, "delete")(delete)
+    command(documents, "list", needs_data=True)(list_documents)
+    command(documents, "show", needs_data=True)(show)
+    command(documents, "delete", needs_data=True)(delete)
     app.add_typer(documents, name="documents")
     collections = typer.Typer(help="List and drop collections.", no_args_is_help=True)
-    command(collections, "list")(list_collections)
-    command(collections, "drop")(drop)
+    command(collections, "list", needs_data=True)(list_collections)
+    command(collections, "drop", needs_data=True)(drop)
     app.add_typer(collections, name="collections")
 
 
@@ -136,7 +137,7 @@ def drop(
     name: Annotated[str, typer.Argument(help="Which collection.")],
     tenant: Tenant = "default",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
+) -> int:
     """Delete a collection with all its documents.
 
     Example: longleaf collections drop contracts --yes
@@ -146,13 +147,23 @@ def drop(
     run.longleaf.ledger.collection(tenant, name)
     if run.json and not yes:
         raise InvalidRequestError("Dropping a collection is not confirmed.", remedy="Add --yes.")
-    if not yes:
-        typer.confirm(f"Delete collection {name!r} with all its documents?", abort=True, err=True)
+    if not yes and not _confirmed(f"Delete collection {name!r} with all its documents?"):
+        hint = "" if sys.stdin and sys.stdin.isatty() else " Without a terminal, add --yes."
+        run.note(f"Nothing was dropped.{hint}")
+        return FAILED
     run.longleaf.ingestor.drop(tenant, name)
     if run.json:
         run.emit({"dropped": name})
     else:
         run.note(f"Dropped {name}.")
+    return DONE
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except RuntimeError:  # standard input has ended (typer.Abort) or was closed
+        return False
 
 
 def _all(run: Run, tenant: str, collection: str) -> Iterator[DocumentRecord]:

@@ -40,7 +40,8 @@ _OPSET = 17
 def refuse(
     folder: EncoderFolder, choice: Choice, backend: Backend, dtype: str, device: str, *, compiled: bool
 ) -> None:
-    """Raise ConfigurationError for what a graph of this back end cannot do, before any work."""
+    """Raise ConfigurationError for what a graph of this back end cannot do, before any work, and
+    MissingDependencyError where the back end is not installed."""
     unlike = isinstance(choice.method, DynamicNtk | LongRope | SelfExtend)
     dtypes = ("auto", "float32", "bfloat16") if backend == "openvino" else ("auto", "float32")
     if unlike or long_rope_of(folder.config, folder.positions) is not None:
@@ -67,14 +68,15 @@ def refuse(
             f"The back end {backend!r} runs on the processor, not on {device!r}.",
             remedy="Set device to cpu, or embedder.backend to torch.",
         )
+    _require(backend)
 
 
 class ExportedEncoder:
     """Token ids to vectors of the last layer, on batches padded to their longest sequence.
 
     ``revision`` is the digest of the weights, ``cache`` the folder of converted weights, ``threads`` how
-    many batches may run at once. Raises MissingDependencyError, ModelError for a network that cannot be
-    traced or does not come out the same, and StorageError for a cache that cannot be written.
+    many batches may run at once. Raises ModelError for a network that cannot be traced or does not come out
+    the same, and StorageError for a cache that cannot be written.
     """
 
     def __init__(
@@ -88,7 +90,6 @@ class ExportedEncoder:
         cache: Path,
         threads: int,
     ) -> None:
-        _require(backend)
         self._padding = int(folder.config.get("pad_token_id") or 0)
         self._rotary = folder.position_kind == "rotary"
         target = cache / f"{backend}-{revision[:16]}-{_key(folder, backend, choice)}"

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import device as devices
 from pipeline.encoder.bert import PackedBert, runs_here
 from pipeline.encoder.exported import Backend, ExportedEncoder, refuse
 from pipeline.encoder.folder import WIDTH_KEYS, EncoderFolder
@@ -40,7 +41,7 @@ class TextEncoder:
     ``dim`` keeps the first components of a vector (Kusupati et al. 2022, Matryoshka representations).
     ``backend`` is what runs the network; a graph for another than torch is kept in ``cache`` under
     ``revision``, the digest of the weights. Raises ConfigurationError for a window, method or width that
-    the model does not have, and for what a back end cannot do.
+    the model does not have, a device that is not there, and for what a back end cannot do or lacks.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class TextEncoder:
         self._compiled = compiled
         if backend != "torch":
             refuse(folder, self.choice, backend, dtype, device, compiled=compiled)
+        devices.check(device)
         self._backend, self._revision, self._cache = backend, revision, cache or default_cache()
         if compiled and runs_here(folder, self.choice):
             raise ConfigurationError(
@@ -226,9 +228,7 @@ class TextEncoder:
                 cache=self._cache,
                 threads=torch.get_num_threads(),
             )
-        device = self._device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = devices.found(self._device)
         if self._batch_tokens is None and torch.device(device).type == "cuda":
             self._batch_tokens = _GPU_BATCH_TOKENS
         self._on_processor = torch.device(device).type == "cpu"

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import InvalidRequestError
 from pipeline.evaluation.compare import Difference, compare
-from pipeline.evaluation.page import bars, document
-from pipeline.evaluation.report import Report
+from pipeline.evaluation.page import bars, document, facts
+from pipeline.evaluation.report import Report, measured, shown
 
-MEASURES = ("nDCG@10", "span_recall@1000", "token_f1", "citation_precision")
-COSTS = ("ingestion_tokens_per_second", "search_ms_p50", "bytes_per_token", "peak_memory_bytes")
+KINDS = ("nDCG", "span_recall", "token_f1", "citation_precision")
+COSTS = ("ingestion_tokens_per_second", "search_ms_p50", "bytes_per_token")
 
 # Each switch with the settings that it changes. Groups are what --only takes.
 SWITCHES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -64,6 +64,14 @@ SWITCHES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
+class Switch(NamedTuple):
+    """A technique that is turned off, on or another way by some settings."""
+
+    group: str
+    name: str
+    settings: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Ablated:
     """One switch: what it changed in quality and in costs (as ratios to the defaults)."""
@@ -75,34 +83,41 @@ class Ablated:
     costs: Mapping[str, float]
 
 
-def chosen(groups: Sequence[str], *, answers: bool) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """Group, name and settings of every switch to try. Raises InvalidRequestError for an unknown group."""
+def chosen(groups: Sequence[str], *, answers: bool) -> list[Switch]:
+    """Every switch to try.
+
+    Raises InvalidRequestError for an unknown group, and for one of answers where there are none.
+    """
     unknown = [group for group in groups if group not in SWITCHES]
     if unknown:
         raise InvalidRequestError(
             f"There is no group of switches {unknown[0]!r}.", remedy=f"Choose from: {', '.join(SWITCHES)}."
         )
+    if "answer" in groups and not answers:
+        raise InvalidRequestError(
+            "The switches of the group 'answer' change nothing but answers, and none are asked for.",
+            remedy="Add --answers.",
+        )
     wanted = groups or [group for group in SWITCHES if answers or group != "answer"]
-    return [(group, name, changes) for group in wanted for name, changes in SWITCHES[group].items()]
+    return [Switch(group, name, changes) for group in wanted for name, changes in SWITCHES[group].items()]
 
 
-def ablated(
-    group: str, name: str, settings: Mapping[str, Any], defaults: Report, other: Report, *, seed: int
-) -> Ablated:
+def ablated(switch: Switch, defaults: Report, other: Report, *, seed: int) -> Ablated:
     """The switch against the defaults."""
-    differences = [d for d in compare(defaults, other, seed=seed) if d.measure in MEASURES]
+    measures = shown(measured(defaults.sets), KINDS)
+    differences = [d for d in compare(defaults, other, seed=seed) if d.measure in measures]
     costs = {}
     for cost in COSTS:
         before = [each.cost[cost] for each in defaults.sets if each.cost.get(cost)]
         after = [each.cost[cost] for each in other.sets if each.cost.get(cost)]
         if before and len(before) == len(after):
             costs[cost] = sum(after) / sum(before)
-    return Ablated(group, name, settings, differences, costs)
+    return Ablated(*switch, differences, costs)
 
 
-def markdown(found: Sequence[Ablated]) -> str:
-    """One line a switch and set; costs once a switch."""
-    columns = [m for m in MEASURES if any(d.measure == m for a in found for d in a.differences)]
+def markdown(found: Sequence[Ablated], left_out: Mapping[str, str]) -> str:
+    """One line a switch and set; costs once a switch. Then what was left out, and why."""
+    columns = shown({d.measure for a in found for d in a.differences}, KINDS)
     head = [f"{m}, change" for m in columns]
     lines = ["| switch | set | " + " | ".join(head) + " | costs, ratio |", "|---" * (len(head) + 3) + "|"]
     for each in found:
@@ -112,13 +127,14 @@ def markdown(found: Sequence[Ablated]) -> str:
             cells = [_cell(by[m]) if m in by else "" for m in columns]
             lines.append(f"| {each.name} | {set_name} | " + " | ".join(cells) + f" | {costs} |")
             costs = ""
+    if left_out:
+        lines += ["", "Left out:", "", *(f"- {name}: {why}" for name, why in left_out.items())]
     return "\n".join(lines)
 
 
-def page(found: Sequence[Ablated], about: Mapping[str, Any]) -> str:
+def page(found: Sequence[Ablated], about: Mapping[str, Any], left_out: Mapping[str, str]) -> str:
     """A plot a set and measure: the change that each switch makes, with its interval."""
-    facts = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in about.items())
-    parts = ["<h1>One switch at a time</h1>", f"<table>{facts}</table>"]
+    parts = ["<h1>One switch at a time</h1>", facts(about)]
     places = dict.fromkeys((d.set, d.measure) for a in found for d in a.differences)
     for set_name, measure in places:
         rows = [
@@ -128,6 +144,8 @@ def page(found: Sequence[Ablated], about: Mapping[str, Any]) -> str:
             if (d.set, d.measure) == (set_name, measure)
         ]
         parts.append(f"<h2>{escape(set_name)}: change of {escape(measure)}</h2>" + bars(rows))
+    if left_out:
+        parts.append("<h2>Left out</h2>" + facts(left_out))
     return document("One switch at a time", "\n".join(parts))
 
 

@@ -6,19 +6,19 @@ object a line. Everything is checked before any work starts, and what is wrong i
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import InvalidRequestError
+from pipeline.evaluation.rows import Row, paths, read, short
 from pipeline.measure import Span, joined
 
 _SHOWN_PROBLEMS = 20
-_SUFFIXES = (".jsonl", ".jsonl.gz")
+_FILES = ("corpus", "queries", "qrels")
+_MOST_RELEVANT = 1_000  # trec_eval keeps a count for each grade up to the highest
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,12 @@ class Question:
         """Whether some document is known to be relevant."""
         return any(grade > 0 for grade in self.relevance.values())
 
+    def measurable(self, *, answers: bool) -> bool:
+        """Whether a run measures something of it: its search, or its answer where ``answers`` are wanted."""
+        if answers:
+            return self.judged or not self.answerable
+        return self.judged and (self.scope is None or bool(self.spans))
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
@@ -72,29 +78,37 @@ class EvaluationSet:
     documents: tuple[SetDocument, ...]
     questions: tuple[Question, ...]
 
-    def sample(self, documents: int | None, questions: int | None) -> EvaluationSet:
-        """The first ``documents``, and as many ``questions`` spread evenly over those that they answer.
+    def measurable(self, *, answers: bool) -> tuple[Question, ...]:
+        """The questions that a run asks: it measures their search, or their answers if those are wanted."""
+        return tuple(q for q in self.questions if q.measurable(answers=answers))
+
+    def sample(self, documents: int | None, questions: int | None, *, answers: bool = False) -> EvaluationSet:
+        """The first ``documents``, and ``questions`` of those that a run would ask of them.
 
         Questions whose relevant documents are all cut off are left out, so that what is measured can be
-        reached.
+        reached. Of as many runs of neighbours as questions are wanted, each gives one by lot, so that a list
+        that repeats itself is not met in step. The lots are always the same.
         """
         kept = self.documents[:documents]
         ids = {document.id for document in kept}
         asked = [q for q in self.questions if _within(q, ids)]
-        if documents is not None and len(kept) < len(self.documents):
+        if len(kept) < len(self.documents):
             asked = [_restricted(q, ids) for q in asked]
-        if questions is not None and len(asked) > questions:
-            asked = [asked[i * len(asked) // questions] for i in range(questions)]
+        if questions is not None:
+            asked = _drawn([q for q in asked if q.measurable(answers=answers)], questions)
         return EvaluationSet(self.name, kept, tuple(asked))
 
 
 def find_sets(folder: Path) -> list[Path]:
-    """The set that ``folder`` is, or those in it, by name. Raises InvalidRequestError if there is none."""
+    """The set that ``folder`` is, or those in it, by name. Raises InvalidRequestError if there is none.
+
+    A folder with any file of a set is one, so that :func:`load_set` tells what it lacks.
+    """
     if not folder.is_dir():
         raise InvalidRequestError(f"There is no folder {str(folder)!r}.", remedy="Name a folder.")
-    if _path(folder, "corpus"):
+    if _is_set(folder):
         return [folder]
-    found = sorted(path for path in folder.iterdir() if path.is_dir() and _path(path, "corpus"))
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and _is_set(path))
     if not found:
         raise InvalidRequestError(
             f"{str(folder)!r} holds no evaluation set: there is no corpus.jsonl in or below it.",
@@ -117,13 +131,25 @@ def load_set(folder: Path, *, questions: bool = True) -> EvaluationSet:
             "\n".join(problems[:_SHOWN_PROBLEMS]) + (f"\n... and {more} more" if more > 0 else ""),
             remedy="Nothing was started. See docs/evaluation.md for the layout.",
         )
-    return EvaluationSet(folder.resolve().name, tuple(documents.values()), asked)
+    return EvaluationSet(folder.resolve().name, tuple(documents.by_id.values()), asked)
+
+
+def _is_set(folder: Path) -> bool:
+    return any(paths(folder, name) for name in _FILES)
 
 
 def _within(question: Question, ids: set[str]) -> bool:
     if question.scope is not None and question.scope not in ids:
         return False
     return not question.judged or any(q in ids for q, grade in question.relevance.items() if grade > 0)
+
+
+def _drawn(given: list[Question], most: int) -> list[Question]:
+    if len(given) <= most:
+        return given
+    lots = random.Random(0)  # noqa: S311 - which questions, no secret
+    edges = [i * len(given) // most for i in range(most + 1)]
+    return [given[lots.randrange(start, end)] for start, end in pairwise(edges)]
 
 
 def _restricted(q: Question, ids: set[str]) -> Question:
@@ -133,34 +159,26 @@ def _restricted(q: Question, ids: set[str]) -> Question:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One line of a file, with ways to ask for its fields that note what is wrong."""
+class _Corpus:
+    """Documents by id, and whether these are all."""
 
-    place: str
-    values: Mapping[str, Any]
-    problems: list[str]
+    by_id: Mapping[str, SetDocument]
+    whole: bool
 
-    def wrong(self, what: str) -> None:
-        self.problems.append(f"{self.place}: {what}")
-
-    def text(self, name: str, *, required: bool = False) -> str:
-        value = self.values.get(name)
-        if value is None and not required:
-            return ""
-        if not isinstance(value, str) or (required and not value.strip()):
-            self.wrong(f"{name} is {_short(value)}; it must be a text{' with words' * required}.")
-            return ""
-        return value
+    def lacks(self, identity: str) -> bool:
+        """Whether there certainly is no such document."""
+        return self.whole and identity not in self.by_id
 
 
-def _documents(folder: Path, problems: list[str]) -> dict[str, SetDocument]:
+def _documents(folder: Path, problems: list[str]) -> _Corpus:
     found: dict[str, SetDocument] = {}
-    for row in _rows(folder, "corpus", problems):
+    file = read(folder, "corpus", problems)
+    for row in file.rows:
         identity = row.text("id", required=True)
         if identity in found:
             row.wrong(f"there is a document {identity!r} already.")
-        file = row.text("file")
-        path = folder / file if file else None
+        name = row.text("file")
+        path = folder / name if name else None
         if path is not None and not path.is_file():
             row.wrong(f"there is no file {str(path)!r}.")
         if path is None and not isinstance(row.values.get("text"), str):
@@ -168,31 +186,32 @@ def _documents(folder: Path, problems: list[str]) -> dict[str, SetDocument]:
         found[identity] = SetDocument(identity, row.text("text"), row.text("title"), row.text("lang"), path)
     if not found and not problems:
         problems.append(f"{folder}: the corpus is empty.")
-    return found
+    return _Corpus(found, file.whole)
 
 
-def _questions(
-    folder: Path, documents: Mapping[str, SetDocument], problems: list[str]
-) -> tuple[Question, ...]:
-    rows: dict[str, _Row] = {}
-    for row in _rows(folder, "queries", problems):
+def _questions(folder: Path, documents: _Corpus, problems: list[str]) -> tuple[Question, ...]:
+    rows: dict[str, Row] = {}
+    file = read(folder, "queries", problems)
+    for row in file.rows:
         identity = row.text("id", required=True)
         if identity in rows:
             row.wrong(f"there is a query {identity!r} already.")
         rows[identity] = row
     relevance: dict[str, dict[str, int]] = {identity: {} for identity in rows}
     spans: dict[str, dict[str, tuple[Span, ...]]] = {identity: {} for identity in rows}
-    for row in _rows(folder, "qrels", problems):
+    for row in read(folder, "qrels", problems).rows:
         query, document = row.text("query_id", required=True), row.text("doc_id", required=True)
-        if query not in rows:
+        if file.whole and query not in rows:
             row.wrong(f"there is no query {query!r}.")
-        elif document not in documents:
+        elif documents.lacks(document):
             row.wrong(f"there is no document {document!r}.")
+        elif query not in rows or document not in documents.by_id:
+            continue  # it may stand where a file could not be read
         elif document in relevance[query]:
             row.wrong(f"query {query!r} and document {document!r} are judged already.")
         else:
             relevance[query][document] = _grade(row)
-            found = _spans(row, documents[document])
+            found = _spans(row, documents.by_id[document])
             if found:
                 spans[query][document] = found
     if not rows and not problems:
@@ -201,22 +220,21 @@ def _questions(
 
 
 def _question(
-    row: _Row,
-    documents: Mapping[str, SetDocument],
+    row: Row,
+    documents: _Corpus,
     relevance: Mapping[str, int],
     spans: Mapping[str, tuple[Span, ...]],
 ) -> Question:
-    scope = row.values.get("scope_doc")
-    if scope is not None and scope not in documents:
-        row.wrong(f"scope_doc {_short(scope)} is no document.")
-        scope = None
+    scope = row.text("scope_doc") or None
+    if scope is not None and documents.lacks(scope):
+        row.wrong(f"scope_doc {short(scope)} is no document.")
     answers = row.values.get("answers") or []
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-        row.wrong(f"answers is {_short(answers)}; it must be a list of texts.")
+        row.wrong(f"answers is {short(answers)}; it must be a list of texts.")
         answers = []
     answerable = row.values.get("answerable", True)
     if not isinstance(answerable, bool):
-        row.wrong(f"answerable is {_short(answerable)}; it must be true or false.")
+        row.wrong(f"answerable is {short(answerable)}; it must be true or false.")
     return Question(
         row.text("id"),
         row.text("text", required=True),
@@ -231,23 +249,28 @@ def _question(
     )
 
 
-def _grade(row: _Row) -> int:
+def _grade(row: Row) -> int:
     grade = row.values.get("relevance")
     if not isinstance(grade, int) or isinstance(grade, bool):
-        row.wrong(f"relevance is {_short(grade)}; it must be a whole number.")
+        row.wrong(f"relevance is {short(grade)}; it must be a whole number.")
         return 0
+    if grade > _MOST_RELEVANT:
+        row.wrong(f"relevance is {short(grade)}; it must be at most {_MOST_RELEVANT:,}.")
     return grade
 
 
-def _spans(row: _Row, document: SetDocument) -> tuple[Span, ...]:
+def _spans(row: Row, document: SetDocument) -> tuple[Span, ...]:
     given = row.values.get("spans") or []
     if not isinstance(given, list):
-        row.wrong(f"spans is {_short(given)}; it must be a list of [start, end).")
+        row.wrong(f"spans is {short(given)}; it must be a list of [start, end).")
+        return ()
+    if given and document.file is not None:
+        row.wrong(f"spans need the text of {document.id!r} in the corpus, which names a file for it.")
         return ()
     found = []
     for span in given:
         if not (isinstance(span, list) and len(span) == 2 and all(type(x) is int for x in span)):
-            row.wrong(f"the span {_short(span)} is not [start, end).")
+            row.wrong(f"the span {short(span)} is not [start, end).")
         elif not 0 <= span[0] < span[1] <= len(document.text):
             row.wrong(
                 f"the span {span} is out of bounds: {document.id!r} has {len(document.text)} characters."
@@ -255,40 +278,3 @@ def _spans(row: _Row, document: SetDocument) -> tuple[Span, ...]:
         else:
             found.append((span[0], span[1]))
     return tuple(joined(found))
-
-
-def _path(folder: Path, name: str) -> Path | None:
-    return next((p for suffix in _SUFFIXES if (p := folder / f"{name}{suffix}").is_file()), None)
-
-
-def _rows(folder: Path, name: str, problems: list[str]) -> Iterator[_Row]:
-    path = _path(folder, name)
-    if path is None:
-        problems.append(f"{folder / name}.jsonl: there is no such file.")
-        return
-    opener: Callable[..., Any] = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    row = _Row(f"{path}:{number}", _parsed(line), problems)
-                    if row.values:
-                        yield row
-                    else:
-                        row.wrong("this line is not a JSON object.")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        problems.append(f"{path}:{number + 1}: it cannot be read: {error}.")
-
-
-def _parsed(line: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

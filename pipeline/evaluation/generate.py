@@ -29,28 +29,21 @@ _CLOZE_WORDS = (10, 45)
 _WORD = re.compile(r"[^\W_][\w'’-]*")
 _DEFINITION = re.compile(
     r"(?:The |An? )?[“\"]?(?P<term>[A-Z][\w-]*(?: [\w-]+){0,3})[”\"]? "
-    r"(?:(?:shall )?means?|is defined as|refers to|is (?:an?|the)|are (?:the )?)\b",
+    r"(?:(?:shall )?means?|is defined as|refers to|is (?:an?|the(?! (?:most|best|only|same|first|last))))\b",
 )
-_PRONOUNS = frozenset(
-    [
-        "this",
-        "that",
-        "these",
-        "those",
-        "there",
-        "it",
-        "he",
-        "she",
-        "they",
-        "we",
-        "i",
-        "you",
-        "what",
-        "which",
-        "who",
-        "here",
-        "such",
-    ]
+# What no name of a thing holds, but half a clause does ("For the skier there is a").
+_CLAUSE = re.compile(
+    r"^(?:of|the|and)\b|(?<![\w-])(?:"
+    r"about|above|after|again|all|also|although|among|an|another|any|are|as|at|be|because|been|before|"
+    r"below|between|both|but|by|can|could|did|do|does|down|each|either|every|few|for|from|had|has|"
+    r"have|he|her|here|hers|his|how|however|i|if|in|into|is|it|its|just|many|may|me|might|mine|more|"
+    r"most|much|must|my|neither|next|no|nor|not|now|on|once|one|only|or|other|others|our|ours|out|"
+    r"over|perhaps|same|shall|she|should|since|so|some|such|than|that|their|theirs|them|then|there|"
+    r"therefore|these|they|this|those|though|thus|to|today|too|under|until|up|upon|us|was|we|were|"
+    r"what|when|where|whether|which|while|who|whom|whose|why|will|with|within|without|would|yes|yet|"
+    r"you|your|yours"
+    r"|\d+)(?![\w-])",
+    re.IGNORECASE,
 )
 
 
@@ -142,18 +135,19 @@ def _headings(document: Document) -> Iterator[_Found]:
 
 
 def _definitions(document: Document) -> Iterator[_Found]:
-    """Sentences that begin with a thing and go on with what it is."""
+    """Statements that begin with the name of a thing and go on with what it is."""
     seen = set()
     for start, end in sentences(document.text):
         match = _DEFINITION.match(document.text, start, end)
         if match is None:
             continue
         term = match["term"]
-        if term.split()[0].casefold() in _PRONOUNS or term.casefold() in seen or end - match.end() < 20:
+        told = " ".join(document.text[match.end() : end].split())
+        stated = told.endswith((".", ";")) and not {"?", "!"} & set(told)
+        if _CLAUSE.search(term) or term.casefold() in seen or len(told) < 20 or not stated:
             continue
         seen.add(term.casefold())
-        answer = " ".join(document.text[match.end() : end].split()).rstrip(".")
-        yield "definition", f"What is the meaning of {term}?", answer, start, end
+        yield "definition", f"What is the meaning of {term}?", told.rstrip("."), start, end
 
 
 def _spread(found: Iterable[_Found], most: int) -> list[_Found]:

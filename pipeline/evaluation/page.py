@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from pipeline.evaluation.report import Report, ordered
+from pipeline.evaluation.report import Report, in_words, measured, ordered, shown
 from pipeline.evaluation.runner import PLACES
 from pipeline.measure import Interval
 
@@ -17,18 +17,18 @@ td, th { border: 1px solid #ccc; padding: .25rem .5rem; text-align: left }
 svg text { font: 12px system-ui, sans-serif; fill: #222 }
 .bar { fill: #6a9fb5 } .whisker { stroke: #222; stroke-width: 1.5 } .axis { stroke: #bbb }
 """
-_PLOTTED = ("nDCG@10", "span_recall@1000", "token_f1", "citation_precision")
+_PLOTTED = ("nDCG", "span_recall", "answered", "abstained", "token_f1", "supported", "citation_precision")
 
 
 def page(report: Report, title: str = "Evaluation") -> str:
     """The whole page."""
-    parts = [f"<h1>{escape(title)}</h1>", _about(report.about)]
-    for measure in _PLOTTED:
+    parts = [f"<h1>{escape(title)}</h1>", facts(report.about)]
+    for measure in shown(measured(report.sets), _PLOTTED):
         rows = [(each.name, each.measures[measure]) for each in report.sets if measure in each.measures]
         if rows:
             parts.append(f"<h2>{escape(measure)}</h2>" + bars(rows))
     for each in report.sets:
-        for measure in ("span_recall@1000", "nDCG@10"):
+        for measure in shown(each.measures, ("span_recall", "nDCG")):
             places = each.by.get("position", {})
             rows = [(place, m[measure]) for place, m in _in_reading_order(places) if measure in m]
             if rows:
@@ -45,6 +45,12 @@ def document(title: str, body: str) -> str:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
     )
+
+
+def facts(about: Mapping[str, object]) -> str:
+    """What is known of a run as a table."""
+    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(in_words(v))}</td></tr>" for k, v in about.items())
+    return f"<table>{rows}</table>"
 
 
 def bars(rows: Sequence[tuple[str, Interval]]) -> str:
@@ -70,11 +76,6 @@ def bars(rows: Sequence[tuple[str, Interval]]) -> str:
             f'<text x="{_WIDTH - _RIGHT + 8}" y="{middle + 4}">{escape(str(found))}</text>'
         )
     return f'<svg width="{_WIDTH}" height="{height}" role="img">{"".join(drawn)}</svg>'
-
-
-def _about(about: Mapping[str, object]) -> str:
-    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in about.items())
-    return f"<table>{rows}</table>"
 
 
 def _measures(measures: Mapping[str, Interval]) -> str:

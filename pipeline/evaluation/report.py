@@ -15,6 +15,8 @@ from pipeline.measure import Interval, interval
 FORMAT = 1
 # In this order, and first of all others, in tables.
 HEADLINE = ("nDCG@10", "R@10", "RR@10", "span_recall@1000", "span_precision@1000", "span_iou@1000")
+# What is shown where there is room for one cutoff or budget: these if they are measured, else the largest.
+_USUAL = {"nDCG": 10, "R": 10, "RR": 10, "span_recall": 1000, "span_precision": 1000, "span_iou": 1000}
 GROUPS = ("language", "position", "length", "type")
 
 
@@ -114,6 +116,46 @@ def ordered(names: Iterable[str]) -> list[str]:
     """Names of measures, the headline ones first."""
     kept = set(names)
     return [n for n in HEADLINE if n in kept] + sorted(kept - set(HEADLINE))
+
+
+def shown(names: Iterable[str], kinds: Sequence[str]) -> list[str]:
+    """One measure of each kind that ``names`` has: ``nDCG`` at 10 or at the largest cutoff, ``token_f1``."""
+    known = set(names)
+    found = []
+    for kind in kinds:
+        levels = _levels(known, kind)
+        usual = _USUAL.get(kind)
+        if levels:
+            found.append(f"{kind}@{usual if usual in levels else levels[-1]}")
+        elif kind in known:
+            found.append(kind)
+    return found
+
+
+def every(names: Iterable[str], kind: str) -> list[str]:
+    """The measures of a kind at every cutoff or budget, the smallest first."""
+    return [f"{kind}@{level}" for level in _levels(names, kind)]
+
+
+def measured(sets: Iterable[SetReport]) -> set[str]:
+    """Names of all measures that some set has."""
+    return {name for each in sets for name in each.measures}
+
+
+def in_words(value: object) -> str:
+    """A fact about a run for people: names and values with commas."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {in_words(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return "/".join(in_words(inner) for inner in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _levels(names: Iterable[str], kind: str) -> list[int]:
+    parts = (name.partition("@") for name in names)
+    return sorted(int(level) for head, _, level in parts if head == kind and level)
 
 
 def _means(asked: Sequence[Asked], seed: int) -> dict[str, Interval]:

@@ -22,6 +22,9 @@ THIRDS = ("beginning", "middle", "end")
 PLACES = (*THIRDS, "several")
 """Where in its document the evidence of a question stands; `several` if in more than one third."""
 
+DEPTH, MOST_DEPTH = 100, 1_000
+"""Passages that rankings of documents are made of, usually and at most."""
+
 Values = dict[str, float]
 Progress = Callable[[str, int, int], None]
 
@@ -50,13 +53,14 @@ class Ingests(Protocol):
 class Plan:
     """What is measured.
 
-    Rankings of documents are measured at ``cutoffs`` on the best ``depth`` passages, spans at
-    ``budgets`` (tokens of the embedder). ``answers`` says whether questions are also answered.
+    Rankings of documents are measured at ``cutoffs`` (at most ``depth``, which is at most MOST_DEPTH) on the
+    best ``depth`` passages, spans at ``budgets`` (tokens of the embedder). ``answers`` says whether
+    questions are also answered.
     """
 
     cutoffs: tuple[int, ...] = (1, 5, 10)
     budgets: tuple[int, ...] = (500, 1000, 2000)
-    depth: int = 100
+    depth: int = DEPTH
     answers: bool = False
 
     def __post_init__(self) -> None:
@@ -64,10 +68,15 @@ class Plan:
             values = getattr(self, name)
             if not values or min(values) < 1:
                 raise InvalidRequestError(f"{name} is {values}.", remedy="Give whole numbers of 1 or more.")
-        if not max(self.cutoffs) <= self.depth <= 1000:
+        if max(self.cutoffs) > MOST_DEPTH:
+            raise InvalidRequestError(
+                f"The cutoff {max(self.cutoffs)} is beyond the {MOST_DEPTH} passages that a search gives.",
+                remedy=f"Give cutoffs of at most {MOST_DEPTH}.",
+            )
+        if not max(self.cutoffs) <= self.depth <= MOST_DEPTH:
             raise InvalidRequestError(
                 f"depth is {self.depth}.",
-                remedy=f"Set it from {max(self.cutoffs)} (the largest cutoff) to 1000.",
+                remedy=f"Set it from {max(self.cutoffs)} (the largest cutoff) to {MOST_DEPTH}.",
             )
 
 
@@ -127,6 +136,13 @@ def ingest(given: EvaluationSet, ingestor: Ingests, collection: str, progress: P
     )
 
 
+def warm_up(given: EvaluationSet, searcher: Searcher, collection: str, plan: Plan) -> None:
+    """Search for the last question, so that what the first search loads is no question's time."""
+    for last in given.measurable(answers=plan.answers)[-1:]:
+        query = _query(last, collection, plan.depth, filtered=False)
+        _search(last, query, searcher, plan, seconds={}, copies={})
+
+
 def ask(
     given: EvaluationSet,
     searcher: Searcher,
@@ -137,19 +153,19 @@ def ask(
     likelihood: Likelihood | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> list[Asked]:
-    """Every question, in order. Questions that the set does not judge are asked only if answers are wanted.
+    """Every question that can be measured, in order.
 
     Raises MissingDependencyError without ir-measures, before the first question is asked.
     """
     measure.rankings({}, {}, plan.cutoffs)
     texts = {document.id: document.text for document in given.documents}
     lengths = {document: len(text) for document, text in texts.items()}
-    asked = [q for q in given.questions if q.judged or (plan.answers and not q.answerable)]
+    asked = given.measurable(answers=plan.answers)
     filtered = any(document.language for document in given.documents)
     found: list[Asked] = []
     rankings: dict[str, list[str]] = {}
     for number, question in enumerate(asked, 1):
-        query = _query(question, collection, plan.depth, filtered)
+        query = _query(question, collection, plan.depth, filtered=filtered)
         values: Values = {}
         seconds: dict[str, float] = {}
         if question.judged:
@@ -168,7 +184,7 @@ def ask(
     return found
 
 
-def _query(question: Question, collection: str, depth: int, filtered: bool) -> Query:
+def _query(question: Question, collection: str, depth: int, *, filtered: bool) -> Query:
     return Query(
         question.text,
         collection=collection,
@@ -188,7 +204,7 @@ def _search(
     copies: Copies,
 ) -> tuple[list[str], Values]:
     """Documents best first, and span measures at each budget. A question that is refused finds nothing."""
-    values: Values = {}
+    values: Values = {"refused": 0.0}
     hits: Sequence[Hit] = ()
     found: Findings | None = None
     began = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,18 @@ from pipeline.evaluation.dataset import EvaluationSet, Question
 from pipeline.originals import disk_errors
 
 
+def check_free(folder: Path) -> None:
+    """Raises ConflictError where the folder holds a set already."""
+    if any(folder.glob("corpus.jsonl*")):
+        raise ConflictError(
+            f"{str(folder)!r} holds a set already.",
+            remedy=f"Measure it with: longleaf eval {shlex.quote(str(folder))}. Or name another folder.",
+        )
+
+
 def save_set(given: EvaluationSet, folder: Path) -> None:
     """Three ``.jsonl`` files. Raises ConflictError where the folder holds a set already."""
-    if any(folder.glob("corpus.jsonl*")):
-        raise ConflictError(f"{str(folder)!r} holds a set already.", remedy="Name another folder.")
+    check_free(folder)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "queries.jsonl", (_query(q) for q in given.questions))

@@ -5,33 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.evaluation.compare import Difference
-from pipeline.evaluation.report import Report, SetReport
+from pipeline.evaluation.report import Report, SetReport, every, in_words, measured, shown
 from pipeline.evaluation.runner import PLACES
 from pipeline.measure import Interval
 
-_COLUMNS = ("nDCG@10", "R@10", "span_recall@500", "span_recall@1000", "span_recall@2000", "span_iou@1000")
 _ANSWERS = (
+    "answered",
+    "abstained",
     "exact_match",
     "token_f1",
     "holds_reference",
     "reference_logprob",
+    "supported",
     "citation_precision",
     "citation_recall",
-    "abstained",
 )
 _COSTS = ("ingestion_tokens_per_second", "search_ms_p50", "search_ms_p95", "answer_ms_p50", "bytes_per_token")
 
 
 def markdown(report: Report) -> str:
     """Every set, then by group, then the costs. Intervals are 95 %."""
-    about = [f"- {name}: {value}" for name, value in report.about.items() if name != "settings"]
-    parts = ["\n".join(about), measures_table(report.sets, _COLUMNS)]
+    about = [f"- {name}: {in_words(value)}" for name, value in report.about.items() if name != "settings"]
+    columns = _columns(report.sets)
+    parts = ["\n".join(about), measures_table(report.sets, columns)]
     if any(name in each.measures for each in report.sets for name in _ANSWERS):
         parts.append(measures_table(report.sets, _ANSWERS))
     for group in ("position", "length", "type", "language"):
         rows = [(f"{s.name}: {v}", s.by[group][v]) for s in report.sets for v in _values(s, group)]
         if rows:
-            parts.append(f"By {group}:\n\n" + _table(rows, _COLUMNS))
+            parts.append(f"By {group}:\n\n" + _table(rows, columns))
     parts.append("Cost:\n\n" + _costs(report.sets))
     failed = [f"- {s.name}: {d}: {why}" for s in report.sets for d, why in s.ingested.failed.items()]
     if failed:
@@ -52,6 +54,18 @@ def differences_table(differences: Iterable[Difference], tolerance: float) -> st
         change = f"{d.change.mean:+.3f} [{d.change.low:+.3f}, {d.change.high:+.3f}] n={d.change.n}"
         lines.append(f"| {d.set} | {d.measure} | {d.old:.3f} | {d.new:.3f} | {change} | {word} |")
     return "\n".join(lines)
+
+
+def _columns(sets: Sequence[SetReport]) -> list[str]:
+    """What is told of searches; questions that were refused only where there are some."""
+    names = measured(sets)
+    refused = any(each.measures["refused"].mean > 0 for each in sets if "refused" in each.measures)
+    return [
+        *shown(names, ("nDCG", "R")),
+        *every(names, "span_recall"),
+        *shown(names, ("span_iou",)),
+        *(["refused"] if refused else []),
+    ]
 
 
 def _values(report: SetReport, group: str) -> list[str]:

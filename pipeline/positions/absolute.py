@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.positions.rotary import Native
+from pipeline.positions.rotary import Native, stretched
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Grouped:
 
     def reach(self, trained_tokens: int) -> int:
         """Trained length times the factor."""
-        return int(trained_tokens * self.factor)
+        return stretched(trained_tokens, self.factor)
 
     def rows(self, trained_tokens: int) -> NDArray[np.float64]:
         """Whole numbers: the row of each position."""
@@ -52,7 +52,7 @@ class Recurrent:
 
     def reach(self, trained_tokens: int) -> int:
         """Trained length times the factor."""
-        return int(trained_tokens * self.factor)
+        return stretched(trained_tokens, self.factor)
 
     def rows(self, trained_tokens: int) -> NDArray[np.float64]:
         """Whole numbers: the row of each position."""

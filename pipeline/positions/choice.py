@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ _STRETCHED: dict[str, Callable[[float], Method]] = {
 }
 _NAMES = (*_PLAIN, *_STRETCHED, "longrope", "self_extend", "string", "ms_poe")
 _STRING_SHARE, _STRING_LOCAL = 3, 128  # An et al. 2024, section 4.1
+_MOST_FACTOR = 512  # Ding et al. 2024 go from 4,096 to 2,097,152 tokens, farther than anybody else
 _NEIGHBOURS_SHARE = 4  # of the trained length; Jin et al. use a quarter to a half
 
 
@@ -58,7 +60,7 @@ def choose(spec: str, kind: Kind, trained_tokens: int, window_tokens: int | None
 
     Without a factor (``yarn``) it is the one that just reaches ``window_tokens``; without a window it is
     all that the method reaches. Raises ConfigurationError for an unknown or misplaced method, a factor
-    below 1, and a window that is not reached.
+    below 1 or so large that nobody has tried it, and a window that is not reached.
     """
     name, *values = spec.strip().split(":")
     if name not in _NAMES:
@@ -75,14 +77,26 @@ def choose(spec: str, kind: Kind, trained_tokens: int, window_tokens: int | None
             remedy=f"Methods for them: {', '.join(_usable(kind))}.",
         )
     reach = method.reach(trained_tokens)
+    most = _MOST_FACTOR * trained_tokens
+    if reach > most:
+        raise ConfigurationError(
+            f"positions {spec!r} would stretch {trained_tokens:,} trained positions to {reach:,}.",
+            remedy=f"At most {_MOST_FACTOR} times as many are possible: {most:,}.",
+        )
     if window_tokens is not None and window_tokens > reach:
-        factor = window_tokens / trained_tokens
         raise ConfigurationError(
             f"window_tokens={window_tokens} exceeds the {reach} positions that {str(method)!r} gives this "
             f"model, trained with {trained_tokens}.",
-            remedy=f"Set it to at most that, or stretch positions by at least {factor:.3g}.",
+            remedy=f"Set it to at most that{_or_stretch(window_tokens, trained_tokens)}.",
         )
     return Choice(method, window_tokens or reach)
+
+
+def _or_stretch(window_tokens: int, trained_tokens: int) -> str:
+    """The other way to a window; the factor is rounded up, so that it is enough."""
+    if window_tokens > _MOST_FACTOR * trained_tokens:
+        return ""
+    return f", or stretch positions by at least {math.ceil(100 * window_tokens / trained_tokens) / 100:.10g}"
 
 
 def _method(

@@ -33,21 +33,7 @@ def extend(network: Any, method: Method, rope: Rope, window_tokens: int, *, deco
     """
     if isinstance(method, Native):
         return
-    if decoder and isinstance(method, DynamicNtk):
-        raise ConfigurationError(
-            f"{str(method)!r} depends on the length of the whole text, which grows while a model writes.",
-            remedy=f"Use ntk:{method.factor:g} or yarn:{method.factor:g} for a language model.",
-        )
-    if isinstance(method, LongRope) and len(method.long) != rope.dim // 2:
-        raise ConfigurationError(
-            f"{str(method)!r} has {len(method.long)} factors; this model has {rope.dim // 2} frequencies.",
-            remedy="Use factors that were found for this model.",
-        )
-    if isinstance(method, MsPoe) and not decoder:
-        raise ConfigurationError(
-            f"{str(method)!r} turns the heads of a language model; this is an embedding model.",
-            remedy="Use ntk, yarn or pi.",
-        )
+    _require_fit(method, rope, decoder=decoder)
     network.position_method = str(method)
     network.config.max_position_embeddings = window_tokens
     owners = _owners(network)
@@ -81,12 +67,46 @@ def extend_decoder(network: Any, spec: str, window_tokens: int | None = None) ->
 
     Raises ConfigurationError as :func:`pipeline.positions.choose` and :func:`extend` do.
     """
-    config = network.config.get_text_config(decoder=True)
-    trained = int(config.max_position_embeddings)
+    choice = choose_for_decoder(network.config, spec, window_tokens)
+    if not isinstance(choice.method, Native):
+        extend(network, choice.method, _trained_rope(network.config), choice.window_tokens, decoder=True)
+    return choice
+
+
+def choose_for_decoder(config: Any, spec: str, window_tokens: int | None = None) -> Choice:  # noqa: ANN401 - of transformers
+    """Read a spec for the language model of a configuration, before there is a network.
+
+    Raises ConfigurationError as :func:`pipeline.positions.choose` does, and for methods that a language
+    model cannot follow.
+    """
+    trained = int(config.get_text_config(decoder=True).max_position_embeddings)
     choice = choose(spec, "rotary", trained, window_tokens)
     if not isinstance(choice.method, Native):
-        extend(network, choice.method, rope_of(config.to_dict(), trained), choice.window_tokens, decoder=True)
+        _require_fit(choice.method, _trained_rope(config), decoder=True)
     return choice
+
+
+def _trained_rope(config: Any) -> Rope:  # noqa: ANN401 - of transformers
+    text = config.get_text_config(decoder=True)
+    return rope_of(text.to_dict(), int(text.max_position_embeddings))
+
+
+def _require_fit(method: Method, rope: Rope, *, decoder: bool) -> None:
+    if decoder and isinstance(method, DynamicNtk):
+        raise ConfigurationError(
+            f"{str(method)!r} depends on the length of the whole text, which grows while a model writes.",
+            remedy=f"Use ntk:{method.factor:g} or yarn:{method.factor:g} for a language model.",
+        )
+    if isinstance(method, LongRope) and len(method.long) != rope.dim // 2:
+        raise ConfigurationError(
+            f"{str(method)!r} has {len(method.long)} factors; this model has {rope.dim // 2} frequencies.",
+            remedy="Use factors that were found for this model.",
+        )
+    if isinstance(method, MsPoe) and not decoder:
+        raise ConfigurationError(
+            f"{str(method)!r} turns the heads of a language model; this is an embedding model.",
+            remedy="Use ntk, yarn or pi.",
+        )
 
 
 def extend_matrix(network: Any, method: Method, trained_tokens: int) -> None:  # noqa: ANN401 - of transformers

@@ -40,6 +40,11 @@ class Rotation:
     scale: float = 1.0
 
 
+def stretched(trained_tokens: int, factor: float) -> int:
+    """Tokens for ``factor`` times as many positions; 100 times 1.15 are 115, although not in floats."""
+    return int(round(trained_tokens * factor, 6))
+
+
 @dataclass(frozen=True, slots=True)
 class Native:
     """Positions as trained."""
@@ -76,7 +81,7 @@ class PositionInterpolation:
 
     def reach(self, trained_tokens: int) -> int:
         """Trained length times the factor."""
-        return int(trained_tokens * self.factor)
+        return stretched(trained_tokens, self.factor)
 
     def rotation(self, rope: Rope, tokens: int) -> Rotation:
         """All frequencies divided by the factor."""
@@ -101,7 +106,7 @@ class Ntk:
 
     def reach(self, trained_tokens: int) -> int:
         """Trained length times the factor."""
-        return int(trained_tokens * self.factor)
+        return stretched(trained_tokens, self.factor)
 
     def rotation(self, rope: Rope, tokens: int) -> Rotation:
         """Frequencies of the larger base."""
@@ -125,7 +130,7 @@ class DynamicNtk:
 
     def reach(self, trained_tokens: int) -> int:
         """Trained length times the factor."""
-        return int(trained_tokens * self.factor)
+        return stretched(trained_tokens, self.factor)
 
     def rotation(self, rope: Rope, tokens: int) -> Rotation:
         """Frequencies for a sequence of ``tokens``."""
@@ -154,7 +159,7 @@ class Yarn:
 
     def reach(self, trained_tokens: int) -> int:
         """Trained length times the factor."""
-        return int(trained_tokens * self.factor)
+        return stretched(trained_tokens, self.factor)
 
     def rotation(self, rope: Rope, tokens: int) -> Rotation:
         """Frequencies between kept and interpolated, and the scale of the temperature."""
@@ -195,7 +200,7 @@ class LongRope:
 
     def reach(self, trained_tokens: int) -> int:
         """Trained length times the factor."""
-        return int(trained_tokens * self.factor)
+        return stretched(trained_tokens, self.factor)
 
     def rotation(self, rope: Rope, tokens: int) -> Rotation:
         """Frequencies for a sequence of ``tokens``."""

@@ -173,6 +173,49 @@ def test_documents_are_shown_and_deleted(longleaf: Command, folder: Path) -> Non
     assert longleaf("collections", "list", "--json").json == {"collections": []}
 
 
+@pytest.mark.parametrize("answer", ["n\n", "", None], ids=["no", "ended", "closed"])
+def test_a_collection_is_not_dropped_without_a_yes(
+    longleaf: Command, folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str | None
+) -> None:
+    longleaf("ingest", str(folder))
+    monkeypatch.setattr(sys, "stdin", None if answer is None else io.StringIO(answer))
+    told = longleaf("collections", "drop", "default")
+    assert told.code == 1
+    assert told.err.endswith("Nothing was dropped. Without a terminal, add --yes.\n")
+    assert longleaf("collections", "list", "--json").json["collections"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert longleaf("collections", "drop", "default").code == 0
+
+
+LOOKING = [
+    "documents list",
+    "collections list",
+    "jobs list",
+    "kv stats",
+    "kv verify --quick",
+    "search x",
+    "verify",
+]
+
+
+@pytest.mark.parametrize("command", LOOKING)
+def test_looking_where_nothing_is_creates_nothing(longleaf: Command, tmp_path: Path, command: str) -> None:
+    for folder in (tmp_path / "nx", tmp_path):
+        told = longleaf(*command.split(), "--data", str(folder), "--json")
+        assert (told.code, told.json["error"]["code"]) == (1, "not_found")
+        assert told.json["error"]["message"] == f"There is no data in '{folder}'."
+        assert "--data" in told.json["error"]["remedy"]
+    longleaf("doctor", "--data", str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_installation_has_nothing_to_compare(longleaf: Command) -> None:
+    longleaf("jobs", "work", "--drain")
+    told = longleaf("verify")
+    assert (told.code, told.out) == (0, "")
+    assert told.err.startswith("Nothing is there to compare.")
+
+
 def test_the_index_is_verified_and_rebuilt(longleaf: Command, folder: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -76,7 +76,7 @@ def test_manifests_are_checked_before_work(run: Any, folder: Path, line: str, sa
     code, told = run("ingest", "--manifest", manifest)
     assert code == 2
     assert said in told["error"]["message"]
-    assert run("collections", "list")[1]["collections"] == []
+    assert not (folder.parent / "data").exists()
 
 
 def test_a_queue_is_worked_on_later(run: Any, folder: Path) -> None:
@@ -94,6 +94,22 @@ def test_a_queue_is_worked_on_later(run: Any, folder: Path) -> None:
     assert run("jobs", "wait", second["id"])[0] == 1
     assert run("jobs", "retry", second["id"])[1]["error"]["code"] == "invalid_request"
     assert run("jobs", "show", "nope")[1]["error"]["code"] == "not_found"
+
+
+def test_what_no_job_can_be_is_no_empty_list(
+    run: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in (["--state", "foo"], ["--limit", "0"]):
+        code, told = run("jobs", "list", *wrong)
+        assert (code, told["error"]["code"]) == (2, "usage")
+    run("ingest", folder, "--queue")
+    for filters, said in (
+        (["--state", "failed"], "No job in this state."),
+        (["--tenant", "acme"], "No job of this tenant."),
+    ):
+        with pytest.raises(SystemExit):
+            main(["jobs", "list", *filters, "--data", str(tmp_path / "data"), *SMALL])
+        assert capsys.readouterr().err.strip() == said
 
 
 def test_conflicts_on_the_command_line(run: Any, folder: Path) -> None:

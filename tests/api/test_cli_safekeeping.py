@@ -56,7 +56,7 @@ def test_old_data_goes_forward_when_it_is_told(run: Any, tmp_path: Path) -> None
 
 
 def test_newer_data_is_refused(run: Any, tmp_path: Path) -> None:
-    run("collections", "list")
+    run("jobs", "work", "--drain")
     with sqlite3.connect(tmp_path / "data" / "ledger.sqlite") as connection:
         connection.execute("UPDATE data_version SET version = 999")
     connection.close()

@@ -167,7 +167,7 @@ def test_a_missing_package_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setitem(exported._PACKAGES, "onnx", ("no_such_runtime",))
     with pytest.raises(MissingDependencyError, match="no_such_runtime") as caught:
-        embedder(bert, tmp_path, backend="onnx").embed_queries(QUERIES)
+        embedder(bert, tmp_path, backend="onnx")  # before there is any document that could be blamed
     assert "longleaf[onnx]" in str(caught.value.remedy)
 
 

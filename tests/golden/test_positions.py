@@ -181,6 +181,8 @@ def test_specs_name_methods_and_windows(tmp_path: Path) -> None:
         ("self_extend:4:512", "rotary", None, "keeps 512 neighbours"),
         ("self_extend:2.5:128", "rotary", None, "whole number"),
         ("longrope:/nowhere.json", "rotary", None, "cannot be read"),
+        ("pi:99999", "absolute", None, "'pi:99999' would stretch 512 trained positions to 51,199,488"),
+        ("yarn", "rotary", 10**6, "to 1,000,000"),
     ],
 )
 def test_specs_that_make_no_sense_are_refused(spec: str, kind: str, window: int | None, told: str) -> None:
@@ -203,3 +205,20 @@ def test_a_window_without_a_factor_is_just_reached(name: str, trained: int, time
     elif choice.method.group > 1:
         smaller = SelfExtend(choice.method.group - 1, choice.method.neighbours)
         assert smaller.reach(trained) < window
+
+
+@given(st.integers(16, 5000), st.integers(1, 100_000), st.sampled_from(["native", "pi:1.5"]))
+def test_the_factor_of_a_remedy_is_enough(trained: int, more: int, before: str) -> None:
+    window = min(trained * 3 // 2 + more, 512 * trained)
+    with pytest.raises(ConfigurationError) as told:
+        choose(before, "absolute", trained, window)
+    factor = told.value.remedy.rstrip(".").rpartition(" ")[2]
+    for name in ("pi", "grouped", "recurrent"):
+        assert choose(f"{name}:{factor}", "absolute", trained, window).window_tokens == window
+    assert choose("pi", "absolute", trained, window).window_tokens == window
+
+
+def test_no_factor_is_advised_that_would_be_refused() -> None:
+    with pytest.raises(ConfigurationError) as told:
+        choose("native", "absolute", 512, 512 * 512 + 1)
+    assert told.value.remedy == "Set it to at most that."

@@ -299,6 +299,7 @@ def test_cancel_stops_work(tmp_path, when, url):
             assert embedder.started.wait(10)
         cancelled = queue.cancel(job.id)
         assert (cancelled.state, stages(queue, job)) == ("cancelled", ["cancelled"] * 2)
+        assert cancelled.bytes_done == 0 < cancelled.bytes_total
         assert queue.cancel(job.id).state == "cancelled", "twice is once"
         after, _ = queue.submit([text("c", "Newt.")])
         if when == "running":  # the gate is still shut: only being told to stop gets the worker past it

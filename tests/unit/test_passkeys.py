@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from tiny_models import write_model
 
 from api import embedder_doctor
 from api.cli import build_app
-from embedders import hashing, late_chunking
+from embedders import hashing, late_chunking, whitened
 from pipeline import passkeys
-from pipeline.chunk import ChunkConfig
+from pipeline.chunk import ChunkConfig, chunk
 from pipeline.encoder.text_encoder import TextEncoder
 from pipeline.errors import InvalidRequestError, MissingDependencyError, StorageError
 from pipeline.passkeys import Reach, effective_tokens, measure
+from pipeline.types import Document
 
 SMALL = ChunkConfig(64, 16, 4)
 HASHING = hashing.build(hashing.Config(dim=256))
@@ -60,7 +62,11 @@ def test_the_effective_window_ends_at_the_first_gap() -> None:
 @pytest.mark.parametrize(("lengths", "candidates"), [([], 5), ([32], 5), ([128], 1), ([128], 10_000)])
 def test_what_cannot_be_measured_is_refused(lengths: list[int], candidates: int) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be measured"):
-        list(measure(HASHING, lengths, candidates))
+        measure(HASHING, lengths, candidates)  # nothing is embedded yet
+
+
+def test_a_length_is_measured_once() -> None:
+    assert [reach.tokens for reach in measure(HASHING, [128, 96, 128], 2, SMALL)] == [96, 128]
 
 
 def longleaf(tmp_path: Path, *arguments: str) -> int:
@@ -80,8 +86,50 @@ def test_the_doctor_prints_and_plots(tmp_path: Path, capsys: pytest.CaptureFixtu
     said = json.loads(capsys.readouterr().out)
     assert [reach["unit"] for reach in said["reached"]] == [1, 1]
     assert said["effective_tokens"]["unit"] == 256
-    assert longleaf(tmp_path, "indexer") == 2
-    assert longleaf(tmp_path, "embedder", "--lengths", "x", "--set", "embedder.name=hashing") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["indexer"], "does not know 'indexer'"),
+        (["embedder", "--lengths", "256,abc"], "--lengths is '256,abc', and 'abc' is no whole number"),
+        (["embedder", "--lengths", "0,-5"], "texts of -5 tokens"),
+        (["embedder", "--candidates", "0"], "Passkeys of 0 candidates"),
+        (["--lengths", "256"], "--lengths is of the embedder"),
+        (["embedder", "--plot", "reach.jpg"], "does not end in .png"),
+        (["embedder", "--plot", "no/such/folder/reach.png"], "cannot be written to no/such/folder/reach.png"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_the_doctor_cannot_do_is_told_before_it_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert longleaf(tmp_path, *arguments, "--set", "embedder.name=hashing") in (1, 2)
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and said in told and "measured," not in told
+    assert "\n  fix: " in told
+
+
+def test_the_doctor_leaves_what_an_embedder_learns_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--lengths", "128", "--candidates", "4", "--json", "--set", "embedder.name=whitened"]
+    sizes += ["--set", "embedder.inner=hashing", "--set", "chunking.unit_tokens=16"]
+    kept = tmp_path / "data" / "embedder" / "whitened"
+
+    def measured() -> dict[str, Any]:
+        assert longleaf(tmp_path, "embedder", *sizes) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert "learnt from no documents yet" in measured()["notes"][0]
+    assert not (tmp_path / "data").exists()
+    learner = whitened.build(whitened.Config(inner="hashing", statistics=kept))
+    text = "Ducks swim. The tenant pays the rent. A bridge was opened in the spring."
+    learner.embed_documents([chunk(Document("d", text), learner.encode(text), SMALL)])
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    found = measured()
+    assert (found["notes"], found["embedder"]) == ([], str(learner.fingerprint))
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
 
 
 def test_a_plot_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,7 @@ def test_without_a_working_model_there_are_quotes_and_the_reason(model, reason, 
     answer = ask(model, mode)
     assert answer.found
     assert all(s.origin == "quoted" for s in answer.statements)
-    assert any(reason in said for said in answer.degraded)
+    assert len(answer.degraded) == 1 and reason in answer.degraded[0]  # it wrote nothing that could be judged
 
 
 def test_a_question_too_long_for_the_model_is_answered_with_quotes():

@@ -88,6 +88,28 @@ def test_a_question_that_two_documents_answer_is_one_question() -> None:
     assert all(len(q.relevance) == 2 for q in headings)
 
 
+@pytest.mark.parametrize(
+    ("sentence", "term"),
+    [
+        ("For the skier there is a wide choice of runs in this valley.", None),
+        ("The position we occupy is the key to the whole of the campaign.", None),
+        ("Clothes are put on before the skier goes out of the house.", None),
+        ("Clothing is the most important item of a skier's equipment.", None),
+        ('Power is a thing that nobody understands, is it not?" he said.', None),
+        ("In 1887 the rink is a place of great resort for the visitors.", None),
+        ("Keeper of the Mill means the owner of the mill by the brook.", "Keeper of the Mill"),
+        ("A smoker means a can with bellows that blows cool smoke.", "A smoker"),
+        ("“Confidential Information” shall mean all that is told in writing.", "Confidential Information"),
+        ("A Follow-up is a visit after the treatment of a patient is over.", "Follow-up"),
+    ],
+)
+def test_definitions_are_of_names_and_not_of_half_a_clause(sentence: str, term: str | None) -> None:
+    text = f"The keeper came home at night. {sentence} Nobody was there to see it."
+    made = generate([Document("t", text, id="a")], each=3)
+    asked = [q.text for q in made.questions if q.kind == "definition"]
+    assert asked == ([f"What is the meaning of {term}?"] if term else [])
+
+
 def test_nothing_to_ask_is_told() -> None:
     with pytest.raises(InvalidRequestError, match="Nothing can be asked"):
         generate([Document("x", "word", id="a")])
