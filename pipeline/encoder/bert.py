@@ -128,16 +128,18 @@ class PackedBert:
         import torch
         import torch.nn.functional as F
 
+        from pipeline.onednn import linear
+
         runs = [(length, len(list(same))) for length, same in groupby(lengths)]
         with torch.inference_mode():
             x = self._words[torch.from_numpy(ids).to(self._device)] + self._first(runs)
             shape, epsilon = (x.shape[1],), self._epsilon
             x = F.layer_norm(x, shape, *self._norm, epsilon)
             for qkv, out, norm, up, down, last_norm in self._layers:
-                attended = self._attend(F.linear(x, *qkv), runs, temperature)
-                x = F.layer_norm(F.linear(attended, *out).add_(x), shape, *norm, epsilon)
-                hidden = F.gelu(F.linear(x, *up))
-                x = F.layer_norm(F.linear(hidden, *down).add_(x), shape, *last_norm, epsilon)
+                attended = self._attend(linear(x, *qkv), runs, temperature)
+                x = F.layer_norm(linear(attended, *out).add_(x), shape, *norm, epsilon)
+                hidden = F.gelu(linear(x, *up))
+                x = F.layer_norm(linear(hidden, *down).add_(x), shape, *last_norm, epsilon)
             vectors: NDArray[np.float32] = x.float().cpu().numpy()
         return vectors
 
@@ -198,6 +200,8 @@ def faster_dtype(device: str) -> str:
     """
     import torch
 
+    from pipeline.onednn import linear
+
     if torch.device(device).type != "cpu":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     seconds = {}
@@ -208,7 +212,7 @@ def faster_dtype(device: str) -> str:
             times = []
             for _ in range(4):
                 start = time.perf_counter()
-                torch.nn.functional.linear(x, weight)
+                linear(x, weight)
                 times.append(time.perf_counter() - start)
         seconds[name] = min(times)
     return "bfloat16" if seconds["bfloat16"] * 1.3 < seconds["float32"] else "float32"

@@ -216,6 +216,8 @@ class TextEncoder:
     def _load(self) -> PackedBert | LibraryEncoder | ExportedEncoder:
         import torch
 
+        from pipeline.onednn import speed_up
+
         if self._threads is not None:
             torch.set_num_threads(self._threads)
         if self._backend != "torch":
@@ -234,7 +236,10 @@ class TextEncoder:
         self._on_processor = torch.device(device).type == "cpu"
         if runs_here(self.folder, self.choice):
             return PackedBert(self.folder, self._dtype, device, self.choice)
-        return LibraryEncoder(self.folder, self._dtype, device, self.choice, compiled=self._compiled)
+        library = LibraryEncoder(self.folder, self._dtype, device, self.choice, compiled=self._compiled)
+        if not self._compiled:
+            speed_up(library.network)
+        return library
 
 
 def _choose(folder: EncoderFolder, positions: str, window_tokens: int | None) -> Choice:

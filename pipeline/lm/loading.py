@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 def load_network(path: Path, device: str, dtype: str) -> Any:  # noqa: ANN401 - of transformers
     """The causal language model in a folder, in evaluation mode, on the device and in the dtype named
-    (see :func:`placement`), its threads sharing products of few rows where that pays
-    (:mod:`pipeline.lm.split_linear`). Raises ModelError and ConfigurationError."""
+    (see :func:`placement`), its products computed by oneDNN where that pays
+    (:mod:`pipeline.onednn`). Raises ModelError and ConfigurationError."""
     from transformers import AutoModelForCausalLM
 
     from pipeline.lm.attention import install
     from pipeline.lm.convert import quiet_transformers
-    from pipeline.lm.split_linear import share_threads
+    from pipeline.onednn import speed_up
 
     place, number_format = placement(device, dtype)
     try:
@@ -38,7 +38,7 @@ def load_network(path: Path, device: str, dtype: str) -> Any:  # noqa: ANN401 - 
             )
             install(network)
             network = network.to(place).eval()
-            share_threads(network)
+            speed_up(network)
             return network
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise _not_loaded(path, error) from error
