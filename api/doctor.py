@@ -160,19 +160,15 @@ def _language_model(settings: Settings) -> Check:
     return Check("language model", "ok", f"{chosen.spec} at {found.path}, SHA-256 {found.revision}")
 
 
-def _has_data(settings: Settings) -> bool:
-    return settings.data.exists() and has_data(settings)
-
-
 def _ledger(longleaf: Longleaf) -> Check:
-    if not _has_data(longleaf.settings):
+    if not has_data(longleaf.settings):
         return Check("ledger", "note", "nothing stored yet", "longleaf ingest FILE")
     names = [record.name for record in longleaf.ledger.collections("default")]
     return Check("ledger", "ok", f"{len(names)} collections: {', '.join(names) or 'none'}")
 
 
 def _index(longleaf: Longleaf) -> Check:
-    if not _has_data(longleaf.settings):
+    if not has_data(longleaf.settings):
         return Check("index", "note", f"{longleaf.settings.indexer.name}: nothing stored yet")
     indexer = longleaf.indexer
     sizes = [f"{name}: {indexer.count(name):,}" for name in indexer.names()]

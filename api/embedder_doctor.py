@@ -15,7 +15,7 @@ import numpy as np
 from api.plots import png
 from api.sections import PACKAGES
 from pipeline import plugins
-from pipeline.errors import EmbeddingError, InvalidRequestError, StorageError
+from pipeline.errors import InvalidRequestError, StorageError
 from pipeline.passkeys import EFFECTIVE, Reach
 from pipeline.seams import Embedder, Learner
 
@@ -61,7 +61,7 @@ def notes(settings: Settings, embedder: Embedder) -> Iterator[str]:
     warning = getattr(embedder, "warning", "")
     if warning:
         yield warning
-    if isinstance(embedder, Learner) and not _has_learnt(embedder):
+    if isinstance(embedder, Learner) and not embedder.has_learnt:
         yield "It has learnt from no documents yet: here it learns from the texts measured, and forgets them."
     options = settings.plugin_options("embedder")
     config = plugins.configure(PACKAGES["embedder"], settings.embedder.name, **options)
@@ -69,14 +69,6 @@ def notes(settings: Settings, embedder: Embedder) -> Iterator[str]:
     if dtype != "float32":
         exact = plugins.load(PACKAGES["embedder"], settings.embedder.name, **{**options, "dtype": "float32"})
         yield agreement(embedder, exact, dtype)
-
-
-def _has_learnt(embedder: Embedder) -> bool:
-    try:
-        embedder.embed_queries(_SAMPLE[:1])
-    except EmbeddingError:
-        return False
-    return True
 
 
 def agreement(embedder: Any, exact: Any, dtype: str) -> str:  # noqa: ANN401 - embedders

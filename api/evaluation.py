@@ -2,7 +2,8 @@
 
 What was ingested for a set is kept under ``data/evaluation``, keyed by the set's content and by every
 setting that decides what is in an index, so that a second run (or one that was interrupted) goes on from
-there, and settings of the search are tried without ingesting again.
+there, and settings of the search are tried without ingesting again. What an embedder learns of documents
+(:mod:`embedders._fitted`) is kept there, too, and learnt of the set's own.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from api.build import Longleaf
     from api.sections import Settings
     from pipeline.evaluation.dataset import EvaluationSet
+    from pipeline.types import Fingerprint
 
 COLLECTION = "evaluation"
 _INGESTION_FILE = "ingestion.json"
+_PLACES = ("data", "indexer.path", "embedder.cache", "embedder.statistics")
 _VERSIONED = ("longleaf", "torch", "qdrant-edge-py", "ir-measures")
 
 
@@ -67,9 +70,9 @@ def evaluate_set(
     settings: Settings, given: EvaluationSet, plan: Plan, *, seed: int, progress: Progress
 ) -> SetReport:
     """One set in a data folder of its own."""
-    with open_longleaf(settings) as probe:
+    with open_longleaf(_learning_in(None, settings)) as probe:
         folder = settings.data / "evaluation" / f"{given.name}-{_key(settings, probe, given)}"
-    own = settings.model_copy(update={"data": folder})
+    own = _learning_in(folder / "embedder", settings.model_copy(update={"data": folder}))
     with open_longleaf(own) as longleaf:
         ingested = ingest(given, longleaf.ingestor, COLLECTION, progress)
         ingested = _remembered(folder / _INGESTION_FILE, ingested)
@@ -91,6 +94,16 @@ def evaluate_set(
         "peak_memory_bytes": float(_peak_bytes()),
     }
     return summary(given.name, ingested, asked, cost, seed=seed)
+
+
+def _learning_in(folder: Path | None, settings: Settings) -> Settings:
+    """An embedder that learns of documents keeps it in ``folder`` whatever the settings say, or nowhere."""
+    chosen = settings.embedder
+    if "statistics" not in settings.plugin_options("embedder"):
+        return settings
+    options = {**chosen.options, "statistics": folder and folder / chosen.name}
+    learning = PluginChoice(name=chosen.name, **options)
+    return settings.model_copy(update={"embedder": learning})
 
 
 def _likelihood(longleaf: Longleaf) -> Likelihood | None:
@@ -163,7 +176,7 @@ def about(settings: Settings, plan: Plan, seed: int) -> dict[str, Any]:
     changed = {
         key: plain(value)
         for key, value, _ in entries(settings)
-        if key not in ("data", "indexer.path", "embedder.cache") and defaults.get(key) != value
+        if key not in _PLACES and defaults.get(key) != value
     }
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -185,13 +198,20 @@ def _key(settings: Settings, longleaf: Longleaf, given: EvaluationSet) -> str:
         content.update(json.dumps(row, ensure_ascii=False).encode())
     parts = {
         "documents": content.hexdigest(),
-        "embedder": str(longleaf.embedder.fingerprint),
+        "embedder": str(_unnamed(longleaf.embedder.fingerprint, settings.embedder.name)),
         "indexer": settings.indexer.name,
         "indexer_options": {k: str(v) for k, v in settings.plugin_options("indexer").items() if k != "path"},
         "chunking": asdict(settings.chunking),
         "lexical": longleaf.analyser.parameters,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _unnamed(fingerprint: Fingerprint, embedder: str) -> Fingerprint:
+    """Without the name that an embedder which learns drew (``whitened=<name>``): another every time."""
+    drawn = f"{embedder}="
+    kept = (embedder if option.startswith(drawn) else option for option in fingerprint.options)
+    return replace(fingerprint, options=tuple(kept))
 
 
 def _remembered(path: Path, ingested: Ingested) -> Ingested:

@@ -1,8 +1,9 @@
 """Another embedder's vectors, changed by what the vectors of the first documents have in common.
 
-That is computed once, from the first documents ingested, and stored. Later ones do not move it, since vectors
-already indexed would be others then; only :meth:`FittedEmbedder.learn` replaces it, for collections that are
-indexed anew. It has a name in the fingerprint, so that an index never meets another.
+That is learnt once, from the first documents ingested, and stored. Later ones do not move it, since vectors
+already indexed would be others then; only who learns anew replaces it, for collections that are indexed anew.
+It has a name, which stands in the fingerprint and in the file's name, so that neither an index nor a process
+that has run for long ever meets another's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline import plugins
 from pipeline.errors import ConfigurationError, EmbeddingError, StorageError
-from pipeline.seams import Embedder
+from pipeline.originals import disk_errors
+from pipeline.seams import Embedder, Learner
 from pipeline.types import ChunkedDocument, DocumentEmbeddings, Embeddings, Encoding, Fingerprint
 
 _MOST_VECTORS = 50_000
@@ -48,15 +51,16 @@ class FittedConfig(BaseModel):
     """Whether a hub id may be downloaded; follows `models.allow_download` unless set."""
 
     def build_inner(self, wrapper: str) -> Embedder:
-        """The embedder that the one named ``wrapper`` wraps. Raises ConfigurationError for itself."""
-        if self.inner == wrapper:
-            raise ConfigurationError(
-                f"The embedder '{wrapper}' cannot wrap itself.", remedy="Choose another inner."
-            )
+        """The embedder that the one named ``wrapper`` wraps. Raises ConfigurationError for one that learns, too."""
         known = type(plugins.configure("embedders", self.inner)).model_fields
         shared = {"cache": self.cache, "allow_download": self.allow_download}
         options = {**{key: value for key, value in shared.items() if key in known}, **self.options}
         inner: Embedder = plugins.load("embedders", self.inner, **options)
+        if isinstance(inner, Learner):
+            raise ConfigurationError(
+                f"The embedder '{wrapper}' cannot wrap '{self.inner}', which learns from documents as well.",
+                remedy="Choose another inner.",
+            )
         return inner
 
 
@@ -117,79 +121,82 @@ class FittedEmbedder(abc.ABC):
         """As the inner embedder does."""
         return self._inner.encode(text)
 
+    @property
+    def has_learnt(self) -> bool:
+        """Whether it knows what vectors share."""
+        return self._statistics() is not None
+
     def embed_queries(self, queries: Sequence[str]) -> Embeddings:
-        """One vector a query. Raises EmbeddingError while no document has been ingested."""
+        """One vector a query. Raises EmbeddingError while nothing has been learnt."""
         vectors = self._inner.embed_queries(queries).vectors
         if not len(vectors):
             return Embeddings(vectors, self.fingerprint)
-        statistics = self._statistics()
-        if statistics is None:
-            raise EmbeddingError(
-                f"There are no documents yet from which '{self._plugin}' could learn what vectors share.",
-                remedy="Ingest one first.",
-            )
-        return Embeddings(statistics.apply(vectors, "the query"), self.fingerprint)
+        return Embeddings(self._known().apply(vectors, "the query"), self.fingerprint)
 
     def embed_documents(
         self, documents: Sequence[ChunkedDocument], progress: Callable[[int], None] | None = None
     ) -> list[DocumentEmbeddings]:
-        """Vectors of every passage and unit. The first call decides what is common to all."""
-        found = self._inner.embed_documents(documents, progress)
-        if not any(len(f.units) for f in found):
-            return [replace(f, fingerprint=self.fingerprint) for f in found]
-        statistics = self._statistics() or self._fitted(found)
-        results = []
-        for document, vectors in zip(documents, found, strict=True):
-            title = repr(document.document.title)
-            results.append(
-                replace(
-                    vectors,
-                    passages=statistics.apply(vectors.passages, title),
-                    units=statistics.apply(vectors.units, title),
-                    fingerprint=self.fingerprint,
-                )
-            )
-        return results
+        """Vectors of every passage and unit. Raises EmbeddingError while nothing has been learnt."""
+        return self._changed(documents, self._inner.embed_documents(documents, progress))
 
     def learn(
-        self, documents: Sequence[ChunkedDocument], progress: Callable[[int], None] | None = None
-    ) -> int:
-        """What is common to these documents replaces what was. How many vectors they have."""
+        self,
+        documents: Sequence[ChunkedDocument],
+        progress: Callable[[int], None] | None = None,
+        *,
+        anew: bool = False,
+    ) -> list[DocumentEmbeddings]:
+        """Vectors of documents, which say what is common to all if nothing did before, or if ``anew``: then
+        they replace it, under another name."""
         found = self._inner.embed_documents(documents, progress)
-        statistics = self.fit(np.concatenate([f.units for f in found]))
-        with self._lock:
-            self._name = uuid.uuid4().hex[:12]
-            if self._folder is not None:  # a name without statistics is a beginning, the reverse a mistake
-                (self._folder / "statistics.npz").unlink(missing_ok=True)
-                _replace(self._folder / "name", self._name.encode())
-                self._write(self._folder, statistics)
-            self._found = statistics
-        return sum(len(f.units) for f in found)
+        has_words = any(len(f.units) for f in found)
+        if has_words and (anew or self._statistics() is None):
+            self._keep(self.fit(np.concatenate([f.units for f in found])), anew=anew)
+        return self._changed(documents, found)
 
-    def _fitted(self, found: Sequence[DocumentEmbeddings]) -> Statistics:
-        statistics = self.fit(np.concatenate([f.units for f in found]))
+    def _changed(
+        self, documents: Sequence[ChunkedDocument], found: Sequence[DocumentEmbeddings]
+    ) -> list[DocumentEmbeddings]:
+        results = []
+        for document, vectors in zip(documents, found, strict=True):
+            passages, units = vectors.passages, vectors.units
+            if len(units):
+                title, known = repr(document.document.title), self._known()
+                passages, units = known.apply(passages, title), known.apply(units, title)
+            results.append(replace(vectors, passages=passages, units=units, fingerprint=self.fingerprint))
+        return results
+
+    def _known(self) -> Statistics:
+        statistics = self._statistics()
+        if statistics is None:
+            raise EmbeddingError(
+                f"There are no documents yet from which '{self._plugin}' could learn what vectors share.",
+                remedy="Ingest some, or run `longleaf calibrate embedder` where there are some.",
+            )
+        return statistics
+
+    def _keep(self, statistics: Statistics, *, anew: bool) -> None:
+        """Of several processes that learn at first the first decides; who learns anew has a name of its own,
+        and its statistics are there before the name is."""
+        name = uuid.uuid4().hex[:12] if anew else self._identity()
         with self._lock:
-            if self._found is None:
-                self._found = statistics
-                if self._folder is not None:
-                    self._write(self._folder, statistics)
-            return self._found
+            if self._folder is None:
+                self._name, self._found = name, statistics
+                return
+            with disk_errors(self._folder):
+                _write(self._folder / f"statistics-{name}.npz", statistics)
+                if anew:
+                    _replace(self._folder / "name", name.encode())
+            self._name, self._found = name, None
 
     def _statistics(self) -> Statistics | None:
-        """Those of this process, or what another one has written."""
+        """Those of this process's name, or what another process has written under it."""
+        name = self._identity()
         with self._lock:
-            file = None if self._folder is None else self._folder / "statistics.npz"
-            if self._found is None and file is not None and file.exists():
-                try:
-                    with np.load(file, allow_pickle=False) as stored:
-                        directions = stored["directions"]
-                        kept = stored["kept"] if "kept" in stored else np.zeros(len(directions), np.float32)
-                        self._found = Statistics(stored["mean"], directions, kept, int(stored["count"]))
-                except (OSError, ValueError, KeyError) as error:
-                    raise StorageError(
-                        f"The statistics of the embedder in {file} cannot be read: {error}",
-                        remedy="Restore the file, or remove its folder and ingest the collections again.",
-                    ) from error
+            if self._found is None and self._folder is not None:
+                own, old = self._folder / f"statistics-{name}.npz", self._folder / "statistics.npz"
+                file = own if own.exists() else old  # which stood there before there were names in names
+                self._found = _read(file) if file.exists() else None
             return self._found
 
     def _identity(self) -> str:
@@ -202,14 +209,34 @@ class FittedEmbedder(abc.ABC):
                 else:
                     self._name = uuid.uuid4().hex[:12]
                     if file is not None:
-                        _replace(file, self._name.encode())
+                        with disk_errors(file):
+                            _replace(file, self._name.encode())
             return self._name
 
-    @staticmethod
-    def _write(folder: Path, found: Statistics) -> None:
-        content = io.BytesIO()
-        np.savez(content, mean=found.mean, directions=found.directions, kept=found.kept, count=found.count)
-        _replace(folder / "statistics.npz", content.getvalue())
+
+def _read(file: Path) -> Statistics:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            directions = stored["directions"]
+            kept = stored["kept"] if "kept" in stored else np.zeros(len(directions), np.float32)
+            return Statistics(stored["mean"], directions, kept, int(stored["count"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise StorageError(
+            f"The statistics of the embedder in {file} cannot be read: {error}",
+            remedy="Restore the file; or remove its folder, run `longleaf calibrate embedder` and then "
+            "`longleaf reindex` for every collection.",
+        ) from error
+
+
+def _write(file: Path, found: Statistics) -> None:
+    """A file that is there already stays."""
+    content = io.BytesIO()
+    np.savez(content, mean=found.mean, directions=found.directions, kept=found.kept, count=found.count)
+    draft = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
+    _replace(draft, content.getvalue())
+    with suppress(FileExistsError):
+        os.link(draft, file)
+    draft.unlink()
 
 
 def _replace(file: Path, content: bytes) -> None:

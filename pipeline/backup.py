@@ -2,7 +2,8 @@
 
 Files never change once they are named, and none is removed before the ledger says so. So they are copied
 first, at leisure; then, while no one can commit, what has come since and the rows. That is the moment the
-backup is of. Indexes and caches are not in it: they can be made again from what is.
+backup is of. What embedders have learnt of the documents is in it: vectors made without would be others.
+Indexes and caches are not: they can be made again from what is.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pipeline.schema import data_version, documents, tables, versions, writers
 MANIFEST = "backup.json"
 LEDGER = "ledger.sqlite"
 FORMAT = 1
+LEARNT = "embedder"  # the folder of what embedders have learnt
 KEPT_BESIDE = ("keys.json", "keys.pepper")  # small files of the service, where there are any
 
 _COPIERS = 8
@@ -71,12 +73,11 @@ def back_up(ledger: Ledger, target: Path) -> BackupReport:
         _copy(ledger.root, target, named, copied)
         with ledger.database.write() as connection:
             locked = time.monotonic()
-            now = list(_files(ledger, connection))
+            now = [*_files(ledger, connection), *KEPT_BESIDE, *_learnt(ledger.root)]
             _copy(ledger.root, target, [path for path in now if path not in copied], copied)
-            _copy(ledger.root, target, KEPT_BESIDE, copied)
             counts = _copy_rows(connection, target / LEDGER)
             locked = time.monotonic() - locked
-        for path in set(copied) - set(now) - set(KEPT_BESIDE):  # replaced or deleted since
+        for path in set(copied) - set(now):  # replaced or deleted since
             (target / path).unlink()
             del copied[path]
         copied[LEDGER] = _digest(target / LEDGER)
@@ -96,6 +97,13 @@ def _files(ledger: Ledger, connection: Connection) -> Iterator[str]:
     waiting = sa.select(job_documents.c.job_id, job_documents.c.position).where(job_rows.on_its_way())
     for job_id, position in connection.execute(waiting):
         yield ledger.arrivals.file(job_id, position).relative_to(ledger.root).as_posix()
+
+
+def _learnt(root: Path) -> Iterator[str]:
+    """What embedders keep of the documents, less what is being written just now."""
+    for path in (root / LEARNT).rglob("*"):
+        if path.is_file() and not path.name.startswith("."):
+            yield path.relative_to(root).as_posix()
 
 
 def _copy(root: Path, target: Path, paths: Iterable[str], copied: dict[str, str]) -> None:

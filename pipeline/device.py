@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, ModelMemoryError
 
 
 def found(name: str) -> str:
     """The device that a name stands for; ``auto`` is CUDA if there is a device, else the processor.
 
-    Raises ConfigurationError for one that does not exist or cannot compute here.
+    Raises ConfigurationError for one that does not exist or cannot compute here, ModelMemoryError for one
+    whose memory is full.
     """
     if name == "cpu":
         return name
@@ -20,6 +21,11 @@ def found(name: str) -> str:
         torch.zeros(1, device=name).item()  # fetched, because the device 'meta' makes tensors without numbers
     except (RuntimeError, AssertionError, ImportError) as error:
         why = str(error).strip().partition("\n")[0].rstrip(".")
+        if "out of memory" in why:
+            raise ModelMemoryError(
+                f"The memory of the device {name!r} is full: {why}.",
+                remedy="Free some of it, or use another device.",
+            ) from error
         raise ConfigurationError(
             f"The device {name!r} cannot be used: {why}.",
             remedy="Use cpu, or auto, which takes a GPU if there is one.",

@@ -7,7 +7,7 @@ ingested, which may be few and alike. Here they learn it from documents drawn fr
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.chunk import ChunkConfig, chunk
@@ -18,15 +18,19 @@ from pipeline.reindex import documents_of
 from pipeline.seams import Embedder, Learner
 from pipeline.types import ChunkedDocument
 
+MOST_TOKENS = 2_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """From how much it was learnt, and what the vectors are called from now on."""
+    """From how much it was learnt, what the vectors are called from now on, and which collections (tenant and
+    name) must be indexed anew before they can be searched again."""
 
     documents: int
     tokens: int
     vectors: int
     fingerprint: str
+    outdated: Sequence[tuple[str, str]]
 
 
 def learn(
@@ -36,10 +40,10 @@ def learn(
     *,
     tenant: str = "default",
     collection: str = "default",
-    tokens: int = 500_000,
+    tokens: int = MOST_TOKENS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Learnt:
-    """Let ``embedder`` learn from documents drawn from a collection, of about so many ``tokens``.
+    """Let ``embedder`` learn from documents drawn from a collection, of about so many ``tokens`` at most.
 
     Collections indexed with what it knew before must be indexed anew. ``progress`` is told tokens read and
     to be read. Raises ConfigurationError if it learns nothing from documents, InvalidRequestError for a
@@ -68,12 +72,13 @@ def learn(
         raise InvalidRequestError(
             f"Collection {collection!r} has no text to learn from.", remedy="Ingest documents first."
         )
-    done = 0
+    before, done = str(embedder.fingerprint), 0
 
     def read(count: int) -> None:
         nonlocal done
         done += count
         progress(done, total)
 
-    vectors = embedder.learn(taken, read)
-    return Learnt(len(taken), total, vectors, str(embedder.fingerprint))
+    vectors = sum(len(made.units) for made in embedder.learn(taken, read, anew=True))
+    outdated = [(c.tenant, c.name) for c in ledger.collections() if c.fingerprint == before]
+    return Learnt(len(taken), total, vectors, str(embedder.fingerprint), outdated)

@@ -167,9 +167,9 @@ class CollectionLedger:
                 connection.execute(
                     sa.update(versions).where(*lifecycle.is_version(key)).values(**asdict(cut))
                 )
-            connection.execute(
-                sa.update(collections).where(*named).values(**columns, settings={"generation": generation})
-            )
+            kept = {k: v for k, v in target.settings.items() if k not in ("building", "building_with")}
+            settings = {**kept, "generation": generation}
+            connection.execute(sa.update(collections).where(*named).values(**columns, settings=settings))
 
     def totals(self, tenant: str, name: str) -> Totals:
         """Sums over the live documents of a collection. Raises NotFoundError."""

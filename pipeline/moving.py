@@ -28,9 +28,10 @@ import numpy as np
 
 from pipeline.errors import ConflictError, DamagedFileError, IndexingError, InvalidRequestError
 from pipeline.layers import LAYERS, Layer, index_name
-from pipeline.ledger import MAX_PAGE, Ledger
+from pipeline.ledger import Ledger
 from pipeline.originals import disk_errors
 from pipeline.records import DocumentRecord, VersionKey, derived_id
+from pipeline.reindex import documents_of
 from pipeline.seams import Indexer, IndexSchema
 from pipeline.types import Point, SparseVector
 
@@ -62,7 +63,7 @@ def export_collection(
     record = ledger.collection(tenant, collection)
     if folder.exists():
         raise InvalidRequestError(f"{folder} exists.", remedy="Name a folder that does not.")
-    live = {(d.id, d.version): d for d in _documents(ledger, tenant, collection)}
+    live = {(d.id, d.version): d for d in documents_of(ledger, record)}
     aside = folder.with_name(f"{folder.name}.partial")
     with disk_errors(aside):
         shutil.rmtree(aside, ignore_errors=True)
@@ -150,13 +151,6 @@ class Export:
                         sparse = SparseVector(arrays["indices"][span], arrays["weights"][span])
                     yield entry["document_id"], entry["ordinal"], Point("", entry["payload"], dense, sparse)
             part += 1
-
-
-def _documents(ledger: Ledger, tenant: str, collection: str) -> Iterator[DocumentRecord]:
-    after = None
-    while page := ledger.documents(tenant, collection, after=after, limit=MAX_PAGE):
-        yield from page
-        after = page[-1].id
 
 
 def _write_documents(ledger: Ledger, folder: Path, documents: Any) -> None:  # noqa: ANN401 - records, once

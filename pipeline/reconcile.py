@@ -23,10 +23,11 @@ from pipeline.errors import (
     StorageError,
 )
 from pipeline.layers import LAYERS, Layer, expected_ids, index_name, of_versions, schemas
-from pipeline.ledger import MAX_PAGE, Ledger
+from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.preparing import lexical
 from pipeline.records import CollectionRecord, DocumentRecord, VersionKey, VersionRecord
+from pipeline.reindex import documents_of
 from pipeline.seams import Embedder, Indexer
 from pipeline.storing import Entry, Store
 from pipeline.watch import Progress, Watch
@@ -85,7 +86,7 @@ def verify(ledger: Ledger, indexer: Indexer, *, files: bool = True) -> list[Veri
 
 
 def _verify(ledger: Ledger, indexer: Indexer, record: CollectionRecord, *, files: bool) -> Verification:
-    live = {_key(document): document for document in _documents(ledger, record)}
+    live = {_key(document): document for document in documents_of(ledger, record)}
     incomplete: set[VersionKey] = set()
     orphaned: set[VersionKey] = set()
     states = []
@@ -223,13 +224,6 @@ def _entry(
         lexical(analyser, chunked, record.lexical["avg_len"]),
         None,
     )
-
-
-def _documents(ledger: Ledger, record: CollectionRecord) -> Iterator[DocumentRecord]:
-    after = None
-    while page := ledger.documents(record.tenant, record.name, after=after, limit=MAX_PAGE):
-        yield from page
-        after = page[-1].id
 
 
 def _key(document: DocumentRecord) -> VersionKey:

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.aliases import generation_name
 from pipeline.cached_states import VersionCache
 from pipeline.chunk import ChunkConfig, chunk
-from pipeline.errors import DiskFullError, IndexDamagedError, IndexingError
+from pipeline.errors import DiskFullError, IndexDamagedError, IndexingError, StorageError
 from pipeline.layers import LAYERS, Layer, index_name, of_versions, points, schemas
 from pipeline.ledger import MAX_PAGE, Ledger
 from pipeline.ledger_collections import Cut
@@ -33,7 +33,8 @@ _UPSERT_POINTS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Reindexed:
-    """What was built, and how many documents an interrupted run had built already."""
+    """What was built, how many documents an interrupted run had built already, and how many are cut into
+    other passages than before (counted only for caches)."""
 
     tenant: str
     collection: str
@@ -42,6 +43,7 @@ class Reindexed:
     resumed: int
     passages: int
     units: int
+    recut: int = 0
 
 
 def reindex(
@@ -59,11 +61,12 @@ def reindex(
 ) -> Reindexed:
     """Build the collection with these parts, switch to it, and drop what was before.
 
-    ``indexer`` is an :class:`~pipeline.aliases.Aliased` one. ``caches`` lose the versions that
-    get other passages before the switch, so that none is left behind, and are told of them after it. Raises
-    NotFoundError; UnavailableError while another process ingests; StorageError if a stored document cannot
-    be read or a cache refuses. Until it returns, readers see the collection as it was; after an error or a
-    cancellation they still do.
+    ``indexer`` is an :class:`~pipeline.aliases.Aliased` one. ``caches`` lose the versions that get other
+    passages before the switch, so that none is left behind, and again after it, because another process may
+    have stored the old ones meanwhile; then they are told of the new ones. Raises NotFoundError;
+    UnavailableError while another process ingests; StorageError if a stored document cannot be read or a
+    cache refuses. Until it returns, readers see the collection as it was; after an error or a cancellation
+    they still do.
     """
     ledger.own_ingestion()
     Store(ledger, indexer, caches).recover()
@@ -118,9 +121,11 @@ def reindex(
     for layer in LAYERS:
         indexer.drop(generation_name(index_name(tenant, collection, layer), previous))
     for cache in caches:
+        with suppress(StorageError):  # the switch is made, and what is left takes only room
+            cache.remove(recut)
         cache.added(recut)
     passages, units = (sum(getattr(cut, name) for cut in cuts.values()) for name in ("passages", "units"))
-    return Reindexed(tenant, collection, generation, len(cuts), resumed, passages, units)
+    return Reindexed(tenant, collection, generation, len(cuts), resumed, passages, units, len(recut))
 
 
 def _average_lengths(

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection
 
 from pipeline import job_rows, lifecycle, migrations
-from pipeline.backup import FORMAT, LEDGER, MANIFEST, copy_tables
+from pipeline.backup import FORMAT, LEARNT, LEDGER, MANIFEST, copy_tables
 from pipeline.database import Database, insert
 from pipeline.errors import ConflictError, DataVersionError, StorageError, UnavailableError
 from pipeline.job_tables import job_documents, job_events
@@ -57,7 +57,8 @@ def restore(
     """Make ``root`` (and the database at ``url``) what the backup ``source`` holds, less what was deleted
     since, as ``root`` itself and the data directories or backups in ``deletions`` know it.
 
-    Indexes are empty afterwards; ``repair`` fills them. Raises StorageError for a backup that is
+    Indexes are empty afterwards; ``repair`` fills them. What embedders have learnt stays as it is in ``root``
+    if the backup has nothing of it, as those of older versions. Raises StorageError for a backup that is
     incomplete or damaged, DataVersionError for one of a newer Longleaf, ConflictError where there is
     something and it is not to be replaced, UnavailableError while another process ingests there.
     """
@@ -114,8 +115,9 @@ def _prepare(source: Path, draft: Path, graves: dict[str, int], manifest: dict[s
 
 
 def _remove_old(root: Path) -> None:
+    kept = _KEPT if (root / RESTORING / LEARNT).exists() else (*_KEPT, LEARNT)
     for path in list(root.iterdir()):
-        if path.name not in _KEPT:
+        if path.name not in kept:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -52,12 +52,22 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class Learner(Embedder, Protocol):
-    """An embedder whose vectors depend on documents it has learnt from."""
+    """An embedder whose vectors depend on documents it has learnt from. Until then it refuses to embed."""
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether it has learnt from documents."""
+        ...
 
     def learn(
-        self, documents: Sequence[ChunkedDocument], progress: Callable[[int], None] | None = None
-    ) -> int:
-        """Learn anew, from these; the fingerprint is another afterwards. How many vectors it learnt from."""
+        self,
+        documents: Sequence[ChunkedDocument],
+        progress: Callable[[int], None] | None = None,
+        *,
+        anew: bool = False,
+    ) -> list[DocumentEmbeddings]:
+        """Embed documents, and learn from them if it had not learnt before, or if ``anew``: then the
+        fingerprint is another afterwards."""
         ...
 
 

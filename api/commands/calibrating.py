@@ -98,13 +98,14 @@ def calibrate_embedder(
     run: Run,
     collection: Annotated[str, typer.Argument(help="Whose documents it learns from.")] = "default",
     *,
-    tokens: Annotated[int, typer.Option(min=1, help="About how many tokens of them are read.")] = 500_000,
+    tokens: Annotated[int, typer.Option(min=1, help="About how many of their tokens are read.")] = 2_000_000,
     tenant: Tenant = "default",
 ) -> None:
     """Let the embedder learn from a collection what its vectors share (`whitened`, `centred`).
 
-    Without it they learn from the first documents ingested, which may be few and alike. Afterwards
-    collections made with this embedder must be indexed anew, and servers started anew.
+    Without it they learn from the first documents ingested, which may be few and alike. Afterwards all
+    collections made with this embedder must be indexed anew; until then only servers that run already can
+    search them, and must be started anew thereafter.
 
     Example: longleaf calibrate embedder contracts --set embedder.name=whitened
     """
@@ -127,9 +128,9 @@ def calibrate_embedder(
         run.out.print(
             f"learnt from {found.documents} documents, {found.tokens} tokens, {found.vectors} vectors"
         )
-    run.note(
-        f"Collections made with this embedder are built anew with `longleaf reindex`: {collection} first."
-    )
+    for owner, name in found.outdated:
+        whose = "" if owner == "default" else f" --tenant {owner}"
+        run.note(f"Cannot be searched until it is built anew: longleaf reindex {name}{whose}", style="yellow")
 
 
 def table(found: Calibration) -> list[str]:

@@ -175,7 +175,8 @@ def _sets(
     for path in find_sets(folder):
         given = load_set(path).sample(documents, None)
         drawn = given.sample(None, questions, answers=plan.answers)
-        count, wanted = len(drawn.measurable(answers=plan.answers)), questions or len(given.questions)
+        count, there = len(drawn.measurable(answers=plan.answers)), len(given.questions)
+        wanted = min(questions or there, there)
         more = "--answers asks more of them" if len(given.measurable(answers=True)) > count else ""
         if not count:
             usual = "Take more --documents" if documents else "Judge documents in qrels: relevance above 0"

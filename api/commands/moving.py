@@ -14,8 +14,8 @@ from api.commands.options import Tenant
 
 def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
-    command(app, "reindex")(reindex)
-    command(app, "export")(export)
+    command(app, "reindex", needs_data=True)(reindex)
+    command(app, "export", needs_data=True)(export)
     command(app, "import")(import_)
 
 
@@ -27,7 +27,7 @@ def reindex(
     """Build a collection's index anew, as the settings now say, and switch to it in one step.
 
     Searches see the old one until then; an interrupted run goes on where it stopped. A document that is cut
-    into other passages loses its cached states.
+    into other passages loses its cached states. Settings that a collection was made with as its own stay.
 
     Example: longleaf reindex contracts --set chunking.passage_tokens=192
     """
@@ -36,19 +36,21 @@ def reindex(
 
     parts = run.longleaf
     total = parts.ledger.totals(tenant, collection).documents
+    own = parts.ledger.collection(tenant, collection).settings.get("own", {})
+    embedder, analyser, chunking = parts.benches.parts(own)
     with progress_bar(run, total) as show:
         done = build(
             parts.ledger,
             parts.indexer,
-            parts.embedder,
-            parts.analyser,
-            run.settings.chunking,
+            embedder,
+            analyser,
+            chunking,
             caches=[parts.cached_states],
             tenant=tenant,
             collection=collection,
             progress=show,
         )
-    if building.at_ingestion(run.settings):
+    if done.recut and building.at_ingestion(run.settings):
         run.note("Building cached states of changed passages; Ctrl-C leaves the rest to their first use.")
         parts.cached_states.drain()
     if run.json:

@@ -12,7 +12,7 @@ from api.commands.frame import DONE, Run, command
 
 def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
-    command(app, "backup")(backup)
+    command(app, "backup", needs_data=True)(backup)
     command(app, "restore")(restore)
     command(app, "migrate")(migrate)
 
@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
 def backup(
     run: Run, folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is new or empty.")]
 ) -> None:
-    """Write a backup, while the service runs: ledger, texts, originals, and what is on its way in.
+    """Write a backup, while the service runs: ledger, texts, originals, what is on its way in, and what
+    embedders have learnt.
 
     Indexes and caches are not in it; they are made again from what is.
 

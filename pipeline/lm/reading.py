@@ -158,7 +158,7 @@ class PromptReader:
         network = self.engine.network
         device = network.device
         hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-        kinds = {type(layer).__name__ for layer in network.modules()}  # SplitLinear takes another time
+        kinds = {type(layer).__name__ for layer in network.modules()}  # OneDnnLinear takes another time
         circumstances = (
             *(self._revision, network.dtype, network.config._attn_implementation, *contexts),
             *sorted(kinds),

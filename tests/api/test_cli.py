@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from small_library import FROST, LEASE, WHALE
 
+from api.build import open_longleaf
 from api.cli import build_app, main
+from api.settings import load_settings
 from pipeline.errors import DiskFullError
 from pipeline.ingest import Ingestor, IngestResult
 
@@ -195,6 +197,9 @@ LOOKING = [
     "kv verify --quick",
     "search x",
     "verify",
+    "reindex",
+    "export default moved",
+    "backup saved",
 ]
 
 
@@ -396,6 +401,19 @@ def test_help_is_quick() -> None:
     assert not loaded & {"numpy", "torch", "sqlalchemy", "fastapi", "pipeline.types"}
 
 
+def test_a_collection_indexed_anew_keeps_settings_of_its_own(longleaf: Command, folder: Path) -> None:
+    with open_longleaf(load_settings({})) as opened:
+        opened.benches.create(
+            "default", "mine", chunking={"passage_tokens": 24, "unit_tokens": 12, "unit_min_tokens": 4}
+        )
+    for name in ("mine", "usual"):
+        assert longleaf("ingest", str(folder), "-c", name).code == 0
+    before, usual = (longleaf("reindex", name, "--json").json["passages"] for name in ("mine", "usual"))
+    assert before > usual
+    assert longleaf("reindex", "mine", "--json").json["passages"] == before
+    assert longleaf("search", "whale", "-c", "mine", "--json").json["hits"]
+
+
 def test_an_embedder_learns_from_a_collection(longleaf: Command, folder: Path) -> None:
     """Refused where it learns nothing; afterwards the collection is indexed anew."""
     assert longleaf("ingest", str(folder)).code == 0
@@ -407,10 +425,12 @@ def test_an_embedder_learns_from_a_collection(longleaf: Command, folder: Path) -
     assert found["vectors"] >= 3
     told = longleaf("calibrate", "embedder", "--tokens", "1", *whitened)
     assert told.out.startswith("learnt from 1 documents, "), told.out
-    assert "longleaf reindex" in told.err
+    assert "longleaf reindex" not in told.err  # made with another embedder, and searched with that
     assert longleaf("search", "whale", *whitened).code != 0
     assert longleaf("reindex", *whitened).code == 0
     assert longleaf("search", "whale", "--json", *whitened).json["hits"]
+    outdated = longleaf("calibrate", "embedder", *whitened)
+    assert "built anew: longleaf reindex default" in outdated.err, outdated.err
 
 
 def test_a_collection_is_indexed_anew_and_moved(longleaf: Command, folder: Path) -> None:

@@ -164,6 +164,46 @@ def test_what_can_be_measured_is_counted(longleaf: Command, sets: Path) -> None:
     assert longleaf("eval", str(sets), "--answers").code == 0
 
 
+def test_more_than_a_set_has_cannot_be_wanted(longleaf: Command, sets: Path) -> None:  # noqa: F811
+    many = ("eval", str(sets), "--questions", "100")
+    assert "doors: 10 of 11 questions can be measured" in longleaf(*many).err
+    assert "questions can be measured" not in longleaf(*many, "--answers").err
+
+
+WHITENED = ("--set", "embedder.name=whitened", "--set", "embedder.inner=hashing")
+
+
+@pytest.mark.parametrize(
+    "place", [(), ("--set", "embedder.statistics=null"), ("--set", "embedder.statistics=own")]
+)
+def test_what_an_embedder_learns_stays_in_the_evaluation(
+    longleaf: Command,  # noqa: F811
+    sets: Path,
+    tmp_path: Path,
+    place: tuple[str, ...],
+) -> None:
+    command = ("eval", str(sets), "--json", *WHITENED, *place)
+    first, again = longleaf(*command), longleaf(*command)
+    assert (first.code, again.code) == (0, 0), first.out
+    assert quality(again.json) == quality(first.json)
+    data = tmp_path / "longleaf-data"
+    [kept] = (data / "evaluation").iterdir()  # ingested once
+    assert list((kept / "embedder" / "whitened").glob("statistics*.npz"))
+    assert not (tmp_path / "own").exists()
+    assert not (data / "embedder").exists()
+    assert "embedder.statistics" not in first.json["about"]["settings"]
+
+
+def test_what_is_learnt_with_other_options_is_another_index(
+    longleaf: Command,  # noqa: F811
+    sets: Path,
+    tmp_path: Path,
+) -> None:
+    for exponent in ("0.5", "1"):
+        assert longleaf("eval", str(sets), *WHITENED, "--set", f"embedder.exponent={exponent}").code == 0
+    assert len(list((tmp_path / "longleaf-data" / "evaluation").iterdir())) == 2
+
+
 def test_rankings_are_as_deep_as_the_largest_cutoff(longleaf: Command, sets: Path) -> None:  # noqa: F811
     deep = longleaf("eval", str(sets), "--cutoffs", "5,300", "--budgets", "300", "--json").json
     assert deep["about"]["plan"]["depth"] == 300

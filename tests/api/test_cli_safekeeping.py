@@ -19,9 +19,11 @@ GOLDEN = Path(__file__).parents[1] / "data" / "version_1"
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*arguments: str | Path, data: str = "data") -> tuple[int, Any]:
+    def call(*arguments: str | Path, data: str = "data", embedder: str = "") -> tuple[int, Any]:
+        learning = ["--set", f"embedder.name={embedder}", "--set", "embedder.inner=hashing"]
+        settings = [*SMALL, *learning] if embedder else SMALL
         with pytest.raises(SystemExit) as stopped:
-            main([*map(str, arguments), "--data", str(tmp_path / data), "--json", *SMALL])
+            main([*map(str, arguments), "--data", str(tmp_path / data), "--json", *settings])
         return int(stopped.value.code or 0), json.loads(capsys.readouterr().out)
 
     return call
@@ -42,6 +44,44 @@ def test_a_backup_is_restored_and_searched(run: Any, tmp_path: Path) -> None:
     code, told = run("restore", tmp_path / "backup", "--no-index", data="other")
     assert code == 0
     assert run("verify", data="other")[1]["clean"] is False
+
+
+@pytest.mark.parametrize("name", ["whitened", "centred"])
+def test_what_an_embedder_has_learnt_comes_back(run: Any, tmp_path: Path, name: str) -> None:
+    """With its name, or the restored collection would be another embedder's."""
+    (tmp_path / "otter.txt").write_text("The otter lives by the river. It eats fish. The heron stands in it.")
+    assert run("ingest", tmp_path / "otter.txt", embedder=name)[0] == 0
+    found = run("search", "otter", embedder=name)[1]["hits"]
+    learnt = files_in(tmp_path / "data" / "embedder")
+    assert run("backup", tmp_path / "backup")[0] == 0
+    for data in ("data", "elsewhere"):
+        assert run("restore", tmp_path / "backup", "--replace", embedder=name, data=data)[0] == 0
+        assert files_in(tmp_path / data / "embedder") == learnt
+        again = run("search", "otter", embedder=name, data=data)[1]["hits"]
+        assert [(hit["text"], hit["score"]) for hit in again] == [(h["text"], h["score"]) for h in found]
+    (statistics,) = (tmp_path / "backup").glob("embedder/*/statistics*.npz")
+    statistics.write_bytes(b"damaged")
+    code, told = run("restore", tmp_path / "backup", "--replace", embedder=name)
+    assert (code, told["error"]["code"]) == (1, "storage")
+    assert files_in(tmp_path / "data" / "embedder") == learnt
+
+
+def test_a_backup_from_before_leaves_what_was_learnt(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "otter.txt").write_text("The otter lives by the river. It eats fish. The heron stands in it.")
+    run("ingest", tmp_path / "otter.txt", embedder="whitened")
+    run("backup", tmp_path / "backup")
+    shutil.rmtree(tmp_path / "backup" / "embedder")
+    manifest = tmp_path / "backup" / "backup.json"
+    told = json.loads(manifest.read_text())
+    told["files"] = {path: digest for path, digest in told["files"].items() if "embedder" not in path}
+    manifest.write_text(json.dumps(told))
+    assert run("restore", tmp_path / "backup", "--replace", embedder="whitened")[0] == 0
+    assert run("search", "otter", embedder="whitened")[1]["hits"]
+    assert run("restore", tmp_path / "backup", "--no-index", data="new")[0] == 0
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_old_data_goes_forward_when_it_is_told(run: Any, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import Cluster
+from pydantic import SecretStr
 from tiny_models import write_model
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "lm"))
@@ -15,9 +17,10 @@ from tiny_networks import make_network, make_tokenizer
 
 from api.build import open_longleaf
 from api.doctor import Check, examine
-from api.sections import LanguageModelSettings, PluginChoice, Settings
+from api.sections import LanguageModelSettings, LedgerSettings, PluginChoice, Settings
 from pipeline.encoder import exported
 from pipeline.errors import LongleafError
+from pipeline.ingest import Source
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +111,16 @@ def test_a_language_model_that_would_be_refused_is_told(
         with pytest.raises(LongleafError) as raised:
             _ = longleaf.language_model
     assert (raised.value.message, raised.value.remedy) == (found.detail, found.remedy)
+
+
+def test_a_database_is_looked_into_where_there_is_no_folder(tmp_path: Path, postgres: Cluster) -> None:
+    """As on a machine that has not worked with it yet."""
+    chosen: dict[str, Any] = {
+        "embedder": PluginChoice(name="hashing"),
+        "indexer": PluginChoice(name="exact"),
+        "ledger": LedgerSettings(url=SecretStr(postgres.database())),
+    }
+    with open_longleaf(Settings(data=tmp_path / "one", **chosen)) as longleaf:
+        list(longleaf.ingestor.ingest([Source("otter.txt", b"The otter lives by the river.")]))
+    found = finding(Settings(data=tmp_path / "other", **chosen), "ledger")
+    assert (found.state, found.detail) == ("ok", "1 collections: default")

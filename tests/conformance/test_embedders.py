@@ -12,7 +12,7 @@ import embedders
 from pipeline import plugins
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import ConfigurationError, EmbeddingError
-from pipeline.seams import Embedder
+from pipeline.seams import Embedder, Learner
 from pipeline.types import ChunkedDocument, Document
 
 TEXT = (
@@ -43,7 +43,8 @@ def embedder(name: str) -> Iterator[Embedder]:
             options["url"] = options["url"].replace("http://127.0.0.1:1", server.url)
         built = plugins.load("embedders", name, **options)
         document = chunked(built, TEXT)
-        built.embed_documents([document])  # some know what is common to all vectors only after the first
+        if isinstance(built, Learner):
+            built.learn([document])
         yield built
 
 

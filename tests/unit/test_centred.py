@@ -72,10 +72,10 @@ def test_the_first_documents_decide_and_later_ones_change_nothing(tmp_path: Path
     inner = hashing.build(hashing.Config(dim=128))
     first = centred.CentredEmbedder(inner, 4, tmp_path)
     doc, other = document(first, 120), document(first, 80, seed=2)
-    (found,) = first.embed_documents([doc])
+    (found,) = first.learn([doc])
     (raw,) = inner.embed_documents([doc])
     assert np.linalg.norm(found.units.mean(0)) < np.linalg.norm(raw.units.mean(0)) / 1.5
-    first.embed_documents([other])
+    first.learn([other])
     again = centred.CentredEmbedder(inner, 4, tmp_path)  # another process, later
     assert again.fingerprint == first.fingerprint != inner.fingerprint
     (later,) = again.embed_documents([doc])
@@ -92,21 +92,21 @@ def test_a_search_process_finds_what_an_ingesting_one_wrote(tmp_path: Path) -> N
     searching, ingesting = (centred.CentredEmbedder(inner, 2, tmp_path) for _ in range(2))
     with pytest.raises(EmbeddingError, match="no documents yet"):
         searching.embed_queries(["rent"])
-    ingesting.embed_documents([document(ingesting, 100)])
+    ingesting.learn([document(ingesting, 100)])
     assert searching.embed_queries(["rent"]).vectors.shape == (1, 128)
 
 
 def test_statistics_that_are_damaged_or_leave_nothing(tmp_path: Path) -> None:
     inner = hashing.build(hashing.Config(dim=128))
     embedder = centred.CentredEmbedder(inner, 2, tmp_path)
-    embedder.embed_documents([document(embedder, 100)])
-    (tmp_path / "statistics.npz").write_bytes(b"not a zip")
+    embedder.learn([document(embedder, 100)])
+    next(tmp_path.glob("statistics-*.npz")).write_bytes(b"not a zip")
     with pytest.raises(StorageError, match="cannot be read"):
         centred.CentredEmbedder(inner, 2, tmp_path).embed_queries(["rent"])
     nothing = Statistics(np.ones(4, np.float32), np.empty((0, 4), np.float32), np.empty(0, np.float32), 9)
     with pytest.raises(EmbeddingError, match="Nothing is left of a vector of 'Lease'"):
         nothing.apply(np.ones((1, 4), np.float32), "'Lease'")
-    with pytest.raises(ConfigurationError, match="wrap itself"):
+    with pytest.raises(ConfigurationError, match="cannot wrap"):
         plugins.load("embedders", "centred", inner="centred")
     with pytest.raises(ConfigurationError, match="no option 'dmi'"):
         plugins.load("embedders", "centred", inner="hashing", options={"dmi": 64})

@@ -118,6 +118,7 @@ def test_rows_share_passes_and_equal_the_embedders(tmp_path: Path) -> None:
     np.testing.assert_allclose(mixed.passages, product.passages, atol=1e-5)
     without = passes.index(embedding.Row(options, late=0.3, directions=2, chunking=SIZES), made)
     wrapped = centred.CentredEmbedder(ours, 2)
+    wrapped.learn(made.documents)
     expected = Index(made, wrapped)
     np.testing.assert_allclose(without.units, expected.units, atol=1e-4)
     question = Question("Which tenant pays? A duck swims.", {})

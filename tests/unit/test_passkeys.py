@@ -125,7 +125,7 @@ def test_the_doctor_leaves_what_an_embedder_learns_as_it_is(
     assert not (tmp_path / "data").exists()
     learner = whitened.build(whitened.Config(inner="hashing", statistics=kept))
     text = "Ducks swim. The tenant pays the rent. A bridge was opened in the spring."
-    learner.embed_documents([chunk(Document("d", text), learner.encode(text), SMALL)])
+    learner.learn([chunk(Document("d", text), learner.encode(text), SMALL)])
     before = {path.name: path.read_bytes() for path in kept.iterdir()}
     found = measured()
     assert (found["notes"], found["embedder"]) == ([], str(learner.fingerprint))

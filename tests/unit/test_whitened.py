@@ -10,11 +10,12 @@ from scipy.linalg import fractional_matrix_power
 
 from api.build import open_longleaf
 from api.settings import load_settings
-from embedders import centred, hashing, whitened
+from embedders import _fitted, centred, hashing, whitened
 from pipeline import plugins
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import (
     ConfigurationError,
+    DiskFullError,
     EmbeddingError,
     FingerprintMismatchError,
     InvalidRequestError,
@@ -71,46 +72,84 @@ def test_learning_anew_gives_other_vectors_another_name(tmp_path: Path) -> None:
     inner = hashing.build(hashing.Config(dim=64))
     embedder = whitened.WhitenedEmbedder(inner, 0.5, tmp_path)
     first, others = document(0, inner), [document(n, inner) for n in range(1, 6)]
-    (before,) = embedder.embed_documents([first])
+    (before,) = embedder.learn([first])
     known = embedder.fingerprint
     told: list[int] = []
-    assert embedder.learn(others, told.append) == sum(len(d.units) for d in others)
+    embedder.learn(others)  # not anew: later documents change nothing
+    np.testing.assert_array_equal(embedder.embed_documents([first])[0].units, before.units)
+    made = embedder.learn(others, told.append, anew=True)
     assert sum(told) == sum(len(d.encoding) for d in others)
     (after,) = embedder.embed_documents([first])
-    assert embedder.fingerprint != known
-    assert after.fingerprint == embedder.fingerprint
+    assert {found.fingerprint for found in (*made, after)} == {embedder.fingerprint} != {known}
     assert np.abs(after.units - before.units).max() > 1e-3
     again = whitened.WhitenedEmbedder(inner, 0.5, tmp_path)  # another process, later
     assert again.fingerprint == embedder.fingerprint
     np.testing.assert_array_equal(again.embed_documents([first])[0].units, after.units)
 
 
-def test_interrupted_learning_leaves_no_statistics_under_an_old_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_embedded_before_something_was_learnt(tmp_path: Path) -> None:
+    """Who only wants vectors, as a request over HTTP does, decides nothing for others."""
     inner = hashing.build(hashing.Config(dim=64))
     embedder = whitened.WhitenedEmbedder(inner, 0.5, tmp_path)
-    embedder.embed_documents([document(0, inner)])
+    for ask in (
+        lambda: embedder.embed_documents([document(0, inner)]),
+        lambda: embedder.embed_queries(["a"]),
+    ):
+        with pytest.raises(EmbeddingError, match="no documents yet"):
+            ask()
+    assert not embedder.has_learnt
+    empty = chunk(Document("Blank", " "), inner.encode(" "), ChunkConfig(24, 8, 4))
+    assert len(embedder.learn([empty])[0].units) == 0
+    assert not list(tmp_path.glob("statistics*"))
+
+
+def test_a_process_that_knew_the_old_name_keeps_to_what_it_stands_for(tmp_path: Path) -> None:
+    inner = hashing.build(hashing.Config(dim=64))
+    ingesting, serving = (whitened.WhitenedEmbedder(inner, 0.5, tmp_path) for _ in range(2))
+    (expected,) = ingesting.learn([document(0, inner)])
+    known = serving.fingerprint  # it has read the name, and no statistics yet
+    ingesting.learn([document(1, inner)], anew=True)
+    (found,) = serving.embed_documents([document(0, inner)])
+    assert found.fingerprint == known != ingesting.fingerprint
+    np.testing.assert_array_equal(found.units, expected.units)
+
+
+def test_of_two_that_learn_at_first_one_decides(tmp_path: Path) -> None:
+    inner = hashing.build(hashing.Config(dim=64))
+    one, other = (whitened.WhitenedEmbedder(inner, 0.5, tmp_path) for _ in range(2))
+    assert one.fingerprint == other.fingerprint
+    assert not (one.has_learnt or other.has_learnt)
+    one._keep(one.fit(inner.embed_documents([document(0, inner)])[0].units), anew=False)
+    other._keep(other.fit(inner.embed_documents([document(1, inner)])[0].units), anew=False)
+    first, second = (each.embed_documents([document(2, inner)])[0] for each in (one, other))
+    np.testing.assert_array_equal(first.units, second.units)
+
+
+def test_learning_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = hashing.build(hashing.Config(dim=64))
+    embedder = whitened.WhitenedEmbedder(inner, 0.5, tmp_path)
+    (expected,) = embedder.learn([document(0, inner)])
     known = embedder.fingerprint
 
-    def full(folder: Path, found: object) -> None:
+    def full(file: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(whitened.WhitenedEmbedder, "_write", staticmethod(full))
-    with pytest.raises(OSError, match="No space"):
-        embedder.learn([document(1, inner)])
-    later = whitened.WhitenedEmbedder(inner, 0.5, tmp_path)
-    assert later.fingerprint != known
-    with pytest.raises(EmbeddingError, match="no documents yet"):
-        later.embed_queries(["rent"])
+    monkeypatch.setattr(_fitted, "_replace", full)
+    with pytest.raises(DiskFullError, match="No space"):
+        embedder.learn([document(1, inner)], anew=True)
+    for each in (embedder, whitened.WhitenedEmbedder(inner, 0.5, tmp_path)):
+        assert each.fingerprint == known
+        np.testing.assert_array_equal(each.embed_documents([document(0, inner)])[0].units, expected.units)
 
 
 def test_statistics_of_before_there_was_whitening_are_read(tmp_path: Path) -> None:
     inner = hashing.build(hashing.Config(dim=64))
     embedder = centred.CentredEmbedder(inner, 2, tmp_path)
-    (expected,) = embedder.embed_documents([document(0, inner)])
-    with np.load(tmp_path / "statistics.npz") as stored:
+    (expected,) = embedder.learn([document(0, inner)])
+    (file,) = tmp_path.glob("statistics-*.npz")
+    with np.load(file) as stored:
         parts = {name: stored[name] for name in stored.files if name != "kept"}
+    file.unlink()
     np.savez(tmp_path / "statistics.npz", **parts)
     (found,) = centred.CentredEmbedder(inner, 2, tmp_path).embed_documents([document(0, inner)])
     np.testing.assert_array_equal(found.units, expected.units)
@@ -132,8 +171,8 @@ def test_what_cannot_be_learnt_is_refused(tmp_path: Path) -> None:
             learn(longleaf.ledger, hashing.build(hashing.Config()), settings.chunking)
     with pytest.raises(ConfigurationError, match="exponent"):
         plugins.load("embedders", "whitened", exponent=0)
-    with pytest.raises(ConfigurationError, match="wrap itself"):
-        plugins.load("embedders", "whitened", inner="whitened")
+    with pytest.raises(ConfigurationError, match="cannot wrap"):
+        plugins.load("embedders", "whitened", inner="centred")
 
 
 def test_a_collection_is_learnt_from_and_indexed_anew(tmp_path: Path) -> None:
@@ -156,6 +195,7 @@ def test_a_collection_is_learnt_from_and_indexed_anew(tmp_path: Path) -> None:
         assert found.tokens >= 1000
         assert told[-1] == (found.tokens, found.tokens)
         assert found.fingerprint != before
+        assert found.outdated == [("default", "default")]
         with pytest.raises(FingerprintMismatchError):
             longleaf.retriever.search(Query("rent"))
         reindex(longleaf.ledger, longleaf.indexer, longleaf.embedder, longleaf.analyser, settings.chunking)

@@ -60,18 +60,19 @@ class Told:
         self._note("removed", keys)
 
 
-def test_states_go_before_the_switch_where_passages_change(place, tmp_path):
+def test_states_go_before_and_after_the_switch_where_passages_change(place, tmp_path):
     told, folder = Told(place), tmp_path / "kv"
     long, short = (keep_states(folder, VersionKey("default", "default", n, 1)) for n in ("long", "short"))
     states = CachedStates(folder, lambda: None, None)
-    anew(place, CHUNKING, told, states)
+    assert anew(place, CHUNKING, told, states).recut == 0
     assert long.exists() and short.exists()
-    assert [names for _, names, _ in told.told] == [[], []]
+    assert [names for _, names, _ in told.told] == [[], [], []]
     told.told.clear()
-    anew(place, SMALLER, told, states)
+    assert anew(place, SMALLER, told, states).recut == 1
     assert (long.exists(), short.exists()) == (False, True)
     assert told.told == [
         ("removed", ["long"], CHUNKING.passage_tokens),
+        ("removed", ["long"], SMALLER.passage_tokens),
         ("added", ["long"], SMALLER.passage_tokens),
     ]
 
@@ -82,8 +83,36 @@ def test_where_the_current_index_is_lost_all_states_go(place):
     anew(place, CHUNKING, told)
     assert [(what, sorted(names)) for what, names, _ in told.told] == [
         ("removed", ["long", "short"]),
+        ("removed", ["long", "short"]),
         ("added", ["long", "short"]),
     ]
+
+
+def test_states_stored_while_the_new_index_is_built_go_too(place, tmp_path):
+    """Another process answers from the old passages until the switch."""
+    long, folder = VersionKey("default", "default", "long", 1), tmp_path / "kv"
+
+    class Late(CachedStates):
+        def remove(self, keys):
+            super().remove(keys)
+            if not stored:
+                stored.append(keep_states(folder, long))
+
+    stored = []
+    anew(place, SMALLER, Late(folder, lambda: None, None))
+    assert not stored[0].exists()
+
+
+def test_states_that_cannot_be_removed_after_the_switch_do_not_undo_it(place):
+    class Refusing(Told):
+        def remove(self, keys):
+            super().remove(keys)
+            if len(self.told) > 1:
+                raise StorageError("The disk refuses.", remedy="None.")
+
+    told = Refusing(place)
+    assert anew(place, SMALLER, told).recut == 1
+    assert told.told[-1] == ("added", ["long"], SMALLER.passage_tokens)
 
 
 def test_states_that_cannot_be_removed_leave_the_collection_as_it_was(place):
@@ -121,7 +150,7 @@ def test_the_command_removes_them_and_sees_the_building_through(tmp_path, monkey
             main(arguments)
         printed = capsys.readouterr()
         assert not stop.value.code, printed
-        return printed.out
+        return printed
 
     def build(_, key):
         time.sleep(0.2)
@@ -135,11 +164,12 @@ def test_the_command_removes_them_and_sees_the_building_through(tmp_path, monkey
         (tmp_path / name).write_text(f"{name}\n\n{LONG}")
     longleaf("ingest", *names)
     built.clear()
-    documents = json.loads(longleaf("documents", "list", "--json"))["documents"]
+    documents = json.loads(longleaf("documents", "list", "--json").out)["documents"]
     keys = [VersionKey("default", "default", document["id"], 1) for document in documents]
     states = [keep_states(tmp_path / "longleaf-data" / "kv", key) for key in keys]
-    longleaf("reindex")
+    assert "Building" not in longleaf("reindex").err
     assert all(path.exists() for path in states) and not built
-    longleaf("reindex", "--set", "chunking.passage_tokens=32", "--set", "chunking.unit_tokens=16")
+    smaller = ["--set", "chunking.passage_tokens=32", "--set", "chunking.unit_tokens=16"]
+    assert "Building cached states of changed passages" in longleaf("reindex", *smaller).err
     assert not any(path.exists() for path in states)
     assert sorted(built) == sorted(keys)

@@ -52,7 +52,7 @@ def test_products_equal_those_of_torch(on_amd, shape, bias, monkeypatch):
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_other_strides_give_the_same(on_amd):
+def test_other_strides_give_the_same(on_amd, stock_is_gone):
     weight, states = torch.randn(48, 20).T, torch.randn(3, 96)[:, ::2]
     with torch.inference_mode():
         found = linear(states, weight)
@@ -125,3 +125,25 @@ def test_costs_of_passes_are_measured_anew_where_layers_change(model_folder, pro
 def test_a_network_that_is_loaded_is_sped_up(model_folder, processor_of, maker, made):
     processor_of(maker)
     assert type(load_network(model_folder("llama"), "cpu", "float32").lm_head) is made
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_embedders_are_sped_up(tmp_path, processor_of, monkeypatch, family):
+    """Ours, which calls :func:`linear`, and those of the library, through their layers."""
+    from tiny_models import write_model
+
+    from embedders import sentence_transformer as plain
+
+    folder = str(write_model(tmp_path / family, family))
+    built = [plain.build(plain.Config(model=folder, dtype="float32", device="cpu")) for _ in range(2)]
+    processor_of("")
+    wanted = built[0].embed_queries(["The tenant pays the rent."]).vectors
+    processor_of("AuthenticAMD")
+    called = []
+    stock = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_linear_pointwise", lambda *parts: called.append(len(parts)) or stock(*parts)
+    )
+    found = built[1].embed_queries(["The tenant pays the rent."]).vectors
+    assert called
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), atol=1e-5, rtol=1e-5)
