@@ -51,7 +51,7 @@ class FittedConfig(BaseModel):
     """Whether a hub id may be downloaded; follows `models.allow_download` unless set."""
 
     def build_inner(self, wrapper: str) -> Embedder:
-        """What the embedder named ``wrapper`` wraps. Raises ConfigurationError for one that learns as well."""
+        """What the embedder named ``wrapper`` wraps. Raises ConfigurationError for one that learns, too."""
         known = type(plugins.configure("embedders", self.inner)).model_fields
         shared = {"cache": self.cache, "allow_download": self.allow_download}
         options = {**{key: value for key, value in shared.items() if key in known}, **self.options}
