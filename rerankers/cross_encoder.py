@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline import device as devices
 from pipeline.errors import InvalidRequestError, ModelError, WorkCancelledError
 from pipeline.models import locate
 from pipeline.seams import Reranker
@@ -47,16 +48,20 @@ TINY = Config(device="cpu", batch_size=4)
 
 
 def build(config: Config) -> Reranker:
-    """Load the model. Raises ModelNotFoundError and ModelError."""
+    """Load the model. Raises ModelNotFoundError, ModelError, and ConfigurationError for a device that is not
+    there."""
     from sentence_transformers import CrossEncoder
 
     from pipeline.lm.convert import quiet_transformers
+    from pipeline.onednn import speed_up
+
+    device = devices.found(config.device or "auto")
 
     located = locate(config.model, cache=config.cache, allow_download=config.allow_download)
     try:
         with quiet_transformers():
             encoder = CrossEncoder(
-                str(located.path), device=config.device, trust_remote_code=False, local_files_only=True
+                str(located.path), device=device, trust_remote_code=False, local_files_only=True
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(
@@ -69,6 +74,7 @@ def build(config: Config) -> Reranker:
             f"The cross-encoder {located.name} gives {labels} scores for each pair, not one.",
             remedy="Use a model trained for ranking (num_labels 1).",
         )
+    speed_up(encoder)
     return CrossEncoderReranker(encoder, config)
 
 

@@ -200,6 +200,22 @@ def test_cross_encoder_gives_the_librarys_scores(built, encoder_folder):
     )
 
 
+def test_cross_encoder_runs_through_onednn_where_that_pays(encoder_folder, monkeypatch):
+    from torch import nn
+
+    from pipeline import onednn
+
+    monkeypatch.setattr(onednn, "pays", lambda: True)
+    built = plugins.load("rerankers", "cross_encoder", model=str(encoder_folder), device="cpu")
+    layers = [layer for layer in built._encoder.modules() if isinstance(layer, nn.Linear)]
+    assert layers and all(type(layer) is onednn.OneDnnLinear for layer in layers)
+
+
+def test_a_device_that_is_not_there_is_refused(encoder_folder):
+    with pytest.raises(ConfigurationError, match="'tpu' cannot be used"):
+        plugins.load("rerankers", "cross_encoder", model=str(encoder_folder), device="tpu")
+
+
 def test_a_long_passage_is_read_to_its_end(built, encoder_folder):
     """The best of overlapping windows, of which the library alone would read the first."""
     from sentence_transformers import CrossEncoder
