@@ -3,7 +3,7 @@
 Files never change once they are named, and none is removed before the ledger says so. So they are copied
 first, at leisure; then, while no one can commit, what has come since and the rows. That is the moment the
 backup is of. What embedders have learnt of the documents is in it: vectors made without would be others.
-Indexes and caches are not: they can be made again from what is.
+So are calibrations, which cost hours. Indexes and caches are not: they can be made again from what is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipeline.schema import data_version, documents, tables, versions, writers
 MANIFEST = "backup.json"
 LEDGER = "ledger.sqlite"
 FORMAT = 1
-LEARNT = "embedder"  # the folder of what embedders have learnt
+LEARNT = ("embedder", "calibrations")  # what embedders have learnt, and what was measured of models
 KEPT_BESIDE = ("keys.json", "keys.pepper")  # small files of the service, where there are any
 
 _COPIERS = 8
@@ -100,10 +100,11 @@ def _files(ledger: Ledger, connection: Connection) -> Iterator[str]:
 
 
 def _learnt(root: Path) -> Iterator[str]:
-    """What embedders keep of the documents, less what is being written just now."""
-    for path in (root / LEARNT).rglob("*"):
-        if path.is_file() and not path.name.startswith("."):
-            yield path.relative_to(root).as_posix()
+    """What stands in the folders of it, less what is being written just now."""
+    for folder in LEARNT:
+        for path in (root / folder).rglob("*"):
+            if path.is_file() and not path.name.startswith(".") and path.suffix != ".tmp":
+                yield path.relative_to(root).as_posix()
 
 
 def _copy(root: Path, target: Path, paths: Iterable[str], copied: dict[str, str]) -> None:

@@ -57,10 +57,10 @@ def restore(
     """Make ``root`` (and the database at ``url``) what the backup ``source`` holds, less what was deleted
     since, as ``root`` itself and the data directories or backups in ``deletions`` know it.
 
-    Indexes are empty afterwards; ``repair`` fills them. What embedders have learnt stays as it is in ``root``
-    if the backup has nothing of it, as those of older versions. Raises StorageError for a backup that is
-    incomplete or damaged, DataVersionError for one of a newer Longleaf, ConflictError where there is
-    something and it is not to be replaced, UnavailableError while another process ingests there.
+    Indexes are empty afterwards; ``repair`` fills them. What embedders have learnt, and calibrations, stay as
+    they are in ``root`` if the backup has nothing of them, as those of older versions. Raises StorageError for
+    a backup that is incomplete or damaged, DataVersionError for one of a newer Longleaf, ConflictError where
+    there is something and it is not to be replaced, UnavailableError while another process ingests there.
     """
     manifest = _checked(source)
     occupied = root.exists() and any(path.name not in _KEPT for path in root.iterdir())
@@ -115,7 +115,7 @@ def _prepare(source: Path, draft: Path, graves: dict[str, int], manifest: dict[s
 
 
 def _remove_old(root: Path) -> None:
-    kept = _KEPT if (root / RESTORING / LEARNT).exists() else (*_KEPT, LEARNT)
+    kept = {*_KEPT, *(folder for folder in LEARNT if not (root / RESTORING / folder).exists())}
     for path in list(root.iterdir()):
         if path.name not in kept:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
 def backup(
     run: Run, folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is new or empty.")]
 ) -> None:
-    """Write a backup, while the service runs: ledger, texts, originals, what is on its way in, and what
-    embedders have learnt.
+    """Write a backup, while the service runs: ledger, texts, originals, what is on its way in, what
+    embedders have learnt, and calibrations.
 
     Indexes and caches are not in it; they are made again from what is.
 

@@ -66,6 +66,19 @@ def test_what_an_embedder_has_learnt_comes_back(run: Any, tmp_path: Path, name: 
     assert files_in(tmp_path / "data" / "embedder") == learnt
 
 
+def test_calibrations_come_back(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "otter.txt").write_text("The otter lives by the river.")
+    run("ingest", tmp_path / "otter.txt")
+    kept = tmp_path / "data" / "calibrations"
+    kept.mkdir()
+    (kept / "model.json").write_text("{}")
+    (kept / "model.tmp").write_text("half writ")
+    assert run("backup", tmp_path / "backup")[0] == 0
+    for data in ("data", "elsewhere"):
+        assert run("restore", tmp_path / "backup", "--replace", "--no-index", data=data)[0] == 0
+        assert [path.name for path in (tmp_path / data / "calibrations").iterdir()] == ["model.json"]
+
+
 def test_a_backup_from_before_leaves_what_was_learnt(run: Any, tmp_path: Path) -> None:
     (tmp_path / "otter.txt").write_text("The otter lives by the river. It eats fish. The heron stands in it.")
     run("ingest", tmp_path / "otter.txt", embedder="whitened")
