@@ -58,8 +58,8 @@ def restore(
     since, as ``root`` itself and the data directories or backups in ``deletions`` know it.
 
     Indexes are empty afterwards; ``repair`` fills them. What embedders have learnt, and calibrations, stay as
-    they are in ``root`` if the backup has nothing of them, as those of older versions. Raises StorageError for
-    a backup that is incomplete or damaged, DataVersionError for one of a newer Longleaf, ConflictError where
+    they are in ``root`` if the backup has nothing of them, as older ones. Raises StorageError for a backup
+    that is incomplete or damaged, DataVersionError for one of a newer Longleaf, ConflictError where
     there is something and it is not to be replaced, UnavailableError while another process ingests there.
     """
     manifest = _checked(source)
