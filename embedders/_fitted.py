@@ -232,8 +232,7 @@ def _write(file: Path, found: Statistics) -> None:
     """A file that is there already stays."""
     content = io.BytesIO()
     np.savez(content, mean=found.mean, directions=found.directions, kept=found.kept, count=found.count)
-    draft = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
-    _replace(draft, content.getvalue())
+    draft = _draft(file, content.getvalue())
     with suppress(FileExistsError):
         os.link(draft, file)
     draft.unlink()
@@ -241,10 +240,15 @@ def _write(file: Path, found: Statistics) -> None:
 
 def _replace(file: Path, content: bytes) -> None:
     """Whole or not at all, and on disk."""
+    _draft(file, content).replace(file)
+
+
+def _draft(file: Path, content: bytes) -> Path:
+    """A hidden file beside it that has the content, on disk."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}-{uuid.uuid4().hex}.tmp")
-    with temporary.open("wb") as out:
+    draft = file.with_name(f".{file.name}-{uuid.uuid4().hex}.tmp")
+    with draft.open("wb") as out:
         out.write(content)
         out.flush()
         os.fsync(out.fileno())
-    temporary.replace(file)
+    return draft

@@ -25,10 +25,11 @@ from pydantic import ConfigDict, Field
 from pipeline import filters
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import InvalidRequestError
+from pipeline.learning import embed_stored
 from pipeline.metadata import indexable
 from pipeline.records import derived_id
 from pipeline.retrieve import Retriever
-from pipeline.seams import Embedder, Indexer, IndexSchema, IndexSearch, Learner, Reranker
+from pipeline.seams import Embedder, Indexer, IndexSchema, IndexSearch, Reranker
 from pipeline.types import Document, Hit, Match, Point, Query
 
 _BATCH = 1_000
@@ -46,8 +47,7 @@ class LongleafEmbeddings(Embeddings):
         cut = [
             chunk(Document(title="", text=text), self.embedder.encode(text), self._chunking) for text in texts
         ]
-        embed = self.embedder.learn if isinstance(self.embedder, Learner) else self.embedder.embed_documents
-        made = embed(cut)
+        made = embed_stored(self.embedder, cut)
         return [_unit(document.passages.mean(axis=0)).tolist() for document in made]
 
     def embed_query(self, text: str) -> list[float]:

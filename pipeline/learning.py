@@ -1,7 +1,8 @@
-"""What an embedder learns of the documents, learnt anew from a whole collection.
+"""What an embedder learns of the documents: from the first that are stored, or anew from a collection.
 
 Embedders that wrap another one (``centred``, ``whitened``) take what vectors share from the first documents
-ingested, which may be few and alike. Here they learn it from documents drawn from a collection.
+ingested (:func:`embed_stored`). These may be few and alike, so :func:`learn` lets them learn it from
+documents drawn from a collection.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import ConfigurationError, InvalidRequestError
 from pipeline.ledger import Ledger
 from pipeline.records import VersionKey
-from pipeline.reindex import documents_of
 from pipeline.seams import Embedder, Learner
-from pipeline.types import ChunkedDocument
+from pipeline.types import ChunkedDocument, DocumentEmbeddings
 
-MOST_TOKENS = 2_000_000
+
+def embed_stored(
+    embedder: Embedder,
+    documents: Sequence[ChunkedDocument],
+    progress: Callable[[int], None] | None = None,
+) -> list[DocumentEmbeddings]:
+    """Vectors of documents that are about to be stored: the first ones are those that some learn from."""
+    embed = embedder.learn if isinstance(embedder, Learner) else embedder.embed_documents
+    return list(embed(documents, progress))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ def learn(
     *,
     tenant: str = "default",
     collection: str = "default",
-    tokens: int = MOST_TOKENS,
+    tokens: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Learnt:
     """Let ``embedder`` learn from documents drawn from a collection, of about so many ``tokens`` at most.
@@ -54,11 +62,10 @@ def learn(
             "The configured embedder learns nothing from documents.",
             remedy="Set embedder.name to whitened or centred, then run this and `longleaf reindex`.",
         )
-    record = ledger.collection(tenant, collection)
+    documents = list(ledger.every_document(tenant, collection))
     ledger.own_ingestion()
     taken: list[ChunkedDocument] = []
     total = 0
-    documents = list(documents_of(ledger, record))
     random.Random(0).shuffle(documents)  # noqa: S311 - which documents, no secret
     for document in documents:
         if total >= tokens:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -147,6 +147,13 @@ class Ledger(CollectionLedger):
             return [
                 document_of(row) for row in connection.execute(query.order_by(documents.c.id).limit(limit))
             ]
+
+    def every_document(self, tenant: str, collection: str) -> Iterator[DocumentRecord]:
+        """All live documents by id, page by page. Raises NotFoundError for the collection."""
+        after = None
+        while page := self.documents(tenant, collection, after=after, limit=MAX_PAGE):
+            yield from page
+            after = page[-1].id
 
     def live_versions(self, tenant: str, collection: str, ids: Sequence[str]) -> dict[str, LiveVersion]:
         """Live version of each of these documents and its passages; those that have none are left out."""

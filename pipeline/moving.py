@@ -31,7 +31,6 @@ from pipeline.layers import LAYERS, Layer, index_name
 from pipeline.ledger import Ledger
 from pipeline.originals import disk_errors
 from pipeline.records import DocumentRecord, VersionKey, derived_id
-from pipeline.reindex import documents_of
 from pipeline.seams import Indexer, IndexSchema
 from pipeline.types import Point, SparseVector
 
@@ -63,7 +62,7 @@ def export_collection(
     record = ledger.collection(tenant, collection)
     if folder.exists():
         raise InvalidRequestError(f"{folder} exists.", remedy="Name a folder that does not.")
-    live = {(d.id, d.version): d for d in documents_of(ledger, record)}
+    live = {(d.id, d.version): d for d in ledger.every_document(tenant, collection)}
     aside = folder.with_name(f"{folder.name}.partial")
     with disk_errors(aside):
         shutil.rmtree(aside, ignore_errors=True)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import InvalidRequestError
-from pipeline.seams import Embedder, Learner
+from pipeline.learning import embed_stored
+from pipeline.seams import Embedder
 from pipeline.types import ChunkedDocument, Document, DocumentEmbeddings
 
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
@@ -87,8 +88,7 @@ def _measured(  # noqa: PLR0917 - the arguments of measure
     for tokens in lengths:
         documents, questions = _candidates(embedder, tokens, candidates, chunking, seed)
         began = time.perf_counter()
-        embed = embedder.learn if isinstance(embedder, Learner) else embedder.embed_documents
-        found = embed(documents, progress)
+        found = embed_stored(embedder, documents, progress)
         seconds = time.perf_counter() - began
         asked = embedder.embed_queries(questions).vectors
         right = np.arange(candidates)

@@ -27,7 +27,6 @@ from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.preparing import lexical
 from pipeline.records import CollectionRecord, DocumentRecord, VersionKey, VersionRecord
-from pipeline.reindex import documents_of
 from pipeline.seams import Embedder, Indexer
 from pipeline.storing import Entry, Store
 from pipeline.watch import Progress, Watch
@@ -86,7 +85,7 @@ def verify(ledger: Ledger, indexer: Indexer, *, files: bool = True) -> list[Veri
 
 
 def _verify(ledger: Ledger, indexer: Indexer, record: CollectionRecord, *, files: bool) -> Verification:
-    live = {_key(document): document for document in documents_of(ledger, record)}
+    live = {_key(document): document for document in ledger.every_document(record.tenant, record.name)}
     incomplete: set[VersionKey] = set()
     orphaned: set[VersionKey] = set()
     states = []

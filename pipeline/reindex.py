@@ -6,7 +6,7 @@ collection what the new one is, and the old one is dropped. Interrupted work goe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -17,7 +17,7 @@ from pipeline.cached_states import VersionCache
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import DiskFullError, IndexDamagedError, IndexingError, StorageError
 from pipeline.layers import LAYERS, Layer, index_name, of_versions, points, schemas
-from pipeline.ledger import MAX_PAGE, Ledger
+from pipeline.ledger import Ledger
 from pipeline.ledger_collections import Cut
 from pipeline.lexical import Analyser
 from pipeline.preparing import lexical, typical_lengths
@@ -72,7 +72,7 @@ def reindex(
     Store(ledger, indexer, caches).recover()
     before = ledger.collection(tenant, collection)
     generation = before.settings.get("building") or before.settings.get("generation", 0) + 1
-    documents = list(documents_of(ledger, before))
+    documents = list(ledger.every_document(tenant, collection))
     names: dict[Layer, str] = {
         layer: generation_name(index_name(tenant, collection, layer), generation) for layer in LAYERS
     }
@@ -202,11 +202,3 @@ def _settle(indexer: Indexer, names: Mapping[Layer, str], cuts: Mapping[VersionK
                 f"Index {name!r} has {found} points after building, not {expected}.",
                 remedy="Documents changed meanwhile: reindex again.",
             )
-
-
-def documents_of(ledger: Ledger, record: CollectionRecord) -> Iterator[DocumentRecord]:
-    """All of a collection's documents, page by page."""
-    after = None
-    while page := ledger.documents(record.tenant, record.name, after=after, limit=MAX_PAGE):
-        yield from page
-        after = page[-1].id

@@ -13,9 +13,10 @@ from typing import Protocol
 from sqlalchemy.engine import Connection
 
 from pipeline.chunk import ChunkConfig, chunk
+from pipeline.learning import embed_stored
 from pipeline.read import Limits
 from pipeline.records import Published, VersionKey
-from pipeline.seams import Embedder, Learner
+from pipeline.seams import Embedder
 from pipeline.sources import Arrival, Claim, Source, arrive, claim
 from pipeline.types import ChunkedDocument, Document, DocumentEmbeddings, Fingerprint
 
@@ -111,16 +112,14 @@ class Stages:
         self, claims: Sequence[Claim], chunked: Sequence[ChunkedDocument], progress: Callable[[int], None]
     ) -> list[DocumentEmbeddings]:
         """Vectors of these documents; ``progress`` is told of tokens."""
-        # The first documents that are stored are those that some embedders learn from.
-        embed = self.embedder.learn if isinstance(self.embedder, Learner) else self.embedder.embed_documents
         if self.journal is None:
-            return list(embed(chunked, progress))
+            return embed_stored(self.embedder, chunked, progress)
         print_ = self.embedder.fingerprint
         pairs = list(zip(claims, chunked, strict=True))
         known = [self.journal.vectors(claimed, each, print_) for claimed, each in pairs]
         missing = [i for i, vectors in enumerate(known) if vectors is None]
         if missing:
-            made = list(embed([chunked[i] for i in missing], progress))
+            made = embed_stored(self.embedder, [chunked[i] for i in missing], progress)
             self.journal.keep_vectors([claims[i] for i in missing], made)
             fresh = iter(made)
             known = [next(fresh) if vectors is None else vectors for vectors in known]

@@ -55,13 +55,13 @@ def build(config: Config) -> Reranker:
     from pipeline.lm.convert import quiet_transformers
     from pipeline.onednn import speed_up
 
-    device = devices.found(config.device or "auto")
-
+    if config.device is not None:
+        devices.check(config.device)
     located = locate(config.model, cache=config.cache, allow_download=config.allow_download)
     try:
         with quiet_transformers():
             encoder = CrossEncoder(
-                str(located.path), device=device, trust_remote_code=False, local_files_only=True
+                str(located.path), device=config.device, trust_remote_code=False, local_files_only=True
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(

@@ -162,13 +162,13 @@ def test_what_cannot_be_learnt_is_refused(tmp_path: Path) -> None:
         parts = (longleaf.ledger, longleaf.embedder, settings.chunking)
         assert isinstance(longleaf.embedder, Learner)
         with pytest.raises(NotFoundError):
-            learn(*parts, collection="nowhere")
+            learn(*parts, collection="nowhere", tokens=1000)
         list(longleaf.ingestor.ingest([Source(name="a", text="The tenant pays rent.")]))
         longleaf.ingestor.delete("default", "default", longleaf.ledger.documents("default", "default")[0].id)
         with pytest.raises(InvalidRequestError, match="no text to learn from"):
-            learn(*parts)
+            learn(*parts, tokens=1000)
         with pytest.raises(ConfigurationError, match="learns nothing"):
-            learn(longleaf.ledger, hashing.build(hashing.Config()), settings.chunking)
+            learn(longleaf.ledger, hashing.build(hashing.Config()), settings.chunking, tokens=1000)
     with pytest.raises(ConfigurationError, match="exponent"):
         plugins.load("embedders", "whitened", exponent=0)
     with pytest.raises(ConfigurationError, match="cannot wrap"):
