@@ -7,7 +7,7 @@ python -m benchmarks.fusion DATA --vectors VECTORS                         (seco
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import numpy as np
 
 from benchmarks.signals import Array, Choices, Set, Signals
 from pipeline.evaluation.dataset import load_set
-from pipeline.regularize import Regularization, regularized
+from pipeline.regularize import Candidate, Regularization, regularized
+from pipeline.types import Vectors
 
 FAIR_MATCH = 1 / 3
 
@@ -66,12 +67,16 @@ def fused(signals: Signals, fusion: Fusion, docs: Array) -> Array:
     return scores if signals.allowed is None else np.where(signals.allowed, scores, -np.inf)
 
 
-def risen(scores: Array, vectors: Array, docs: Array, chosen: Regularization) -> Array:
+def risen(scores: Array, vectors: Sequence[Vectors], docs: Array, chosen: Regularization) -> Array:
     """Scores (Q, P) after :func:`pipeline.regularize.regularized` among the best of each question."""
-    made = scores.copy()
+    made, sizes = scores.copy(), np.bincount(docs)
     for row, best in enumerate(np.argsort(-scores, axis=1, kind="stable")[:, : chosen.candidates]):
         found = best[np.isfinite(scores[row, best])]
-        made[row, found] = regularized(scores[row, found], vectors[found], docs[found].tolist(), chosen)
+        candidates = [
+            Candidate(float(scores[row, p]), vectors[p], int(docs[p]), int(sizes[docs[p]])) for p in found
+        ]
+        if candidates:
+            made[row, found] = regularized(candidates, chosen)
     return made
 
 

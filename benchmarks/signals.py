@@ -20,7 +20,7 @@ from scipy import sparse
 from pipeline import titles
 from pipeline.evaluation.dataset import EvaluationSet, Question
 from pipeline.lexical import Analyser, LexicalConfig
-from pipeline.types import SparseVector
+from pipeline.types import SparseVector, Vectors
 
 Array = np.ndarray[Any, Any]
 BLOCK = 64  # questions at a time
@@ -79,6 +79,7 @@ class Set:
         self.piece_of = np.array([row[i] for i in pieces[keep].tolist()])
         self.edges = np.searchsorted(self.piece_of, np.arange(len(self.questions) + 1))
         self.number = {d.id: i for i, d in enumerate(given.documents)}
+        self._words: dict[tuple[LexicalConfig, int], list[SparseVector]] = {}
         self._lexical: dict[tuple[LexicalConfig, int], dict[str, Array]] = {}
         self.is_told = np.array([bool(titles.telling(d.title, d.text)) for d in given.documents])
 
@@ -196,25 +197,40 @@ class Set:
         lexical = self._lexical[key]
         return Signals(**made, **lexical, allowed=allowed_passages, best_unit=best_unit)
 
-    def lexical(self, choices: Choices, cut: Mapping[str, Array]) -> dict[str, Array]:
-        """BM25 of passages and of whole documents."""
-        analyser = Analyser(choices.lexical)
-        documents = self.given.documents
+    def stored(self, choices: Choices) -> list[Vectors]:
+        """What an index would hold of each passage."""
+        dense = self.passage_vectors(choices.passage_tokens, choices.late, choices.passage_title)
+        return [Vectors(*both) for both in zip(dense, self.words(choices), strict=True)]
+
+    def words(self, choices: Choices) -> list[SparseVector]:
+        """Lexical vectors of passages."""
+        key = choices.lexical, choices.passage_tokens
+        if key not in self._words:
+            self._words[key] = self._analysed(choices)
+        return self._words[key]
+
+    def _analysed(self, choices: Choices) -> list[SparseVector]:
+        analyser, documents = Analyser(choices.lexical), self.given.documents
+        cut = self.passages(choices.passage_tokens)
         texts = [
             documents[d].text[s:e]
             for d, s, e in zip(cut["doc"].tolist(), cut["start"].tolist(), cut["end"].tolist(), strict=True)
         ]
         average = max(1.0, float(np.mean([analyser.length(text) for text in texts])))
         firsts = np.searchsorted(cut["doc"], np.arange(len(documents) + 1))
-        passages = [
+        return [
             vector
             for d, (a, b) in enumerate(pairwise(firsts.tolist()))
             for vector in analyser.passage_vectors(texts[a:b], average, documents[d].title, documents[d].text)
         ]
+
+    def lexical(self, choices: Choices, cut: Mapping[str, Array]) -> dict[str, Array]:
+        """BM25 of passages and of whole documents."""
+        analyser, documents = Analyser(choices.lexical), self.given.documents
         length = max(1.0, float(np.mean([analyser.length(d.text) for d in documents])))
         whole = [analyser.whole_vector(d.title, d.text, length) for d in documents]
         asked = [analyser.query_vector(q.text) for q in self.questions]
-        found = {"lexical": bm25(passages, asked), "document_lexical": bm25(whole, asked)}
+        found = {"lexical": bm25(self.words(choices), asked), "document_lexical": bm25(whole, asked)}
         for name, docs in (("lexical", cut["doc"]), ("document_lexical", np.arange(len(documents)))):
             allowed = self.allowed(docs)
             if allowed is not None:

@@ -83,8 +83,7 @@ def measured(data: Set) -> dict[str, Array]:
     found = {}
     for name, (choices, fusion, regularization) in SWITCHES.items():
         signals, cut = data.signals(choices), data.passages(choices.passage_tokens)
-        vectors = data.passage_vectors(choices.passage_tokens, choices.late, choices.passage_title)
-        scores = risen(fused(signals, fusion, cut["doc"]), vectors, cut["doc"], regularization)
+        scores = risen(fused(signals, fusion, cut["doc"]), data.stored(choices), cut["doc"], regularization)
         values = evaluate(data, signals, scores, cut)
         spans = not np.isnan(values["recall"]).all()
         found[name] = values["recall" if spans else "ndcg"]

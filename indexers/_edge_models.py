@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import qdrant_edge as qdrant
@@ -36,6 +37,19 @@ def vectors_of(
         yield vector
 
 
+def arrays_of(vectors: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    """Dense floats, lengths, indices and weights of stored vectors: what :func:`vectors_of` takes."""
+    dense, lengths, indices, weights = array("f"), array("i"), array("I"), array("f")
+    for vector in vectors:
+        dense.fromlist(vector.get(DENSE, []))
+        words = vector.get(SPARSE)
+        lengths.append(len(words.indices) if words is not None else 0)
+        if words is not None:
+            indices.fromlist(words.indices)
+            weights.fromlist(words.values)
+    return [each.tobytes() for each in (dense, lengths, indices, weights)]
+
+
 def floats(view: memoryview[Any]) -> list[float]:
     floats: list[Any] = view.cast("B").cast("f").tolist()
     return floats
@@ -57,10 +71,6 @@ def request_of(search: Mapping[str, Any], buffers: Iterator[memoryview], ef: int
         with_payload=False,
         params=params,
     )
-
-
-def words_of(vector: qdrant.SparseVector | None) -> Iterable[tuple[int, float]]:
-    return zip(vector.indices, vector.values, strict=True) if vector is not None else ()
 
 
 def payload_of(found: qdrant.ScoredPoint | qdrant.Record) -> str:

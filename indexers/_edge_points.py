@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexers._edge_process import Buffer
 from pipeline.points import PointBatch
@@ -32,11 +33,18 @@ def whole_points(
     texts: Sequence[tuple[str, Mapping[str, Any]]], schema: IndexSchema, arrays: Sequence[memoryview]
 ) -> Iterator[Point]:
     """A page of whole points from what the engine's process answered."""
-    dense = np.frombuffer(arrays[0], np.float32).reshape(-1, schema.dim) if schema.dim else None
+    for (key, payload), (dense, sparse) in zip(texts, stored_vectors(schema, arrays), strict=True):
+        yield Point(key, payload, dense, sparse)
+
+
+def stored_vectors(
+    schema: IndexSchema, arrays: Sequence[memoryview]
+) -> Iterator[tuple[NDArray[np.float32] | None, SparseVector | None]]:
+    """Vectors of points, in order, from dense floats, lengths, indices and weights."""
     lengths, indices = np.frombuffer(arrays[1], np.int32), np.frombuffer(arrays[2], np.uint32)
     weights = np.frombuffer(arrays[3], np.float32)
-    ends = np.cumsum(lengths)
-    for row, (key, payload) in enumerate(texts):
-        span = slice(ends[row] - lengths[row], ends[row])
-        sparse = SparseVector(indices[span], weights[span]) if schema.lexical else None
-        yield Point(key, payload, dense[row] if dense is not None else None, sparse)
+    dense = np.frombuffer(arrays[0], np.float32).reshape(len(lengths), schema.dim or 0)
+    for row, (length, end) in enumerate(zip(lengths.tolist(), np.cumsum(lengths).tolist(), strict=True)):
+        order = np.argsort(indices[end - length : end], kind="stable") + (end - length)
+        sparse = SparseVector(indices[order], weights[order]) if schema.lexical else None
+        yield dense[row] if schema.dim else None, sparse

@@ -9,21 +9,20 @@ from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexers._edge_kept import Kept, key_of, keys_in
 from indexers._edge_payloads import Payloads, Stored
-from indexers._edge_points import whole_points
+from indexers._edge_points import stored_vectors, whole_points
 from indexers._edge_process import Buffer
 from indexers._projection import condition
 from pipeline.filters import EVERYTHING, Filter
 from pipeline.points import check_dense
 from pipeline.seams import IndexSchema, IndexSearch
-from pipeline.types import Match, Point
+from pipeline.types import Match, Point, Vectors
 
 _SEARCHES = 128
 _PAGE_POINTS = 1000
-_KEPT_VECTORS = 8_192  # of those that searches fetched last, 12 MB at 384 dimensions
+_KEPT_VECTORS = 4_096  # of those that searches fetched last, about 20 MB at 384 dimensions
 
 
 class Ask(Protocol):
@@ -38,7 +37,7 @@ class Reads:
     def __init__(self, ask: Ask, payloads: Payloads, ef: int) -> None:
         self._ask = ask
         self._payloads = payloads
-        self._vectors: Kept[NDArray[np.float32]] = Kept(_KEPT_VECTORS)
+        self._vectors: Kept[Vectors] = Kept(_KEPT_VECTORS)
         self._ef = ef
 
     @contextmanager
@@ -69,19 +68,17 @@ class Reads:
         for _, (texts, *arrays) in self._pages("read", name, where):
             yield from whole_points(json.loads(bytes(texts)), schema, arrays)
 
-    def vectors(self, name: str, schema: IndexSchema, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def vectors(self, name: str, schema: IndexSchema, ids: Sequence[str]) -> dict[str, Vectors]:
         """Vectors of these points, by id."""
-        dim = check_dense(name, schema)
+        check_dense(name, schema)
         names = {key_of(point): point for point in ids}
-        found = self._vectors.of(name, names, lambda missing: self._fetched_vectors(name, missing, dim))
-        return {names[key]: vector for key, vector in found.items()}
+        found = self._vectors.of(name, names, lambda missing: self._fetched_vectors(name, missing, schema))
+        return {names[key]: vectors for key, vectors in found.items()}
 
-    def _fetched_vectors(
-        self, name: str, keys: Sequence[bytes], dim: int
-    ) -> dict[bytes, NDArray[np.float32]]:
-        _, (found, dense) = self._ask("vectors", name, b"".join(keys))
-        rows = np.frombuffer(dense, np.float32).reshape(-1, dim)
-        return {key: row.copy() for key, row in zip(keys_in(found), rows, strict=True)}
+    def _fetched_vectors(self, name: str, keys: Sequence[bytes], schema: IndexSchema) -> dict[bytes, Vectors]:
+        _, (found, *arrays) = self._ask("vectors", name, b"".join(keys))
+        stored = zip(keys_in(found), stored_vectors(schema, arrays), strict=True)
+        return {key: Vectors(dense.copy(), words) for key, (dense, words) in stored if dense is not None}
 
     def _pages(self, do: str, name: str, where: Filter) -> Iterator[tuple[Any, list[memoryview]]]:
         start = None

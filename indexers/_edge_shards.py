@@ -20,7 +20,7 @@ from typing import Any
 import qdrant_edge as qdrant
 
 from indexers._edge_kept import keys_in
-from indexers._edge_models import DENSE, SPARSE, filter_of, payload_of, request_of, vectors_of, words_of
+from indexers._edge_models import DENSE, SPARSE, arrays_of, filter_of, payload_of, request_of, vectors_of
 from indexers._edge_worker import translated
 from indexers._projection import FACTS, PAYLOAD, range_fields, record
 from pipeline.errors import DiskFullError, IndexDamagedError
@@ -114,13 +114,10 @@ class Shards:
         return {}, [f"[{text}]".encode()]
 
     def vectors(self, ids: memoryview, path: str) -> Reply:
-        """Ids of 16 bytes of those points that there are, and their dense floats, one after the other."""
+        """Ids of 16 bytes of those points that there are, then their vectors as :meth:`upsert` takes them."""
         wanted: list[Any] = [uuid.UUID(bytes=key) for key in keys_in(ids)]
-        records: list[Any] = self._shard(path).retrieve(wanted, with_payload=False, with_vector=[DENSE])
-        dense = array("f")
-        for each in records:
-            dense.fromlist(each.vector[DENSE])
-        return {}, [b"".join(r.id.bytes for r in records), dense.tobytes()]
+        records: list[Any] = self._shard(path).retrieve(wanted, with_payload=False, with_vector=True)
+        return {}, [b"".join(r.id.bytes for r in records), *arrays_of([r.vector for r in records])]
 
     def count(self, path: str, where: Mapping[str, Any]) -> Reply:
         """Exact number of matching points."""
@@ -138,21 +135,16 @@ class Shards:
         return {"next": None if following is None else str(following)}, [f"[{text}]".encode()]
 
     def read(self, path: str, where: Mapping[str, Any], start: str | None, limit: int) -> Reply:
-        """A page of whole points: ``[id, payload]`` as JSON, then dense floats, lengths, indices, weights
-        as :meth:`upsert` takes them, and where the next page starts."""
+        """A page of whole points: ``[id, payload]`` as JSON, then their vectors as :meth:`upsert` takes
+        them, and where the next page starts."""
         request = qdrant.ScrollRequest(
             offset=start, limit=limit, filter=filter_of(where), with_payload=[PAYLOAD], with_vector=True
         )
         records, following = self._shard(path).scroll(request)
         text = ",".join(f'["{r.id}",{payload_of(r)}]' for r in records)
-        vectors: list[Any] = [r.vector for r in records]  # by name, as there is more than one
-        dense = array("f", (x for v in vectors for x in v.get(DENSE, ())))
-        words = [sorted(words_of(v.get(SPARSE))) for v in vectors]
-        lengths = array("i", map(len, words))
-        indices = array("I", (index for entries in words for index, _ in entries))
-        weights = array("f", (weight for entries in words for _, weight in entries))
-        arrays = [each.tobytes() for each in (dense, lengths, indices, weights)]
-        return {"next": None if following is None else str(following)}, [f"[{text}]".encode(), *arrays]
+        vectors: list[Any] = [r.vector for r in records]
+        answer = {"next": None if following is None else str(following)}
+        return answer, [f"[{text}]".encode(), *arrays_of(vectors)]
 
     def flush(self, paths: Sequence[str]) -> Reply:
         """Sync these shards; the number of points in each."""

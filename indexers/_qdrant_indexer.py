@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from qdrant_client import QdrantClient
 
 from indexers import _folders
@@ -24,7 +22,7 @@ from pipeline.errors import ConfigurationError, IndexingError
 from pipeline.filters import EVERYTHING, Filter
 from pipeline.points import check_dense, check_name, check_schema, check_search, pack
 from pipeline.seams import IndexSchema, IndexSearch
-from pipeline.types import Match, Point
+from pipeline.types import Match, Point, Vectors
 
 if TYPE_CHECKING:
     from indexers.qdrant import Config
@@ -185,9 +183,10 @@ class QdrantIndexer:
         self._index(name)
         return map(wire.point, self._scroll(name, where, vectors=True))
 
-    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vectors]:
         """Vectors of these points, by id."""
-        check_dense(name, self._index(name))
+        schema = self._index(name)
+        check_dense(name, schema)
         found = self._on(
             name,
             "for vectors",
@@ -195,7 +194,7 @@ class QdrantIndexer:
                 self._place(name),
                 list(ids),
                 with_payload=False,
-                with_vectors=[wire.DENSE],
+                with_vectors=[wire.DENSE, wire.SPARSE] if schema.lexical else [wire.DENSE],
                 consistency=self._consistency,
             ),
         )

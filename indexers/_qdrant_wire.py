@@ -14,7 +14,7 @@ from indexers._projection import FACTS, PAYLOAD, condition, range_fields, record
 from pipeline.filters import EVERYTHING, Filter
 from pipeline.points import PointBatch
 from pipeline.seams import IndexSchema, IndexSearch
-from pipeline.types import Match, Point, SparseVector
+from pipeline.types import Match, Point, SparseVector, Vectors
 
 DENSE, SPARSE = "dense", "words"
 MAX_RANGE_INDEXES = 32
@@ -123,24 +123,19 @@ def payload(found: models.ScoredPoint | models.Record) -> Mapping[str, Any]:
 
 def point(found: models.Record) -> Point:
     """A stored point with its vectors."""
+    return Point(str(found.id), payload(found), *_stored(found))
+
+
+def vectors(found: Iterable[models.Record]) -> dict[str, Vectors]:
+    """Vectors of points that have a dense one, by id."""
+    named = ((str(record.id), *_stored(record)) for record in found)
+    return {key: Vectors(dense, words) for key, dense, words in named if dense is not None}
+
+
+def _stored(found: models.Record) -> tuple[NDArray[np.float32] | None, SparseVector | None]:
     vectors: Mapping[str, Any] = found.vector if isinstance(found.vector, dict) else {}
     dense, words = vectors.get(DENSE), vectors.get(SPARSE)
-    return Point(
-        str(found.id),
-        payload(found),
-        None if dense is None else np.asarray(dense, np.float32),
-        None if words is None else _sparse(words),
-    )
-
-
-def vectors(found: Iterable[models.Record]) -> dict[str, NDArray[np.float32]]:
-    """Dense vectors by id."""
-    named = ((str(record.id), record.vector) for record in found)
-    return {
-        key: np.asarray(vector[DENSE], np.float32)
-        for key, vector in named
-        if isinstance(vector, dict) and DENSE in vector
-    }
+    return None if dense is None else np.asarray(dense, np.float32), None if words is None else _sparse(words)
 
 
 def _sparse(words: models.SparseVector) -> SparseVector:

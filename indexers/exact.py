@@ -24,7 +24,7 @@ from pipeline.filters import Filter, matches
 from pipeline.originals import disk_errors
 from pipeline.points import PointBatch, check_dense, check_schema, check_search, pack
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
-from pipeline.types import Match, Point, SparseVector
+from pipeline.types import Match, Point, SparseVector, Vectors
 
 
 class Config(BaseModel):
@@ -124,7 +124,7 @@ class ExactIndexer:
         with self._open():
             return iter(self._index(name).read(where))
 
-    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vectors]:
         """Vectors of these points, by id."""
         with self._open():
             index = self._index(name)
@@ -242,9 +242,9 @@ class _Index:
         points = (Point(key, json.loads(p), d, s) for key, (p, d, s) in sorted(self._points.items()))
         return [point for point in points if _selects(where, point.payload)]
 
-    def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        found = ((key, self._points[key][1]) for key in ids if key in self._points)
-        return {key: dense.copy() for key, dense in found if dense is not None}
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+        found = ((key, self._points[key]) for key in ids if key in self._points)
+        return {key: Vectors(dense.copy(), sparse) for key, (_, dense, sparse) in found if dense is not None}
 
     def table(self) -> _Table:
         if self._table is None:

@@ -17,8 +17,6 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexers import _folders
@@ -32,7 +30,7 @@ from pipeline.filters import Filter
 from pipeline.originals import disk_errors
 from pipeline.points import check_search, pack
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
-from pipeline.types import Match, Point
+from pipeline.types import Match, Point, Vectors
 
 _PACKAGES = ("faiss-cpu", "faiss-gpu-cu12")
 _NEVER = 1_000_000_000
@@ -170,7 +168,7 @@ class FaissIndexer:
         """Matching points with their vectors, in id order."""
         return self._record.read(name, where)
 
-    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vectors]:
         """Vectors of these points, by id, as the record has them."""
         return self._record.vectors(name, ids)
 

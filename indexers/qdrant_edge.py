@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexers import _edge_aside, _folders
@@ -30,7 +28,7 @@ from pipeline.filters import EVERYTHING, Filter
 from pipeline.originals import disk_errors
 from pipeline.points import PointBatch, check_schema, check_search, pack
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
-from pipeline.types import Match, Point
+from pipeline.types import Match, Point, Vectors
 
 _UPSERT_POINTS = 128  # searches wait for one such batch, about 20 ms
 _LARGE_POINTS = 30_000  # an index of more is optimised aside, since that takes longer than a search may wait
@@ -156,7 +154,7 @@ class QdrantEdgeIndexer:
         """Matching points with their vectors, in id order."""
         return self._reads.whole(name, self._index(name), where or EVERYTHING)
 
-    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vectors]:
         """Vectors of these points, by id."""
         return self._reads.vectors(name, self._index(name), ids)
 

@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.errors import LongleafError
 from pipeline.filters import Filter
 from pipeline.layers import LAYERS
 from pipeline.ledger import Ledger
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
-from pipeline.types import Match, Point
+from pipeline.types import Match, Point, Vectors
 
 
 def generation_name(name: str, generation: int) -> str:
@@ -84,7 +81,7 @@ class Aliased:
         """From the current generation."""
         return self._indexer.read(self._now(name), where)
 
-    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vectors]:
         """From the current generation."""
         return self._indexer.vectors(self._now(name), ids)
 

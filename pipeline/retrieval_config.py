@@ -61,9 +61,10 @@ class RetrievalConfig:
     """What cosines of a whole document lose under `convex` times the natural logarithm of how many passages
     it has, 0 to 1: the best of many is high by chance. Measured with the default embedder; try 0 where all
     cosines lie in a narrow band."""
-    regularization: float = 0.3
+    regularization: float = 0.6
     """How far the score of a passage rises towards those of passages of other documents that resemble it
-    (score regularisation), 0 (not at all) to 1."""
+    (score regularisation), 0 (not at all) to 1; divided by the square root of how many passages its
+    document has."""
     regularization_candidates: int = 50
     """Among how many of the best passages scores are regularised, 1 to 200; each costs a vector to fetch."""
     max_query_sentences: int = 16

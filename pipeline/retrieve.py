@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from pipeline import filters, layers
 from pipeline.compatibility import require_same
 from pipeline.duplicates import Distinct
@@ -26,7 +24,7 @@ from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.passages import Passages
 from pipeline.records import VersionKey
-from pipeline.regularize import regularized
+from pipeline.regularize import Candidate, regularized
 from pipeline.retrieval_config import RetrievalConfig
 from pipeline.seams import Embedder, Indexer, IndexSearch
 from pipeline.sentences import sentences
@@ -115,7 +113,7 @@ class Retriever:
         live = self._live(query, evidence)
         ranked = fuse(evidence, self._fusion, live)
         ranked = [r for r in ranked if (r.document_id, r.version) in live]
-        return tuple(self._regularized(query, evidence, ranked))
+        return tuple(self._regularized(query, evidence, ranked, live))
 
     def select(self, query: Query, found: Findings) -> Retrieval:
         """The best passages of what was found, as many as ``query`` asks for."""
@@ -200,7 +198,9 @@ class Retriever:
         live = self._ledger.live_versions(query.tenant, query.collection, list(ids))
         return {(document, found.version): found.passages for document, found in live.items()}
 
-    def _regularized(self, query: Query, evidence: Evidence, ranked: list[Ranked]) -> list[Ranked]:
+    def _regularized(
+        self, query: Query, evidence: Evidence, ranked: list[Ranked], live: Mapping[Whole, int]
+    ) -> list[Ranked]:
         """With scores of the best regularised; what a score rose by is told among its parts."""
         best = ranked[: self._regularization.candidates]
         if not self._regularization.share or len({r.document_id for r in best}) < 2:
@@ -210,12 +210,11 @@ class Retriever:
         at = [n for n, point in enumerate(ids) if point in vectors]  # not of points that just vanished
         if not at:
             return ranked
-        scores = regularized(
-            np.array([best[n].score for n in at]),
-            np.stack([vectors[ids[n]] for n in at]),
-            [best[n].document_id for n in at],
-            self._regularization,
-        )
+        found = [
+            Candidate(r.score, vectors[ids[n]], r.document_id, live[r.document_id, r.version])
+            for n, r in ((n, best[n]) for n in at)
+        ]
+        scores = regularized(found, self._regularization)
         for n, score in zip(at, scores.tolist(), strict=True):
             rise = score - best[n].score
             if rise:

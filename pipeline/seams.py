@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.filters import Filter
 from pipeline.types import (
     ChunkedDocument,
@@ -23,6 +20,7 @@ from pipeline.types import (
     Match,
     Point,
     SparseVector,
+    Vectors,
 )
 
 
@@ -146,9 +144,9 @@ class Indexer(Protocol):
         """Every point that matches, whole, in id order: what moving it to another index needs."""
         ...
 
-    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """The dense vectors of points, by id as it was given, without those of points that are not there.
-        They are not to be written to. Raises IndexingError for an index without vectors."""
+    def vectors(self, name: str, ids: Sequence[str]) -> dict[str, Vectors]:
+        """The vectors of points, by id as it was given, without those of points that are not there.
+        Raises IndexingError for an index without dense vectors."""
         ...
 
     def problems(self, name: str) -> list[str]:

@@ -183,6 +183,14 @@ class Point:
     sparse: SparseVector | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What a point is found by. They are not to be written to."""
+
+    dense: NDArray[np.float32]
+    sparse: SparseVector | None = None
+
+
 class Match(NamedTuple):
     """A point found by one search of one index. Higher ``score`` is better, always.
 
