@@ -245,9 +245,11 @@ def test_vectors_come_back_by_id(filled: tuple[Indexer, Indexer]) -> None:
     found, expected = tested.vectors(NAME, ids), oracle.vectors(NAME, ids)
     assert found.keys() == expected.keys() == {point(i).id for i in (70, 3, 399, 51)}
     for i, generation in ((70, 1), (3, 0), (399, 0), (51, 1)):
-        np.testing.assert_array_equal(found[point(i).id], point(i, generation).dense)
-        np.testing.assert_array_equal(expected[point(i).id], point(i, generation).dense)
-        assert found[point(i).id].dtype == np.float32
+        for vectors in (found[point(i).id], expected[point(i).id]):
+            np.testing.assert_array_equal(vectors.dense, point(i, generation).dense)
+            np.testing.assert_array_equal(vectors.sparse.indices, point(i, generation).sparse.indices)
+            np.testing.assert_array_equal(vectors.sparse.values, point(i, generation).sparse.values)
+            assert vectors.dense.dtype == vectors.sparse.values.dtype == np.float32
     assert tested.vectors(NAME, []) == {}
 
 
@@ -256,7 +258,7 @@ def test_vectors_follow_every_change(indexer: Indexer) -> None:
     ids = [point(i).id for i in range(6)]
 
     def current() -> dict[str, list[float]]:
-        return {key: vector.tolist() for key, vector in indexer.vectors(NAME, ids).items()}
+        return {key: vectors.dense.tolist() for key, vectors in indexer.vectors(NAME, ids).items()}
 
     indexer.upsert(NAME, [point(i) for i in range(6)])
     assert current() == {point(i).id: point(i).dense.tolist() for i in range(6)}
@@ -382,7 +384,8 @@ def test_lexical_only_and_dense_only(indexer: Indexer) -> None:
     ):
         with pytest.raises(IndexingError):
             indexer.search(name, [search])
-    assert list(indexer.vectors("vectors", [point(9).id])) == [point(9).id]
+    ((found, vectors),) = indexer.vectors("vectors", [point(9).id]).items()
+    assert (found, vectors.sparse) == (point(9).id, None)
     with pytest.raises(IndexingError, match="Index 'words' has no vectors"):
         indexer.vectors("words", [point(9).id])
 

@@ -95,7 +95,8 @@ def test_over_grpc_it_is_the_same(server: Server) -> None:
         ids = [point(i).id for i in (7, 55, 3)]
         vectors = served.vectors(NAME, ids)
         assert vectors.keys() == {ids[0], ids[2]}
-        np.testing.assert_array_equal(vectors[ids[2]], point(3).dense)
+        np.testing.assert_array_equal(vectors[ids[2]].dense, point(3).dense)
+        np.testing.assert_array_equal(vectors[ids[2]].sparse.values, point(3).sparse.values)
         assert all(kind.startswith("gRPC") for kind, _ in server.seen)
         server.faults[:] = [503, 503]
         assert served.count(NAME) == 50

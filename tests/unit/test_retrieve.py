@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ from pipeline.evaluation.runner import documents_of
 from pipeline.fuse import Ranked
 from pipeline.layers import index_name, point_id
 from pipeline.records import VersionKey
-from pipeline.regularize import Regularization, regularized
+from pipeline.regularize import Candidate, Regularization, regularized
 from pipeline.retrieve import RetrievalConfig, Retriever, query_parts
 from pipeline.types import Query
 
@@ -83,12 +82,13 @@ def test_scores_rise_towards_those_of_what_resembles_them(place: Workplace) -> N
     plain, risen = ranked(query, regularization=0), ranked(query, regularization_candidates=40)
     assert plain.keys() == risen.keys()
     best = [r for r in plain.values()][:40]
-    vectors = [
-        place.indexer.vectors(PASSAGES, [id_])[id_]
-        for id_ in (point_id(VersionKey("default", "default", *r[:2]), "passages", r.ordinal) for r in best)
-    ]
+    ids = [point_id(VersionKey("default", "default", *r[:2]), "passages", r.ordinal) for r in best]
+    vectors = [place.indexer.vectors(PASSAGES, [id_])[id_] for id_ in ids]
+    assert all(len(v.sparse.indices) for v in vectors)
+    sizes = [place.ledger.document("default", "default", r.document_id).passages for r in best]
     expected = regularized(
-        np.array([r.score for r in best]), np.stack(vectors), [r.document_id for r in best], Regularization()
+        [Candidate(r.score, v, r.document_id, n) for r, v, n in zip(best, vectors, sizes, strict=True)],
+        Regularization(),
     )
     assert max(expected - [r.score for r in best]) > 0
     for before, score in zip(best, expected, strict=True):
