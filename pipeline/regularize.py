@@ -73,7 +73,7 @@ def regularized(found: Sequence[Candidate], chosen: Regularization) -> NDArray[n
     return risen
 
 
-def word_cosines(vectors: Sequence[SparseVector | None]) -> NDArray[np.float64]:
+def word_cosines(vectors: Sequence[SparseVector | None]) -> NDArray[np.float32]:
     """Cosines ``(n, n)`` of lexical vectors, in [0, 1], 0 for one without words.
 
     A term counts by how few of these vectors have it, ``ln(1 + (n - m + .5) / (m + .5))`` where ``m`` of
@@ -82,16 +82,17 @@ def word_cosines(vectors: Sequence[SparseVector | None]) -> NDArray[np.float64]:
     count = len(vectors)
     words = [v if v is not None else SparseVector(_NO_TERMS, _NO_WEIGHTS) for v in vectors]
     rows = np.repeat(np.arange(count), [len(v.indices) for v in words])
-    terms, columns = np.unique(np.concatenate([v.indices for v in words]), return_inverse=True)
-    held = np.bincount(columns, minlength=len(terms))
-    rarity = np.log1p((count - held + 0.5) / (held + 0.5))
-    weights = np.concatenate([v.values for v in words]) * rarity[columns]
-    lengths = np.sqrt(np.bincount(rows, weights**2, minlength=count))
-    shared = held > 1
-    matrix = np.zeros((count, int(shared.sum())))
-    seen = shared[columns]
-    matrix[rows[seen], (np.cumsum(shared) - 1)[columns[seen]]] = weights[seen] / lengths[rows[seen]]
-    cosines: NDArray[np.float64] = matrix @ matrix.T
+    _, terms, held = np.unique(
+        np.concatenate([v.indices for v in words]), return_inverse=True, return_counts=True
+    )
+    rarity = np.log1p((count - held + 0.5) / (held + 0.5)).astype(np.float32)
+    weights = np.concatenate([v.values for v in words]) * rarity[terms]
+    lengths = np.sqrt(np.bincount(rows, weights**2, minlength=count)).astype(np.float32)
+    shared = held > 1  # the others only count for the lengths
+    at = np.flatnonzero(shared[terms])
+    matrix = np.zeros((count, int(shared.sum())), np.float32)
+    matrix[rows[at], (np.cumsum(shared) - 1)[terms[at]]] = weights[at] / lengths[rows[at]]
+    cosines: NDArray[np.float32] = matrix @ matrix.T
     return cosines
 
 
