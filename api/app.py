@@ -83,6 +83,7 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             without_422(described())
+            described()["components"]["schemas"] |= documents.SCHEMAS
         return described()
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -105,7 +106,7 @@ def create_app(settings: Settings | None = None, longleaf: Longleaf | None = Non
         models,
     ):
         app.include_router(routes.router, dependencies=[key])
-    app.add_middleware(Incidents)
+    app.add_middleware(Incidents, retry_after_seconds=settings.server.retry_after_seconds)
     app.add_middleware(Gate, settings=settings.server, keys=keys, quotas=quotas)
     app.add_middleware(Observer, telemetry=telemetry, audit=audit)
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from api.sections import PACKAGES
 from pipeline import plugins
 from pipeline.errors import ConfigurationError, ModelError
+from pipeline.foreign import foreign_indexes
+from pipeline.originals import disk_errors
 
 if TYPE_CHECKING:
     from api.advice import ModelAdvice
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from pipeline.worker import Worker
 
 T = TypeVar("T")
+
+_log = logging.getLogger("longleaf.build")
 
 
 class once(Generic[T]):
@@ -91,6 +96,20 @@ class Longleaf:
         if path is not None:
             shutil.rmtree(path)
 
+    def remove_other_indexes(self) -> list[str]:
+        """Remove the folders of engines that are not configured, but those in which a program of one's own
+        keeps an index; the names of these engines.
+
+        Raises UnavailableError while another process ingests.
+        """
+        self.ledger.own_ingestion()
+        others = self.settings.other_indexes()
+        removed = [engine for engine, path in others.items() if not foreign_indexes(path)]
+        for engine in removed:
+            with disk_errors(others[engine]):
+                shutil.rmtree(others[engine])
+        return removed
+
     @once
     def ledger(self) -> Ledger:
         """The record of truth."""
@@ -107,6 +126,14 @@ class Longleaf:
         """The store of vectors and terms, under the data directory."""
         from pipeline.aliases import Aliased
 
+        others = list(self.settings.other_indexes())
+        if others:
+            _log.warning(
+                "The index %r is used, and there are files of %s. Only what is used is kept up to date: "
+                "`longleaf verify` compares it with the ledger, and `longleaf repair` removes the others.",
+                self.settings.indexer.name,
+                " and ".join(map(repr, others)),
+            )
         indexer: Indexer = Aliased(self._plugin("indexer"), self.ledger)
         self._closing.callback(indexer.close)
         return indexer

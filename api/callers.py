@@ -41,14 +41,8 @@ class Caller:
         """Whether metrics may be seen: with a key for it, or at the machine itself."""
         return self.access == "operate" or not self.key
 
-    def asking(self) -> None:
-        """Whether anything may be asked at all. Raises ForbiddenError."""
-        if self.access == "operate":
-            raise ForbiddenError("This key is for metrics only.", remedy="Use a key with access read.")
-
     def reading(self, collection: str) -> Shelf:
         """The collection, to be looked at. Raises ForbiddenError, whether it exists or not."""
-        self.asking()
         if not self.sees(collection):
             raise ForbiddenError(
                 f"This key does not open collection {collection[:64]!r}.",
@@ -78,7 +72,17 @@ def caller(request: Request) -> Caller:
     return known
 
 
-Asking = Annotated[Caller, Depends(caller)]
+Anyone = Annotated[Caller, Depends(caller)]
+
+
+def asker(known: Anyone) -> Caller:
+    """Whom the gate let in, if anything may be asked of the documents. Raises ForbiddenError."""
+    if known.access == "operate":
+        raise ForbiddenError("This key is for metrics only.", remedy="Use a key with access read.")
+    return known
+
+
+Asking = Annotated[Caller, Depends(asker)]
 
 
 def readable(collection: CollectionName, asking: Asking) -> Shelf:

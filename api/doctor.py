@@ -173,6 +173,9 @@ def _index(longleaf: Longleaf) -> Check:
     indexer = longleaf.indexer
     sizes = [f"{name}: {indexer.count(name):,}" for name in indexer.names()]
     problems = [f"{name}: {told}" for name in indexer.names() for told in indexer.problems(name)]
+    problems += [
+        f"{engine}: not configured, and not kept up to date." for engine in longleaf.settings.other_indexes()
+    ]
     if problems:
         return Check("index", "note", " ".join(problems), "longleaf repair")
     return Check("index", "ok", f"{longleaf.settings.indexer.name}: {'; '.join(sizes) or 'empty'} points")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.responses import Response
 
@@ -40,9 +41,17 @@ def openai_error(problem: Mapping[str, Any]) -> dict[str, Any]:
     status = problem["status"]
     kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
     faults = problem.get("errors")
-    param = faults[0]["pointer"].removeprefix("#/").replace("/", ".") if faults else None
+    param = _param(faults[0]["pointer"]) if faults else None
     code = {401: "invalid_api_key", 404: "model_not_found"}.get(status, problem["code"])
     return {"message": _sentence(problem), "type": kind, "param": param, "code": code}
+
+
+def _param(pointer: str) -> str | None:
+    """A problem's pointer as OpenAI writes it: names with dots between, none for the whole body."""
+    if not pointer.startswith("#"):
+        return pointer
+    steps = (unquote(step).replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
+    return ".".join(steps) or None
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:

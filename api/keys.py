@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
-import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,16 +16,14 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, cast, get_args
 
-from filelock import FileLock, Timeout
-
-from pipeline.errors import InvalidRequestError, NotFoundError, StorageError, UnavailableError
+from pipeline import key_files
+from pipeline.errors import InvalidRequestError, NotFoundError
 from pipeline.originals import disk_errors
 from pipeline.records import check_name
 
 Access = Literal["read", "write", "operate"]
 
 _SECRET_BYTES = 32
-_LOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +48,9 @@ class KeyRing:
     """The keys of one data directory. Changes by another process count from the next request on."""
 
     def __init__(self, root: Path) -> None:
-        self._file = root / "keys.json"
-        self._pepper_file = root / "keys.pepper"
-        self._changing = FileLock(root / "keys.lock", timeout=_LOCK_SECONDS, mode=0o600, thread_local=False)
+        self._file = root / key_files.KEYS
+        self._pepper_file = root / key_files.PEPPER
+        self._changing = key_files.lock(root)
         self._turn = Lock()
         self._lock = Lock()
         self._stamp: tuple[int, int, int] | None = None
@@ -94,7 +90,7 @@ class KeyRing:
         identity, secret = secrets.token_hex(6), secrets.token_urlsafe(_SECRET_BYTES)
         with self._alone():
             if not self._pepper_file.exists():
-                _write(self._pepper_file, secrets.token_bytes(_SECRET_BYTES))
+                key_files.write(self._pepper_file, secrets.token_bytes(_SECRET_BYTES))
             keys = self._read()
             key = Key(
                 identity,
@@ -126,15 +122,8 @@ class KeyRing:
         """One change at a time, whatever processes there are. Raises UnavailableError."""
         with disk_errors(self._file.parent):
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            # A lock of the file knows processes, not threads.
-            with self._turn, self._changing:
-                yield
-        except Timeout as error:
-            raise UnavailableError(
-                f"Another process has been changing the keys for {_LOCK_SECONDS:.0f} seconds.",
-                remedy="Try again later.",
-            ) from error
+        with self._turn, key_files.held(self._changing):
+            yield
 
     def accepts(self, presented: str) -> Key | None:
         """The valid key that ``presented`` is, or None. Takes the same time for wrong ids and secrets."""
@@ -157,20 +146,13 @@ class KeyRing:
         stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         with self._lock:
             if stamp != self._stamp:
-                try:
-                    rows = json.loads(self._file.read_text(encoding="utf-8"))
-                    self._keys = {row["id"]: _key(row) for row in rows}
-                except (ValueError, TypeError, KeyError) as error:
-                    raise StorageError(
-                        f"The key file {str(self._file)!r} is damaged.",
-                        remedy="Restore it from a backup, or remove it and create new keys.",
-                    ) from error
+                self._keys = key_files.read(self._file, _key)
                 self._pepper = b""
                 self._stamp = stamp
             return self._keys
 
     def _save(self, keys: Mapping[str, Key]) -> None:
-        _write(self._file, json.dumps([asdict(key) for key in keys.values()], indent=1).encode())
+        key_files.write_rows(self._file, map(asdict, keys.values()))
 
 
 def _key(row: Mapping[str, object]) -> Key:
@@ -178,18 +160,6 @@ def _key(row: Mapping[str, object]) -> Key:
     if "collections" in values:
         values["collections"] = tuple(values["collections"])
     return Key(**values)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file in one step, readable by its owner only."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _now() -> str:

@@ -12,22 +12,24 @@ from typing import Any, ClassVar
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.lingering import LingeringTransport
 from api.problems import ProblemResponse
 from api.sections import ServerSettings
+from api.service import Service
 
 MAX_HEAD_BYTES = 64 * 1024
 RECEIVE_BYTES = 32 * 1024
+LEAVE_SECONDS = 4  # for the last words of answers that were told to end, above their time to end
 
 
-def server_of(app: ASGIApp, settings: ServerSettings) -> uvicorn.Server:
+def server_of(app: FastAPI, settings: ServerSettings) -> uvicorn.Server:
     """A server for the application; whoever runs it gives it a listening socket.
 
     When it is told to stop it takes no more connections, lets answers end for ``shutdown_seconds``, then
-    cancels them.
+    has them end, and cancels what is left some seconds later.
     """
     config = uvicorn.Config(
         app,
@@ -39,9 +41,29 @@ def server_of(app: ASGIApp, settings: ServerSettings) -> uvicorn.Server:
         proxy_headers=False,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         timeout_keep_alive=settings.keep_alive_seconds,
-        timeout_graceful_shutdown=settings.shutdown_seconds,
+        timeout_graceful_shutdown=settings.shutdown_seconds + LEAVE_SECONDS,
     )
-    return uvicorn.Server(config)
+    return StoppingServer(config, app, settings.shutdown_seconds)
+
+
+class StoppingServer(uvicorn.Server):  # type: ignore[misc]
+    """Tells the application's service when it begins to stop, and when its patience has ended: what is
+    cut short is then answered in good order, which a cancelled request may not be."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, patience_seconds: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._patience_seconds = patience_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, in order."""
+        service: Service = self._app.state.service
+        service.stopping.set()
+        end = asyncio.get_running_loop().call_later(self._patience_seconds, service.give_up)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            end.cancel()
 
 
 class LimitedProtocol(H11Protocol):  # type: ignore[misc]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from api.version import VERSION
@@ -97,6 +97,10 @@ class Metrics:
         """Ask for values by label at every scrape."""
         self._registry.register(_Asked(name, help_, ask, label))
 
+    def counter(self, name: str, help_: str, ask: Callable[[], Mapping[str, float]], label: str) -> None:
+        """Ask for totals by label at every scrape; they only grow."""
+        self._registry.register(_Asked(name, help_, ask, label, CounterMetricFamily))
+
     def evictions(self, ask: Callable[[], Mapping[str, float]]) -> None:
         """Ask at every scrape how many tokens' states have left the cache, by event; they only grow."""
         self._evicted.append(ask)
@@ -169,12 +173,22 @@ class _Pools(Collector):
         yield from (depth, age, busy, refused)
 
 
-class _Asked(Collector):
-    def __init__(self, name: str, help_: str, ask: Callable[[], Mapping[str, float]], label: str) -> None:
-        self._name, self._help, self._ask, self._label = name, help_, ask, label
+Family = GaugeMetricFamily | CounterMetricFamily
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(self._name, self._help, labels=[self._label])
+
+class _Asked(Collector):
+    def __init__(
+        self,
+        name: str,
+        help_: str,
+        ask: Callable[[], Mapping[str, float]],
+        label: str,
+        kind: type[Family] = GaugeMetricFamily,
+    ) -> None:
+        self._name, self._help, self._ask, self._label, self._kind = name, help_, ask, label, kind
+
+    def collect(self) -> Iterator[Family]:
+        family = self._kind(self._name, self._help, labels=[self._label])
         for label, value in self._ask().items():
             family.add_metric([label], value)
         yield family

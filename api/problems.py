@@ -6,18 +6,22 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from pipeline.errors import InvalidRequestError, LongleafError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_DETAIL_CHARS = 600
 _CLIENT_CLOSED = 499
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+_IN_FRAGMENTS = "!$&'()*+,;=:@/?~"  # RFC 3986, beside what quote() keeps in any case
 
 
 class ProblemResponse(Response):
@@ -61,6 +65,14 @@ def problem_of(error: LongleafError, retry_after_seconds: int, **extension: obje
     )
 
 
+class Refusal(HTTPException):
+    """A problem on its way through the framework, which lets its own kind of exception pass as it is."""
+
+    def __init__(self, problem: ProblemResponse) -> None:
+        super().__init__(problem.status_code, problem.content["detail"])
+        self.problem = problem
+
+
 Dress = Callable[[ProblemResponse, str], Response]
 
 
@@ -73,7 +85,10 @@ def install(app: FastAPI, retry_after_seconds: int, dress: Dress) -> None:
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return dress(http_problem(error), request.url.path)
+        problem = http_problem(error)
+        if problem.status_code == 405:
+            problem.headers["Allow"] = ", ".join(_methods_at(request))
+        return dress(problem, request.url.path)
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -84,7 +99,18 @@ def install(app: FastAPI, retry_after_seconds: int, dress: Dress) -> None:
     app.add_exception_handler(RequestValidationError, of_validation)
 
 
+def _methods_at(request: Request) -> list[str]:
+    """What the path can be asked with. The framework names the methods of its first route only."""
+    routes, scope = request.app.routes, request.scope
+
+    def taken(method: str) -> bool:
+        return any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+
+    return [method for method in _METHODS if taken(method)]
+
+
 _REMEDIES = {
+    400: "Check that the body is what its Content-Type says.",
     404: "GET /openapi.json lists every route.",
     405: "GET /openapi.json lists the methods of every route.",
     408: "Send the body without pauses.",
@@ -93,7 +119,9 @@ _REMEDIES = {
 
 
 def http_problem(error: HTTPException) -> ProblemResponse:
-    """What the framework refuses by itself, with a remedy of ours."""
+    """What the framework refuses by itself, with a remedy of ours; or what we refuse through it."""
+    if isinstance(error, Refusal):
+        return error.problem
     code = _phrase(error.status_code).lower().replace(" ", "_")
     remedy = _REMEDIES.get(error.status_code, "")
     return ProblemResponse(error.status_code, code, str(error.detail), remedy=remedy, headers=error.headers)
@@ -146,10 +174,14 @@ def validation_problem(errors: Sequence[Mapping[str, Any]]) -> ProblemResponse:
 
 
 def _pointer(location: Sequence[str | int]) -> str:
-    """JSON pointer into the body, or ``parameter:name``. Names of the caller's own are cut short."""
+    """JSON pointer into the body as a fragment (RFC 6901, section 6), or ``parameter:name``. Names of the
+    caller's own are cut short."""
     where, *path = location
-    steps = "/".join(str(step)[:64] for step in path)
-    return f"#/{steps}" if where == "body" else f"{where}:{steps}"
+    steps = [str(step)[:64] for step in path]
+    if where != "body":
+        return f"{where}:{'/'.join(steps)}"
+    escaped = (step.replace("~", "~0").replace("/", "~1") for step in steps)
+    return "#" + "".join("/" + quote(step, safe=_IN_FRAGMENTS, errors="replace") for step in escaped)
 
 
 def _phrase(status: int) -> str:

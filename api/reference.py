@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from api.environment import variable
 from api.meanings import meanings
 from api.sections import PACKAGES, Settings
-from api.settings import entries, settings_table, variable, with_plugins
+from api.settings import entries, settings_table, with_plugins
 from pipeline import plugins
 
 _HEAD = """# Configuration
@@ -32,7 +33,13 @@ port = 9000
 
 In a variable a list or an object is written as JSON, and `null` stands for no value; an empty variable
 counts as unset. Everything stored lives under the folder `data`, but for the ledger when `ledger.url` names
-a PostgreSQL database (`LONGLEAF_DATABASE_URL` is taken too).
+a PostgreSQL database (`LONGLEAF_DATABASE_URL` is taken too; where both are set they must agree).
+
+Some variables that begin like settings are none and are passed over: those of `.env.example` and of the
+examples, and what Kubernetes says of a Service named `longleaf` (`LONGLEAF_SERVICE_HOST` and others).
+
+A plugin's name without a dot is one of those below; `package.module` is one of your own
+([plugins.md](plugins.md)).
 
 This page is made by `python -m api.reference`; a test keeps it in step with the code.
 """

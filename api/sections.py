@@ -262,7 +262,7 @@ class Settings(BaseModel):
         choice: PluginChoice = getattr(self, section)
         known = type(plugins.configure(PACKAGES[section], choice.name)).model_fields
         shared: dict[str, Any] = (
-            {"path": self.data / "index" / choice.name}
+            {"path": self._index(choice.name)}
             if section == "indexer"
             else {
                 "cache": self.models.cache,
@@ -272,3 +272,18 @@ class Settings(BaseModel):
             }
         )
         return {**{key: value for key, value in shared.items() if key in known}, **choice.options}
+
+    def other_indexes(self) -> dict[str, Path]:
+        """Folders under ``data`` of engines that are not the configured one, by engine. What was deleted
+        since another engine was chosen is still in them."""
+        chosen = self.plugin_options("indexer").get("path")
+        used = None if chosen is None else Path(chosen).resolve()
+        found = {}
+        for engine in plugins.names(PACKAGES["indexer"]):
+            path = self._index(engine).resolve()
+            if path.is_dir() and not (used and (used.is_relative_to(path) or path.is_relative_to(used))):
+                found[engine] = path
+        return found
+
+    def _index(self, engine: str) -> Path:
+        return self.data / "index" / engine

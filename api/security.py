@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.callers import IN_SCOPE, Caller
 from api.envelopes import COHERE_PATHS, dressed
 from api.keys import KeyRing
-from api.problems import ProblemResponse, http_problem, problem_of
+from api.problems import ProblemResponse, Refusal, http_problem, problem_of
 from api.quotas import Quotas
 from api.sections import ServerSettings
-from pipeline.errors import ConfigurationError, LongleafError
+from pipeline.errors import ConfigurationError, LimitExceededError, LongleafError, UnavailableError
 
 PUBLIC_PATHS = frozenset({"/livez", "/readyz"})
 MANY_TEXTS_PATHS = frozenset({"/v1/embeddings", *COHERE_PATHS})
@@ -90,8 +90,7 @@ class Gate:
         try:
             refusal = await self._identity(scope, headers) or self._size(scope, headers)
         except LongleafError as error:  # the key file cannot be read, or the key asks too often
-            refusal = problem_of(error, self._settings.retry_after_seconds)
-            refusal.headers.update(_CLOSE)
+            refusal = self._closing(error)
         if refusal:
             await dressed(refusal, scope["path"])(scope, receive, send)
             return
@@ -160,14 +159,14 @@ class Gate:
         if not (length.isascii() and length.isdigit()):
             return ProblemResponse(400, "bad_request", "Content-Length is not a number.", headers=_CLOSE)
         if len(length) > 18 or int(length) > limit:
-            return ProblemResponse(
-                413,
-                "limit_exceeded",
-                f"The body has {length[:19]} bytes; at most {limit} are taken.",
-                remedy=_SMALLER,
-                headers=_CLOSE,
-            )
+            return self._closing(_too_large(length[:19], limit))
         return None
+
+    def _closing(self, error: LongleafError) -> ProblemResponse:
+        """The answer to an error, after which the rest of the body is not read."""
+        problem = problem_of(error, self._settings.retry_after_seconds)
+        problem.headers.update(_CLOSE)
+        return problem
 
     def _watched_receive(self, receive: Receive, limit: int, body: _Body) -> Receive:
         clock = asyncio.get_running_loop().time
@@ -187,12 +186,14 @@ class Gate:
             self._arriving_bytes += size
             body.complete = not message.get("more_body", False)
             if body.bytes > limit:
-                raise HTTPException(413, f"The body has more than {limit} bytes. {_SMALLER}", headers=_CLOSE)
-            if self._arriving_bytes > max(self._settings.max_arriving_bytes, body.bytes):
-                wait = str(self._settings.retry_after_seconds)
-                raise HTTPException(
-                    503, "Too many bodies are arriving at once.", headers={**_CLOSE, "Retry-After": wait}
+                raise Refusal(self._closing(_too_large(f"over {limit}", limit)))
+            most = self._settings.max_arriving_bytes
+            if self._arriving_bytes > max(most, body.bytes):
+                busy = UnavailableError(
+                    f"The bodies that are arriving have over {most} bytes together.",
+                    remedy="Try again later, or raise server.max_arriving_bytes.",
                 )
+                raise Refusal(self._closing(busy))
             return message
 
         return watched
@@ -212,7 +213,11 @@ class Gate:
         return watched
 
 
-_SMALLER = "Send less at once, or raise server.max_body_bytes, max_json_bytes or max_query_bytes."
+def _too_large(size: str, limit: int) -> LimitExceededError:
+    return LimitExceededError(
+        f"The body has {size} bytes; at most {limit} are taken.",
+        remedy="Send less at once, or raise server.max_body_bytes, max_json_bytes or max_query_bytes.",
+    )
 
 
 def _single_user(scope: Scope, headers: Mapping[str, str]) -> ProblemResponse | None:

@@ -23,14 +23,17 @@ from api.sharing import Share
 from api.telemetry import Telemetry
 from api.work import Pool
 from pipeline.errors import LongleafError
+from pipeline.job_counts import EndedDocuments
 from pipeline.results import IngestResult
 
 _log = logging.getLogger("longleaf.service")
+_PLAIN_STATES = ("ok", "loading")
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Made at start, closed at shutdown. ``models`` tells the state of each model by part."""
+    """Made at start, closed at shutdown. ``models`` tells the state of each model by part; ``stopping`` is
+    set as soon as the server takes no more requests."""
 
     longleaf: Longleaf
     searching: Pool
@@ -43,6 +46,7 @@ class Service:
     quotas: Quotas
     telemetry: Telemetry
     models: dict[str, str] = field(default_factory=dict)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def of(cls, longleaf: Longleaf, quotas: Quotas, telemetry: Telemetry) -> Service:
@@ -87,6 +91,12 @@ class Service:
             lambda: queue.backlog()[1],
             "stage",
         )
+        metrics.counter(
+            "longleaf_job_documents_ended",
+            "Documents of jobs that ended since the start, whichever process worked on them.",
+            EndedDocuments(self.longleaf.ledger.database),
+            "stage",
+        )
 
     @property
     def pools(self) -> tuple[Pool, ...]:
@@ -118,6 +128,11 @@ class Service:
         }
         return {**{part: _state(ask) for part, ask in stores.items()}, **self.models}
 
+    def give_up(self) -> None:
+        """Tell all running work to end, and its clients that it will not be finished."""
+        for pool in self.pools:
+            pool.stop()
+
     def close(self) -> None:
         """Let running work end; refuse what waits."""
         for pool in self.pools:
@@ -133,6 +148,11 @@ class Service:
             self.models[part] = state = _state(load[part])
             if state != "ok":
                 _log.warning("%s: %s", part, state)
+
+
+def without_words(state: str) -> str:
+    """The state of a part for those who may not know what the words of an error name: paths and models."""
+    return state if state in _PLAIN_STATES else "failed"
 
 
 def written(value: object) -> JSONResponse:

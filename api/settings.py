@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 
+from api.environment import read_environment, variable
 from api.meanings import field_names, meanings
 from api.sections import PACKAGES, PluginChoice, Settings
 from pipeline import plugins
 from pipeline.errors import ConfigurationError
 
-PREFIX = "LONGLEAF_"
 FILE_NAME = "longleaf.toml"
-# Read elsewhere on purpose: which file to read, where tests find development data, how much they try.
-_RESERVED = frozenset({"LONGLEAF_CONFIG", "LONGLEAF_DEV_DATA", "LONGLEAF_RELIABILITY"})
-_ALIASES = {"LONGLEAF_DATABASE_URL": "ledger.url"}  # by the name that hosting services give it
 
 Tree = dict[str, Any]
+Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +58,6 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
     return assemble(layers)
 
 
-def read_environment() -> tuple[dict[str, str], str | None]:
-    """The only place that reads ``LONGLEAF_*``: dotted keys with their text, and the file named by
-    ``LONGLEAF_CONFIG``. Empty variables count as unset, as compose files write them."""
-    variables = {
-        _ALIASES.get(name) or name.removeprefix(PREFIX).lower().replace("__", "."): value
-        for name, value in os.environ.items()
-        if name.startswith(PREFIX) and name not in _RESERVED and value
-    }
-    return variables, os.environ.get("LONGLEAF_CONFIG") or None
-
-
-def variable(key: str) -> str:
-    """The environment variable of a dotted key: ``server.port`` is ``LONGLEAF_SERVER__PORT``."""
-    return PREFIX + key.upper().replace(".", "__")
-
-
 def assemble(layers: list[Layer]) -> Settings:
     """Later layers win, key by key. The options of a plugin that a later layer replaces are dropped,
     because they belong to the plugin that was chosen before."""
@@ -88,7 +69,8 @@ def assemble(layers: list[Layer]) -> Settings:
                 merged[section] = value
                 origins[section] = layer
                 continue
-            below = merged.get(section, {})
+            below = merged.get(section)
+            below = below if isinstance(below, dict) else {}
             if section in PACKAGES:
                 before = below.get("name", Settings.model_fields[section].default.name)
                 below = {"name": before, **below}
@@ -97,14 +79,13 @@ def assemble(layers: list[Layer]) -> Settings:
                     below = {}
             merged[section] = {**below, **value}
             origins.update({f"{section}.{key}": layer for key in value})
+    for section in PACKAGES:
+        _check_name(section, merged, origins)
     _reject_unknown(merged, origins)
-    try:
-        settings = Settings(**merged)
-    except pydantic.ValidationError as error:
-        raise _explain(error, origins) from error
+    settings = _made(Settings, merged, merged, origins)
     for section, package in PACKAGES.items():
         choice: PluginChoice = getattr(settings, section)
-        plugins.configure(package, choice.name, **choice.options)
+        _made(plugins.config_class(package, choice.name), choice.options, merged, origins, section)
     return settings
 
 
@@ -142,7 +123,7 @@ def _read_file(path: Path | None) -> Layer:
     wanted = path is not None
     path = path or Path(FILE_NAME)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin with a BOM
     except FileNotFoundError:
         if wanted:
             raise ConfigurationError(
@@ -199,12 +180,52 @@ def _reject_unknown(merged: Tree, origins: Mapping[str, Layer]) -> None:
         )
 
 
-def _explain(error: pydantic.ValidationError, origins: Mapping[str, Layer]) -> ConfigurationError:
+def _check_name(section: str, merged: Tree, origins: Mapping[str, Layer]) -> None:
+    """Whether there is the plugin that was chosen. Its name says which options there are."""
+    chosen, key = merged.get(section), f"{section}.name"
+    if not isinstance(chosen, dict):
+        return
+    name = _made(PluginChoice, {"name": chosen["name"]}, merged, origins, section).name
+    try:
+        plugins.config_class(PACKAGES[section], name)
+    except ConfigurationError as error:
+        where = f"{origins[key].origin(key)}: " if key in origins else ""
+        raise type(error)(f"{where}{error.message}", remedy=error.remedy) from error
+
+
+def _made(
+    kind: type[Model], values: Tree, merged: Tree, origins: Mapping[str, Layer], section: str = ""
+) -> Model:
+    """Values of everything, or of one section, checked. Raises ConfigurationError."""
+    try:
+        return kind(**values)
+    except pydantic.ValidationError as error:
+        raise _explain(error, merged, origins, [section] if section else []) from error
+
+
+def _explain(
+    error: pydantic.ValidationError, merged: Tree, origins: Mapping[str, Layer], within: list[str]
+) -> ConfigurationError:
     first = error.errors(include_url=False)[0]
-    parts = [str(part) for part in first["loc"]]
-    key = next((k for n in (2, 1) if (k := ".".join(parts[:n])) in origins), ".".join(parts))
+    path = [*within, *first["loc"]]
+    length = next((n for n in (2, 1) if ".".join(map(str, path[:n])) in origins), len(path))
+    key = ".".join(map(str, path[:length]))
     where = origins[key].origin(key) if key in origins else key
+    inside = ".".join(_steps(merged, path)[length:])
+    whole = isinstance(first["input"], Mapping)  # a missing key's surroundings, which may hold secrets
+    given = "" if whole else f" is {first['input']!r}"
     return ConfigurationError(
-        f"{where} is {first.get('input')!r}: {first['msg']}.",
+        f"{where}{f', at {inside},' if inside else ''}{given}: {first['msg']}.",
         remedy="See docs/configuration.md for its meaning.",
     )
+
+
+def _steps(values: Any, path: Sequence[int | str]) -> list[str]:  # noqa: ANN401 - whatever TOML can say
+    """The part of a path that the values have: pydantic's go on with the kinds of a union."""
+    steps = []
+    for step in path:
+        if not (step in values if isinstance(values, Mapping) else isinstance(values, list)):
+            break
+        values = values[step]
+        steps.append(str(step))
+    return steps

@@ -20,8 +20,8 @@ async def read(body: bytes, *, max_depth: int) -> Any:  # noqa: ANN401 - any JSO
     return await asyncio.to_thread(loads, body, max_depth=max_depth)
 
 
-def loads(body: bytes, *, max_depth: int) -> Any:  # noqa: ANN401 - any JSON value
-    """Parse UTF-8 JSON.
+def loads(body: bytes, *, max_depth: int, what: str = "The body") -> Any:  # noqa: ANN401 - any JSON value
+    """Parse UTF-8 JSON; ``what`` names it in the error.
 
     Raises InvalidRequestError for anything that is not JSON by RFC 8259 (``NaN`` included), and for
     what is but cannot be kept: numbers beyond float64 or int64, lone surrogates, nesting over
@@ -29,14 +29,28 @@ def loads(body: bytes, *, max_depth: int) -> Any:  # noqa: ANN401 - any JSON val
     """
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_constant, parse_float=_float, parse_int=_int)
+        _check(value, max_depth)
     except UnicodeDecodeError as error:
-        raise _refused(f"byte {error.start} is not UTF-8") from None
+        why = f"byte {error.start} is not UTF-8"
     except json.JSONDecodeError as error:
-        raise _refused(f"{error.msg} at character {error.pos}") from None
+        why = f"{error.msg} at character {error.pos}"
     except RecursionError:
-        raise _refused(f"it is nested deeper than {max_depth} levels") from None
-    _check(value, max_depth)
-    return value
+        why = _too_deep(max_depth)
+    except _UnfitError as error:
+        why = str(error)
+    else:
+        return value
+    raise InvalidRequestError(
+        f"{what} cannot be taken as JSON: {why}.", remedy="Send RFC 8259 JSON in UTF-8."
+    )
+
+
+class _UnfitError(Exception):
+    """Says what is in the JSON that later code would choke on."""
+
+
+def _too_deep(max_depth: int) -> str:
+    return f"it is nested deeper than {max_depth} levels"
 
 
 def _check(value: Any, max_depth: int) -> None:  # noqa: ANN401 - any JSON value
@@ -55,35 +69,29 @@ def _check(value: Any, max_depth: int) -> None:  # noqa: ANN401 - any JSON value
                 below.extend(item)
         level, depth = below, depth + 1
         if depth > max_depth and level:
-            raise _refused(f"it is nested deeper than {max_depth} levels")
+            raise _UnfitError(_too_deep(max_depth))
 
 
 def _text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise _refused("it contains half of a surrogate pair, which is not a character") from None
+        raise _UnfitError("it contains half of a surrogate pair, which is not a character") from None
 
 
 def _float(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise _refused("it contains a number too large for a double")
+        raise _UnfitError("it contains a number too large for a double")
     return number
 
 
 def _int(digits: str) -> int:
     # Long digit strings are refused before int() reads them: its cost grows with their square.
     if len(digits) > 20 or not -_LARGEST <= (number := int(digits)) < _LARGEST:
-        raise _refused("it contains an integer beyond 64 bits")
+        raise _UnfitError("it contains an integer beyond 64 bits")
     return number
 
 
 def _constant(name: str) -> NoReturn:
-    raise _refused(f"{name} is not JSON")
-
-
-def _refused(why: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"The body cannot be taken as JSON: {why}.", remedy="Send RFC 8259 JSON in UTF-8."
-    )
+    raise _UnfitError(f"{name} is not JSON")

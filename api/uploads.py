@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import Request
@@ -19,11 +19,15 @@ from api import strict_json
 from api.fetching import fetch
 from api.sections import FetchSettings, ServerSettings
 from pipeline.errors import InvalidRequestError, LimitExceededError
-from pipeline.records import MAX_DOCUMENT_ID_CHARS
-from pipeline.sources import Source
+from pipeline.sources import Source, identify
 
 FILE_FIELDS = ("files", "file")
 TEXT_FIELDS = ("id", "title", "metadata", "password")
+MAX_FIELD_BYTES = 1024 * 1024
+_FORM_LIMITS = {  # as the framework begins to say it: what it means here
+    "Too many fields": f"The form has over {len(TEXT_FIELDS)} fields beside its files, the most there are.",
+    "Part exceeded": f"A field of the form has over {MAX_FIELD_BYTES} bytes, the most that are taken.",
+}
 
 
 class TextDocument(BaseModel):
@@ -63,9 +67,8 @@ async def uploaded(request: Request, limits: ServerSettings) -> AsyncIterator[Up
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
-        most = limits.max_upload_documents
-        async with request.form(max_files=most, max_fields=len(TEXT_FIELDS)) as form:
-            yield _from_form(form, most)
+        async with _form(request, limits.max_upload_documents) as form:
+            yield _from_form(form)
     elif media_type == "application/json" or media_type.endswith("+json"):
         fetching = request.app.state.service.settings.fetching
         content = await strict_json.read(await request.body(), max_depth=limits.max_json_depth)
@@ -82,8 +85,8 @@ def _from_json(content: object, limits: ServerSettings, fetching: FetchSettings)
         raise RequestValidationError(
             [{**fault, "loc": ("body", *fault["loc"])} for fault in faults]
         ) from None
-    _check_count(len(upload.documents), limits.max_upload_documents)
-    _refuse_twins(given.id for given in upload.documents)
+    if len(upload.documents) > limits.max_upload_documents:
+        raise _too_many(str(len(upload.documents)), limits.max_upload_documents)
     for i, given in enumerate(upload.documents):
         if (given.text is None) == (given.url is None):
             raise InvalidRequestError(
@@ -91,27 +94,58 @@ def _from_json(content: object, limits: ServerSettings, fetching: FetchSettings)
             )
         if given.url is not None and not fetching.enabled:
             fetch(given.url, fetching)  # says that it is off
+    _refuse_twins(_source_named(given) for given in upload.documents)
     size_bytes = sum(len((given.text or "").encode()) for given in upload.documents)
     return Upload((_source(given, fetching) for given in upload.documents), len(upload.documents), size_bytes)
 
 
-def _source(given: TextDocument, fetching: FetchSettings) -> Source:
-    if given.url is None:
-        return Source(
-            name="", text=given.text, title=given.title, metadata=given.metadata, document_id=given.id
-        )
-    found = fetch(given.url, fetching)
+def _source_named(given: TextDocument) -> Source:
+    """A document before its address is fetched, which is its name until then."""
     return Source(
-        name=found.name,
-        data=found.data,
-        media_type=_declared(found.media_type),
+        name=given.url or "",
+        text=given.text,
         title=given.title,
         metadata=given.metadata,
-        document_id=given.id or given.url[:MAX_DOCUMENT_ID_CHARS],
+        document_id=given.id,
     )
 
 
-def _from_form(form: FormData, most: int) -> Upload:
+def _source(given: TextDocument, fetching: FetchSettings) -> Source:
+    source = _source_named(given)
+    if given.url is None:
+        return source
+    found = fetch(given.url, fetching)
+    return replace(
+        source,
+        name=found.name,
+        data=found.data,
+        media_type=_declared(found.media_type),
+        document_id=given.id if given.id is not None else identify(source, ""),
+    )
+
+
+@asynccontextmanager
+async def _form(request: Request, most_files: int) -> AsyncIterator[FormData]:
+    """The form of a request. Raises LimitExceededError for what the framework would call a bad request."""
+    try:
+        form = await request.form(
+            max_files=most_files, max_fields=len(TEXT_FIELDS), max_part_size=MAX_FIELD_BYTES
+        )
+    except HTTPException as error:
+        if error.detail.startswith("Too many files"):
+            raise _too_many(f"over {most_files}", most_files) from None
+        for beginning, said in _FORM_LIMITS.items():
+            if error.detail.startswith(beginning):
+                remedy = f"Fields are {', '.join(TEXT_FIELDS)}, each once; send long texts as files."
+                raise LimitExceededError(said, remedy=remedy) from None
+        raise
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def _from_form(form: FormData) -> Upload:
     texts: dict[str, str] = {}
     files: list[UploadFile] = []
     for name, value in form.multi_items():
@@ -131,13 +165,12 @@ def _from_form(form: FormData, most: int) -> Upload:
             )
     if not files:
         raise InvalidRequestError("The form has no file.", remedy="Put files in the field `files`.")
-    _check_count(len(files), most)
     if len(files) > 1 and ("id" in texts or "title" in texts):
         raise InvalidRequestError(
             f"`id` and `title` name one document, but there are {len(files)} files.",
             remedy="Upload it alone.",
         )
-    _refuse_twins(file.filename for file in files)
+    _refuse_twins(Source(name=file.filename) for file in files if file.filename)
     metadata = _metadata(texts.get("metadata", "{}"))
     sources = (
         Source(
@@ -154,14 +187,23 @@ def _from_form(form: FormData, most: int) -> Upload:
     return Upload(sources, len(files), sum(file.size or 0 for file in files))
 
 
-def _refuse_twins(names: Iterable[str | None]) -> None:
-    """Two of one name would be two versions of one document, and only the last would remain."""
-    for name, count in Counter(filter(None, names)).items():
-        if count > 1:
+def _refuse_twins(sources: Iterable[Source]) -> None:
+    """Two of one id would be two versions of one document, and only the last would remain. What has no id
+    and no name may come twice if nothing else tells the two apart: that is one document."""
+    first: dict[str, str | None] = {}
+    for source in sources:
+        try:
+            identity = identify(source, hashlib.sha256((source.text or "").encode()).hexdigest())
+        except InvalidRequestError:  # such an id fails by itself, and the others go on
+            continue
+        named = source.document_id is not None or source.name
+        said = None if named else json.dumps([source.title, source.metadata], sort_keys=True)
+        if identity in first and (said is None or said != first[identity]):
             raise InvalidRequestError(
-                f"{count} documents of the upload have the name {name[:80]!r}.",
-                remedy="Give each its own id or file name, or upload them one after the other.",
+                f"Two documents of the upload would both have the id {identity[:80]!r}.",
+                remedy="Give each an id of its own, or another file name.",
             )
+        first[identity] = said
 
 
 def _declared(media_type: str | None) -> str | None:
@@ -170,7 +212,8 @@ def _declared(media_type: str | None) -> str | None:
 
 
 def _metadata(text: str) -> Mapping[str, Any]:
-    metadata = strict_json.loads(text.encode("utf-8", "surrogatepass"), max_depth=32)
+    given = text.encode("utf-8", "surrogatepass")
+    metadata = strict_json.loads(given, max_depth=32, what="The field `metadata`")
     if not isinstance(metadata, dict):
         raise InvalidRequestError(
             "The field `metadata` is not a JSON object.",
@@ -179,9 +222,8 @@ def _metadata(text: str) -> Mapping[str, Any]:
     return metadata
 
 
-def _check_count(count: int, most: int) -> None:
-    if count > most:
-        raise LimitExceededError(
-            f"The upload has {count} documents; at most {most} are taken.",
-            remedy="Send several uploads, or raise server.max_upload_documents.",
-        )
+def _too_many(count: str, most: int) -> LimitExceededError:
+    return LimitExceededError(
+        f"The upload has {count} documents; at most {most} are taken.",
+        remedy="Send several uploads, or raise server.max_upload_documents.",
+    )

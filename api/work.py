@@ -20,6 +20,9 @@ from starlette.types import Receive
 
 from pipeline.errors import UnavailableError, WorkCancelledError
 
+LAST_SECONDS = 2.0
+"""How long work that was told to end has for it, once the service waits for nothing any more."""
+
 Cancelled = Callable[[], bool]
 Turn = Callable[[Cancelled], AbstractContextManager[None]]
 T = TypeVar("T")
@@ -33,6 +36,14 @@ class PoolState:
     waiting: int
     oldest_seconds: float
     refused: int
+
+
+def stopping() -> UnavailableError:
+    """What a client is told whose request the end of the service cuts short."""
+    return UnavailableError(
+        "The service is stopping and did not finish this.",
+        remedy="Send it again once the service runs; it is not resumed by itself.",
+    )
 
 
 def _at_once(_: Cancelled) -> AbstractContextManager[None]:
@@ -49,6 +60,7 @@ class Pool:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self._places = threading.BoundedSemaphore(workers + queue)
         self._taken: set[Place] = set()
+        self._stop = asyncio.Event()
         self._refused = 0
 
     def state(self) -> PoolState:
@@ -69,7 +81,7 @@ class Pool:
             raise UnavailableError(
                 f"Too much {self.name} work is waiting already.", remedy="Try again in a moment."
             )
-        place = Place(self._threads, self._turn)
+        place = Place(self._threads, self._turn, self._stop)
         self._taken.add(place)
         try:
             yield place
@@ -96,17 +108,22 @@ class Pool:
         self._taken.discard(place)
         self._places.release()
 
+    def stop(self) -> None:
+        """Tell all work to end, and whoever waits for it that it will not be finished."""
+        self._stop.set()
+
     def close(self) -> None:
         """Wait for running work; refuse what is still waiting."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 class Place:
-    """The right to run one piece of work in a pool's threads."""
+    """The right to run one piece of work in a pool's threads, until ``stop`` is set."""
 
-    def __init__(self, threads: ThreadPoolExecutor, turn: Turn) -> None:
+    def __init__(self, threads: ThreadPoolExecutor, turn: Turn, stop: asyncio.Event) -> None:
         self._threads = threads
         self._turn = turn
+        self._stop = stop
         self.job: Future[Any] | None = None
         self.entered = time.monotonic()
         self.running = False
@@ -125,27 +142,41 @@ class Place:
 
     async def run(self, receive: Receive, work: Callable[[Cancelled], T]) -> T:
         """Run ``work`` in a thread. Raises WorkCancelledError when the client disconnected before it was
-        done, which ``receive`` tells once the body has been read."""
+        done, which ``receive`` tells once the body has been read; UnavailableError when the service
+        stopped before it was."""
         cancelled = threading.Event()
         job = self._submit(lambda: work(cancelled.is_set), cancelled.is_set)
         done = _outcome(job)
         gone = asyncio.ensure_future(disconnect(receive))
+        stop = asyncio.ensure_future(self._stop.wait())
         try:
-            await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((done, gone, stop), return_when=asyncio.FIRST_COMPLETED)
             if not done.done():
                 cancelled.set()
-                if job.cancel():
+                never_began = job.cancel()
+                if stop.done():
+                    await self._ended(done)
+                elif never_began:
                     raise WorkCancelledError("The client left before the work began.")
             return await done
         finally:
             cancelled.set()
             gone.cancel()
+            stop.cancel()
+
+    @staticmethod
+    async def _ended(done: asyncio.Future[Any]) -> None:
+        """Return once work that was told to end did all of it nevertheless. Raises UnavailableError."""
+        await asyncio.wait((done,), timeout=LAST_SECONDS)
+        if not done.done() or done.cancelled() or isinstance(done.exception(), WorkCancelledError):
+            raise stopping()
 
     async def stream(
         self, receive: Receive, produce: Callable[[Cancelled], Iterator[T]], *, heartbeat_seconds: float
     ) -> AsyncGenerator[T | None, None]:
         """Items as ``produce`` yields them in a thread; None after every ``heartbeat_seconds`` of
-        silence. Ends early when the client disconnects. Raises what ``produce`` raises."""
+        silence. Ends early when the client disconnects. Raises what ``produce`` raises, and
+        UnavailableError when the service stops."""
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[T] = asyncio.Queue()
         cancelled = threading.Event()
@@ -157,8 +188,11 @@ class Place:
         job = self._submit(work, cancelled.is_set)
         done = _outcome(job)
         gone = asyncio.ensure_future(disconnect(receive))
+        stop = asyncio.ensure_future(self._stop.wait())
         try:
             while not gone.done():
+                if stop.done():
+                    raise stopping()
                 if not items.empty():
                     yield items.get_nowait()
                     continue
@@ -167,18 +201,21 @@ class Place:
                     return
                 arrival = asyncio.ensure_future(items.get())
                 await asyncio.wait(
-                    (arrival, done, gone), timeout=heartbeat_seconds, return_when=asyncio.FIRST_COMPLETED
+                    (arrival, done, gone, stop),
+                    timeout=heartbeat_seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
                 if arrival.done():
                     yield arrival.result()
                     continue
                 arrival.cancel()
-                if not done.done() and not gone.done():
+                if not (done.done() or gone.done() or stop.done()):
                     yield None
         finally:
             cancelled.set()
             job.cancel()
             gone.cancel()
+            stop.cancel()
 
 
 def _outcome(job: Future[T]) -> asyncio.Future[T]:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import abc
 import io
-import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline import plugins
+from pipeline import learnt, plugins
 from pipeline.errors import ConfigurationError, EmbeddingError, StorageError
 from pipeline.originals import disk_errors
 from pipeline.seams import Embedder, Learner
@@ -170,8 +168,9 @@ class FittedEmbedder(abc.ABC):
         statistics = self._statistics()
         if statistics is None:
             raise EmbeddingError(
-                f"There are no documents yet from which '{self._plugin}' could learn what vectors share.",
-                remedy="Ingest some, or run `longleaf calibrate embedder` where there are some.",
+                f"'{self._plugin}' has not learnt yet what vectors share.",
+                remedy="Ingest documents; or, where a collection has some, run `longleaf calibrate embedder` "
+                "and then `longleaf reindex`, each with its name.",
             )
         return statistics
 
@@ -184,9 +183,9 @@ class FittedEmbedder(abc.ABC):
                 self._name, self._found = name, statistics
                 return
             with disk_errors(self._folder):
-                _write(self._folder / f"statistics-{name}.npz", statistics)
+                learnt.keep(self._folder, name, _written(statistics))
                 if anew:
-                    _replace(self._folder / "name", name.encode())
+                    learnt.name_it(self._folder, name)
             self._name, self._found = name, None
 
     def _statistics(self) -> Statistics | None:
@@ -194,8 +193,7 @@ class FittedEmbedder(abc.ABC):
         name = self._identity()
         with self._lock:
             if self._found is None and self._folder is not None:
-                own, old = self._folder / f"statistics-{name}.npz", self._folder / "statistics.npz"
-                file = own if own.exists() else old  # which stood there before there were names in names
+                file = learnt.statistics(self._folder, name)
                 self._found = _read(file) if file.exists() else None
             return self._found
 
@@ -203,14 +201,11 @@ class FittedEmbedder(abc.ABC):
         """A name drawn once and kept with the statistics, so that an index never meets others."""
         with self._lock:
             if not self._name:
-                file = None if self._folder is None else self._folder / "name"
-                if file is not None and file.exists():
-                    self._name = file.read_text("ascii").strip()
-                else:
-                    self._name = uuid.uuid4().hex[:12]
-                    if file is not None:
-                        with disk_errors(file):
-                            _replace(file, self._name.encode())
+                kept = "" if self._folder is None else learnt.present_name(self._folder)
+                self._name = kept or uuid.uuid4().hex[:12]
+                if self._folder is not None and not kept:
+                    with disk_errors(self._folder):
+                        learnt.name_it(self._folder, self._name)
             return self._name
 
 
@@ -228,27 +223,7 @@ def _read(file: Path) -> Statistics:
         ) from error
 
 
-def _write(file: Path, found: Statistics) -> None:
-    """A file that is there already stays."""
+def _written(found: Statistics) -> bytes:
     content = io.BytesIO()
     np.savez(content, mean=found.mean, directions=found.directions, kept=found.kept, count=found.count)
-    draft = _draft(file, content.getvalue())
-    with suppress(FileExistsError):
-        os.link(draft, file)
-    draft.unlink()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Whole or not at all, and on disk."""
-    _draft(file, content).replace(file)
-
-
-def _draft(file: Path, content: bytes) -> Path:
-    """A hidden file beside it that has the content, on disk."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}-{uuid.uuid4().hex}.tmp")
-    with draft.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    return draft
+    return content.getvalue()

@@ -132,7 +132,8 @@ def _owned(root: Path, owner: dict[str, Any]) -> IndexOwnedError:
     who = f"process {owner.get('pid', 'unknown')} on {owner.get('host', 'this machine')}"
     return IndexOwnedError(
         f"The index in {root} is in use by {who} since {owner.get('since', 'an unknown time')}.",
-        remedy="Stop that process, ask it instead if it is a server, or use another data directory.",
+        remedy="Stop that process, or use another data directory. If it is a server, ask it instead: "
+        "it takes documents from `longleaf ingest --queue`.",
     )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import IndexDamagedError
+from pipeline.errors import IndexDamagedError, IndexingError
 from pipeline.originals import disk_errors
 from pipeline.seams import IndexSchema
 
@@ -37,6 +37,14 @@ class Manifest:
     points: int | None = 0
     shard: str = SHARD
     settled: int | None = 0
+
+
+def no_index(name: str) -> IndexingError:
+    """What every indexer raises for one that it does not have."""
+    return IndexingError(
+        f"There is no index {name!r}.",
+        remedy="Run `longleaf repair`, which builds it; or set indexer.name back to what it was made with.",
+    )
 
 
 def folder(root: Path, name: str) -> Path:

@@ -18,7 +18,8 @@ from indexers import _folders
 from indexers import _qdrant_wire as wire
 from indexers._projection import PAYLOAD
 from indexers._qdrant_calls import Calls, ExistsOnServerError, MissingOnServerError
-from pipeline.errors import ConfigurationError, IndexingError
+from indexers._qdrant_version import check_version
+from pipeline.errors import ConfigurationError, IndexingError, UnavailableError
 from pipeline.filters import EVERYTHING, Filter
 from pipeline.points import check_dense, check_name, check_schema, check_search, pack
 from pipeline.seams import IndexSchema, IndexSearch
@@ -45,6 +46,7 @@ class QdrantIndexer:
         self._schemas: dict[str, IndexSchema] = {}
         self._range_keys: dict[str, set[str]] = {}
         self._named: dict[str, str | None] = {}
+        self._version_known = False
         self._closed = False
 
     def create(self, name: str, schema: IndexSchema) -> None:
@@ -228,7 +230,23 @@ class QdrantIndexer:
 
     def _ask(self, what: str, call: Any) -> Any:  # noqa: ANN401 - the client's many types
         self._check_open()
+        self._check_version()
         return self._calls.idempotent(what, call)
+
+    def _check_version(self) -> None:
+        """Ask for the server's version, once. A proxy may keep that from us; then it is not known."""
+        if self._version_known:
+            return
+        told = None
+        try:
+            told = self._calls.idempotent("for its version", self._client.info).version
+        except IndexingError:
+            pass
+        except UnavailableError as error:
+            if not isinstance(getattr(error.__cause__, "source", error.__cause__), ValueError):
+                raise  # else something answered, with a page of its own
+        check_version(self._config.url, told)
+        self._version_known = True
 
     def _on(self, name: str, what: str, call: Any) -> Any:  # noqa: ANN401 - the client's many types
         """Ask about one index, which another process may have dropped since we last saw it."""
@@ -236,7 +254,7 @@ class QdrantIndexer:
             return self._ask(what, call)
         except MissingOnServerError as error:
             self._forget(name)
-            raise _no_index(name) from error
+            raise _folders.no_index(name) from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -249,7 +267,7 @@ class QdrantIndexer:
         self._check_open()
         schema = self._schemas.get(name) or self.schema(name)
         if schema is None:
-            raise _no_index(name)
+            raise _folders.no_index(name)
         return schema
 
     def _forget(self, name: str) -> None:
@@ -321,10 +339,6 @@ def _client(config: Config) -> QdrantClient:
             f"The Qdrant server at {config.url!r} cannot be used: {error}.",
             remedy="Check indexer.url and indexer.ca_certificate.",
         ) from error
-
-
-def _no_index(name: str) -> IndexingError:
-    return IndexingError(f"There is no index {name!r}.", remedy="Create it first.")
 
 
 def _name(info: Any) -> str | None:  # noqa: ANN401 - the client's CollectionInfo

@@ -163,7 +163,7 @@ class ExactIndexer:
 
     def _index(self, name: str) -> _Index:
         if name not in self._indexes:
-            raise IndexingError(f"There is no index {name!r}.", remedy="Create it first.")
+            raise _folders.no_index(name)
         return self._indexes[name]
 
     def _write(self, name: str) -> None:

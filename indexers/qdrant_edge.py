@@ -285,7 +285,7 @@ class QdrantEdgeIndexer:
         with self._lock:
             manifest = self._manifests().get(name)
             if manifest is None:
-                raise IndexingError(f"There is no index {name!r}.", remedy="Create it first.")
+                raise _folders.no_index(name)
             if name not in self._checked:
                 self._check(manifest)
             self._checked.add(name)

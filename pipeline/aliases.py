@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import LongleafError
 from pipeline.filters import Filter
-from pipeline.layers import LAYERS
+from pipeline.layers import LAYERS, is_of_collection
 from pipeline.ledger import Ledger
 from pipeline.seams import Indexer, IndexSchema, IndexSearch
 from pipeline.types import Match, Point, Vectors
@@ -109,8 +109,7 @@ class Aliased:
 
     def _shown(self, stored: str) -> str:
         base, _, generation = stored.partition("@")
-        known = base.count("/") == 2 and base.rpartition("/")[2] in LAYERS
-        if not known or (generation and not generation.isdecimal()):
+        if not is_of_collection(base) or (generation and not generation.isdecimal()):
             return stored
         number = int(generation or 0)
         return base if number == self._settings(base).get("generation", 0) else f"{base}@{number}"

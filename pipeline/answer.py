@@ -279,8 +279,9 @@ class Answerer:
         except WorkCancelledError:
             raise
         except LongleafError as error:
-            run.degraded.append(
-                f"the language model is not available, the answer is quotations only: {error}"
+            run.degraded.append(  # not the error's words, which may name a path of the server
+                f"the language model is not available ({error.code}), the answer is quotations only. "
+                f"{error.remedy}".strip()
             )
             return None
 

@@ -23,9 +23,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from pipeline import job_rows, migrations
+from pipeline import job_rows, key_files, learnt, migrations
 from pipeline.database import Database
-from pipeline.errors import ConflictError
+from pipeline.errors import ConflictError, InvalidRequestError
+from pipeline.foreign import foreign_indexes
 from pipeline.job_tables import job_documents, jobs
 from pipeline.ledger import Ledger
 from pipeline.originals import disk_errors
@@ -35,8 +36,8 @@ from pipeline.schema import data_version, documents, tables, versions, writers
 MANIFEST = "backup.json"
 LEDGER = "ledger.sqlite"
 FORMAT = 1
-LEARNT = ("embedder", "calibrations")  # what embedders have learnt, and what was measured of models
-KEPT_BESIDE = ("keys.json", "keys.pepper")  # small files of the service, where there are any
+LEARNT = (learnt.FOLDER, "calibrations")  # what embedders have learnt, and what was measured of models
+KEPT_BESIDE = (key_files.KEYS, key_files.PEPPER)  # small files of the service, where there are any
 
 _COPIERS = 8
 _ROWS = 500
@@ -45,7 +46,8 @@ _KEY = (versions.c.tenant, versions.c.collection, versions.c.document_id, versio
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What is in a backup, and for how long nobody could write."""
+    """What is in a backup, and for how long nobody could write. ``not_in_it`` are indexes that cannot be made
+    again from it, since no collection is in them."""
 
     path: Path
     documents: int
@@ -54,19 +56,22 @@ class BackupReport:
     bytes: int
     seconds: float
     locked_seconds: float
+    not_in_it: tuple[str, ...] = ()
 
 
 def back_up(ledger: Ledger, target: Path) -> BackupReport:
     """Write a backup into a new or empty folder.
 
-    Raises ConflictError for a folder that has something in it, DiskFullError or StorageError. Without its
-    manifest, which is written last, a backup is not taken for one.
+    Raises ConflictError for a folder that has something in it, InvalidRequestError for one inside of the data
+    directory, DiskFullError or StorageError. Without its manifest, which is written last, a backup is not
+    taken for one.
     """
-    if target.exists() and any(target.iterdir()):
-        raise ConflictError(f"{target} is not empty.", remedy="Name a folder that is new or empty.")
+    require_outside(ledger.root, target)
     began = time.monotonic()
     copied: dict[str, str] = {}
     with disk_errors(target):
+        if target.exists() and any(target.iterdir()):
+            raise ConflictError(f"{target} is not empty.", remedy="Name a folder that is new or empty.")
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
         with ledger.database.read() as connection:
             named = list(_files(ledger, connection))
@@ -83,7 +88,17 @@ def back_up(ledger: Ledger, target: Path) -> BackupReport:
         copied[LEDGER] = _digest(target / LEDGER)
         size = sum((target / path).stat().st_size for path in copied)
         _finish(target, copied)
-    return BackupReport(target, *counts, len(copied), size, time.monotonic() - began, locked)
+    seconds, others = time.monotonic() - began, foreign_indexes(ledger.root / "index")
+    return BackupReport(target, *counts, len(copied), size, seconds, locked, others)
+
+
+def require_outside(root: Path, folder: Path) -> None:
+    """Raise InvalidRequestError for a folder inside of a data directory, where a restore would remove it."""
+    if folder.resolve().is_relative_to(root.resolve()):
+        raise InvalidRequestError(
+            f"{folder} is inside of the data folder {root}, and would be removed with it.",
+            remedy="Name or move it to a folder outside of it.",
+        )
 
 
 def _files(ledger: Ledger, connection: Connection) -> Iterator[str]:
@@ -114,7 +129,7 @@ def _copy(root: Path, target: Path, paths: Iterable[str], copied: dict[str, str]
         to = target / path
         to.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with suppress(FileNotFoundError):
-            shutil.copyfile(root / path, to)
+            shutil.copy(root / path, to)  # with its mode: keys are their owner's only
             with to.open("rb+") as file:
                 os.fsync(file.fileno())
                 return path, hashlib.file_digest(file, "sha256").hexdigest()

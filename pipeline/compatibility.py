@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.chunk import ChunkConfig
 from pipeline.errors import FingerprintMismatchError
 from pipeline.lexical import Analyser, with_later_parameters
-from pipeline.records import CollectionRecord
+from pipeline.records import CollectionRecord, tenant_option
 from pipeline.seams import Embedder
 
 
@@ -32,7 +32,7 @@ def require_same(
                 f"Collection {record.name!r} was made with the {what} {_shown(made, differing)}; "
                 f"configured is {_shown(configured, differing)}.",
                 remedy="Use the settings it was made with, or build it anew with: longleaf reindex "
-                f"{record.name}",
+                f"{record.name}{tenant_option(record.tenant)}",
             )
 
 

@@ -36,6 +36,7 @@ BUSY_SECONDS = 30.0
 
 _PRAGMAS = {"journal_mode": "delete", "synchronous": 3, "foreign_keys": 1, "secure_delete": 1}
 _DURABLE = {"fsync": ("on",), "synchronous_commit": ("on", "local", "remote_write", "remote_apply")}
+_SECRETS = ("password", "sslpassword")  # which a URL may have in its query, too
 _WRITE_LOCK = 0x6C6F6E67  # "long": one number for all who write to a ledger of one database
 
 
@@ -50,7 +51,8 @@ class Database:
         """
         self.served = url is not None
         self.url = _served(url) if url is not None else URL.create("sqlite", database=str(path))
-        self.where = self.url.render_as_string() if self.served else str(path)
+        shown = self.url.difference_update_query(_SECRETS)
+        self.where = shown.render_as_string() if self.served else str(path)
         self._writing = Lock()
         self._changes = FileChanges(path, BUSY_SECONDS)
         self.memo = Memo(self._stamp)
@@ -176,8 +178,14 @@ def _served(given: str) -> URL:
     """The address with the driver that is used. Raises ConfigurationError, never repeating a password."""
     try:
         url = sa.make_url(given)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # that of a port that is no number has its words
         url = URL.create("unreadable")
+    if given.count("@") > 1 or "@" in (url.database or ""):  # part of a password is taken for another part
+        raise ConfigurationError(
+            "The ledger's URL has an '@' or '/' too many.",
+            remedy="Write those of the user's name and password percent-encoded: '@' as %40, '/' as %2F, "
+            "':' as %3A, '?' as %3F, '%' as %25.",
+        )
     if url.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise ConfigurationError(
             f"The ledger's URL is of the kind {url.drivername!r}.",

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline import learnt
 from pipeline.errors import DiskFullError, IndexingError, LongleafError, NotFoundError
 from pipeline.layers import LAYERS, Layer, index_name, of_versions, point_id, schemas
 from pipeline.ledger import Ledger
 from pipeline.moving import Export, Moved, batches, require_fits
-from pipeline.originals import Stored
+from pipeline.originals import Stored, disk_errors
 from pipeline.read import wire
 from pipeline.records import CollectionRecord, VersionKey, VersionRecord
 from pipeline.seams import Indexer
@@ -30,9 +31,9 @@ def import_collection(
 
     A collection of that name must have been made the same way. Documents that it has with the same content
     only get their points, which is how a collection is moved to another index of the same installation;
-    others become live together, in one transaction, once all of their points are in. Raises
-    DamagedFileError, ConflictError, UnavailableError while another process ingests, and DiskFullError;
-    after an error readers see what they saw before.
+    others become live together, in one transaction, once all of their points are in. What the embedder had
+    learnt comes along where nothing was learnt yet. Raises DamagedFileError, ConflictError, UnavailableError
+    while another process ingests, and DiskFullError; after an error readers see what they saw before.
     """
     export = Export(folder)
     name = collection or export.manifest["collection"]
@@ -77,6 +78,10 @@ def _collection(ledger: Ledger, export: Export, tenant: str, name: str) -> Colle
     try:
         record = ledger.collection(tenant, name)
     except NotFoundError:
+        found = learnt.made_with(export.folder, manifest["fingerprint"])
+        if found is not None:
+            with disk_errors(ledger.root):
+                learnt.take_over(ledger.root, found, (each.fingerprint for each in ledger.collections()))
         made = {key: manifest[key] for key in ("fingerprint", "chunking", "lexical")}
         return ledger.create_collection(tenant, name, **made)
     made = {"fingerprint": record.fingerprint, "chunking": record.chunking, "lexical": record.lexical}

@@ -67,7 +67,7 @@ def insert_job(
             **shared,
             "position": position,
             "document_id": claimed.document_id,
-            "name": claimed.source.name.encode("utf-8", "replace").decode().replace("\0", ""),
+            "name": claimed.source.name,
             "title": claimed.source.title,
             "media_type": claimed.source.media_type,
             "metadata": dict(claimed.source.metadata),

@@ -22,6 +22,7 @@ from pipeline.errors import (
     ConfigurationError,
     FingerprintMismatchError,
     LongleafError,
+    PasswordRequiredError,
     StorageError,
     UnavailableError,
     WorkCancelledError,
@@ -187,6 +188,8 @@ class Batch:
     def _fail(self, item: OpenDocument, result: IngestResult) -> None:
         """End a document that failed, or have it tried again."""
         said = {"code": result.code, "message": result.message, "remedy": result.remedy}
+        if result.code == PasswordRequiredError.code:  # a job keeps none, so it cannot be given one
+            said["remedy"] = "Ingest it with its password and without a job, or save it without a password."
         if result.code not in _WORTH_ANOTHER_TRY and item.stage != "caching":
             self._end(item, "failed", status="failed", **said)
         elif result.code not in _WORTH_ANOTHER_TRY or item.attempts >= self._config.max_attempts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class JobQueue:
         if not found or (tenant is not None and found[0].tenant != tenant):
             raise NotFoundError(
                 f"There is no job {job_id[:64]!r}.",
-                remedy="`longleaf jobs list` shows them all; a job is forgotten some days after its end.",
+                remedy="GET /v1/jobs or `longleaf jobs list` shows all. They are forgotten after some days.",
             )
         return found[0]
 
@@ -106,17 +106,22 @@ class JobQueue:
         self,
         tenant: str | None = None,
         *,
+        sees: Callable[[str], bool] | None = None,
         state: str | None = None,
         before: str | None = None,
         limit: int = 100,
     ) -> Sequence[Job]:
-        """Jobs, newest first; ``before`` is the id of the last one of the page before."""
+        """Jobs of collections whose names ``sees`` accepts, newest first; ``before`` is the id of the last
+        one of the page before."""
         wanted: list[sa.ColumnElement[bool]] = []
         if tenant is not None:
             wanted.append(jobs.c.tenant == tenant)
         if state is not None:
             wanted.append(jobs.c.state == state)
         with self._ledger.database.read() as connection:
+            if sees is not None:
+                names = connection.execute(sa.select(jobs.c.collection).where(*wanted).distinct()).scalars()
+                wanted.append(jobs.c.collection.in_([name for name in names if sees(name)]))
             if before is not None:
                 created = sa.select(jobs.c.created).where(jobs.c.id == before)
                 edge = connection.execute(created).scalar_one_or_none()
@@ -211,11 +216,11 @@ class JobQueue:
                     remedy="Ingest it without a job: with ?wait=true, or on the command line.",
                 )
             content = source.text.encode("utf-8", "surrogatepass") if source.text is not None else source.data
-            claimed = claim(source, self._limits)
+            claimed = self._claim(position, source)
             assert content is not None  # claim() has seen to it
             path = self._ledger.arrivals.put(folder, position, content)
             if source.text is None:  # hash what was kept: the file may have changed since
-                kept = claim(Source(**{**_fields(source), "data": path}), self._limits)
+                kept = self._claim(position, Source(**{**_fields(source), "data": path}))
                 claimed = Claim(
                     **{**_fields(claimed), "sha256": kept.sha256, "digest": kept.digest, "bytes": kept.bytes}
                 )
@@ -224,6 +229,15 @@ class JobQueue:
             raise InvalidRequestError("There is nothing to ingest.", remedy="Give at least one document.")
         self._ledger.arrivals.settle(folder)
         return claims
+
+    def _claim(self, position: int, source: Source) -> Claim:
+        """The source, checked. What is wrong with it says which of the job's documents it is."""
+        try:
+            return claim(source, self._limits)
+        except LongleafError as error:
+            name = source.document_id or source.name
+            which = f"Document {position}{f' ({name[:80]!r})' if name else ''}"
+            raise type(error)(f"{which}: {error.message}", remedy=error.remedy) from error
 
     def _refuse_excess(self, connection: Connection, tenant: str, documents: int, size: int) -> None:
         count, held = job_rows.waiting(connection, tenant)

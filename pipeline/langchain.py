@@ -11,6 +11,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,16 @@ from langchain_core.documents import Document as LangChainDocument
 from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from pydantic import ConfigDict, Field
 
 from pipeline import filters
 from pipeline.chunk import ChunkConfig, chunk
-from pipeline.errors import InvalidRequestError
+from pipeline.errors import EmbeddingError, FilterError, InvalidRequestError
 from pipeline.learning import embed_stored
 from pipeline.metadata import indexable
 from pipeline.records import derived_id
-from pipeline.retrieve import Retriever
+from pipeline.rerank import Searching
 from pipeline.seams import Embedder, Indexer, IndexSchema, IndexSearch, Reranker
 from pipeline.types import Document, Hit, Match, Point, Query
 
@@ -43,10 +45,16 @@ class LongleafEmbeddings(Embeddings):
         self._chunking = chunking or ChunkConfig()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """One unit vector a text. Raises EmbeddingError for a text without a token."""
+        """One unit vector a text. Raises EmbeddingError, before any is embedded, for one without a token."""
         cut = [
             chunk(Document(title="", text=text), self.embedder.encode(text), self._chunking) for text in texts
         ]
+        for place, document in enumerate(cut, 1):
+            if not document.passages:
+                raise EmbeddingError(
+                    f"Text {place} of {len(texts)} is {document.document.text[:40]!r}: it has no token.",
+                    remedy="Leave it out.",
+                )
         made = embed_stored(self.embedder, cut)
         return [_unit(document.passages.mean(axis=0)).tolist() for document in made]
 
@@ -61,10 +69,12 @@ class LongleafVectorStore(VectorStore):
     ``similarity_search("...", filter={"year": {"gte": 2020}})``."""
 
     def __init__(self, embedding: Embeddings, indexer: Indexer, name: str = "langchain") -> None:
-        """``name`` is the index, made with the first text that is added."""
+        """``name`` is the index, made with the first text that is added. The indexer should be one of its
+        own: Longleaf's backups and repairs do not know these texts (docs/indexes.md)."""
         self._embedding = embedding
         self._indexer = indexer
         self._name = name
+        self._fields: set[str] = set()
 
     @property
     def embeddings(self) -> Embeddings:
@@ -77,9 +87,13 @@ class LongleafVectorStore(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
+        batch_size: int = _BATCH,
         **kwargs: Any,
     ) -> list[str]:
-        """Add or replace texts; their ids. Raises InvalidRequestError for metadata that are no JSON."""
+        """Add or replace texts; their ids. So many as ``batch_size`` are embedded together.
+
+        Raises InvalidRequestError, before anything is written, for blank texts and metadata that are no JSON.
+        """
         _refuse(kwargs)
         written = list(texts)
         given: Sequence[str | None] = ids or [None] * len(written)
@@ -89,14 +103,14 @@ class LongleafVectorStore(VectorStore):
             raise InvalidRequestError(
                 f"{len(written)} texts have {len(names)} ids and {len(about)} metadata."
             )
-        if not written:
-            return []
+        if batch_size < 1:
+            raise InvalidRequestError(f"batch_size is {batch_size}.", remedy="Set 1 or more.")
         payloads = [
-            {**indexable(about_it), "_text": text, "_id": name, "_metadata": json.dumps(about_it)}
-            for text, name, about_it in zip(written, names, about, strict=True)
+            _payload(place, text, name, about_it)
+            for place, (text, name, about_it) in enumerate(zip(written, names, about, strict=True), 1)
         ]
-        for start in range(0, len(written), _BATCH):
-            span = slice(start, start + _BATCH)
+        for start in range(0, len(written), batch_size):
+            span = slice(start, start + batch_size)
             vectors = self._embedding.embed_documents(written[span])
             self._ensure(len(vectors[0]))
             self._indexer.upsert(
@@ -145,6 +159,24 @@ class LongleafVectorStore(VectorStore):
         """The texts nearest to a vector."""
         return [_document(match.payload) for match in self._search(embedding, k, **kwargs)]
 
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[LangChainDocument]:
+        """Texts near the question and unlike each other: ``k`` of the ``fetch_k`` nearest ones."""
+        vector = self._embedding.embed_query(query)
+        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+
+    def max_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[LangChainDocument]:
+        """The same for a vector (Carbonell and Goldstein 1998); ``lambda_mult`` 1 is nearness alone."""
+        near = self._search(embedding, max(k, fetch_k), **kwargs)
+        kept = self._indexer.vectors(self._name, [match.id for match in near]) if near else {}
+        near = [match for match in near if match.id in kept]  # others may delete meanwhile
+        vectors = [kept[match.id].dense.tolist() for match in near]
+        chosen = maximal_marginal_relevance(np.asarray(embedding, np.float32), vectors, lambda_mult, k)
+        return [_document(near[place].payload) for place in chosen]
+
     @classmethod
     def from_texts(
         cls,
@@ -170,8 +202,19 @@ class LongleafVectorStore(VectorStore):
         if self._indexer.schema(self._name) is None:
             return []
         where = filters.parse(filter) if filter else None
+        if where is not None:
+            self._check_fields(where)
         query = _unit(np.asarray(vector, np.float32))
         return self._indexer.search(self._name, [IndexSearch(k, dense=query, filter=where)])[0]
+
+    def _check_fields(self, where: filters.Filter) -> None:
+        """Refuse a condition on a field that no text has had, as the retriever does."""
+        for field in {condition.field for condition in filters.fields(where)} - self._fields:
+            if not self._indexer.count(self._name, filters.Exists(field)):
+                raise FilterError(
+                    f"No text has the field {field!r}.", remedy="Filter by the keys of the texts' metadata."
+                )
+            self._fields.add(field)
 
     def _ensure(self, dim: int) -> None:
         embedder = getattr(self._embedding, "embedder", None)
@@ -187,7 +230,8 @@ class LongleafRetriever(BaseRetriever):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    retriever: Retriever
+    retriever: Searching
+    """A :class:`pipeline.retrieve.Retriever`, with or without a reranker."""
     collection: str = "default"
     tenant: str = "default"
     k: int = Field(default=10, ge=1)
@@ -229,7 +273,7 @@ class LongleafCompressor(BaseDocumentCompressor):
                 text=document.page_content,
                 start=0,
                 end=len(document.page_content),
-                score=float(document.metadata.get("score", 0.0)),
+                score=_number(document.metadata.get("score")),
             )
             for place, document in enumerate(documents)
         ]
@@ -242,8 +286,25 @@ class LongleafCompressor(BaseDocumentCompressor):
         ]
 
 
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, Real) else 0.0
+
+
 def _unit(vector: Any) -> Any:
     return vector / np.linalg.norm(vector)
+
+
+def _payload(place: int, text: str, name: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    if not text.strip():
+        raise InvalidRequestError(f"Text {place} is blank: {text[:40]!r}.", remedy="Leave it out.")
+    checked = indexable(metadata)
+    try:
+        whole = json.dumps(metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(
+            f"The metadata of text {place} are no JSON: {error}.", remedy="Write dates as text: 2024-05-31."
+        ) from error
+    return {**checked, "_text": text, "_id": name, "_metadata": whole}
 
 
 def _document(payload: Mapping[str, Any]) -> LangChainDocument:

@@ -37,6 +37,12 @@ def index_name(tenant: str, collection: str, layer: Layer) -> str:
     return f"{tenant}/{collection}/{layer}"
 
 
+def is_of_collection(name: str) -> bool:
+    """Whether an index of this name, in whatever generation, is a collection's and thus the ledger's."""
+    base = name.partition("@")[0]
+    return base.count("/") == 2 and base.rpartition("/")[2] in LAYERS
+
+
 def schemas(record: CollectionRecord, dim: int) -> dict[str, IndexSchema]:
     """Schema of every layer of a collection, by index name. ``dim`` is the width of its vectors."""
     terms = record.lexical["analyser"]

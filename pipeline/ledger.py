@@ -20,10 +20,10 @@ from sqlalchemy.engine import Connection
 from pipeline import job_rows, lifecycle, writers
 from pipeline.arrivals import Arrivals
 from pipeline.database import Database
-from pipeline.errors import InvalidRequestError, NotFoundError, StorageError
+from pipeline.errors import InvalidRequestError, StorageError
 from pipeline.ledger_collections import LIVE, CollectionLedger
-from pipeline.ledger_documents import document_of, live_documents, no_document
-from pipeline.lifecycle import inside
+from pipeline.ledger_documents import document_of, live_documents, no_document, no_version, one_version
+from pipeline.lifecycle import SHOWN, inside
 from pipeline.originals import DocumentCache, Originals, disk_errors
 from pipeline.records import (
     DocumentRecord,
@@ -111,13 +111,29 @@ class Ledger(CollectionLedger):
 
     # Documents, as readers see them
 
-    def document(self, tenant: str, collection: str, document_id: str) -> DocumentRecord:
-        """The live version of a document. Raises NotFoundError, also for an unknown collection."""
+    def document(
+        self, tenant: str, collection: str, document_id: str, version: int | None = None
+    ) -> DocumentRecord:
+        """The live version of a document, or another ``version`` that is kept. Raises NotFoundError, also
+        for an unknown collection."""
         found = self.find(tenant, collection, document_id)
         if found is None:
             self.collection(tenant, collection)
-            raise no_document(collection, document_id)
-        return found
+            raise no_document(tenant, collection, document_id)
+        return self._version(found, version, versions.c.state.in_(SHOWN))
+
+    def _version(
+        self, live: DocumentRecord, version: int | None, state: sa.ColumnElement[bool]
+    ) -> DocumentRecord:
+        """The live version itself, or another that is in such a ``state``. Raises NotFoundError."""
+        if version is None or version == live.version:
+            return live
+        query = one_version(VersionKey(live.tenant, live.collection, live.id, version)).where(state)
+        with self.database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise no_version(live, version, self.history(live.tenant, live.collection, live.id))
+        return document_of(row)
 
     def find(self, tenant: str, collection: str, document_id: str) -> DocumentRecord | None:
         """The live version of a document, or None if there is none."""
@@ -180,33 +196,28 @@ class Ledger(CollectionLedger):
     def load(self, tenant: str, collection: str, document_id: str, version: int | None = None) -> Document:
         """A document with its text. Recently used ones are kept in memory.
 
-        A replaced ``version`` can be loaded until its files are removed. Raises NotFoundError for a
-        document or version that is not there, StorageError if its file is unreadable.
+        A replaced ``version`` can be loaded until its files are removed, a kept one always. Raises
+        NotFoundError for a document or version that is not there, StorageError if its file is unreadable.
         """
         live = self.document(tenant, collection, document_id)
-        key = VersionKey(tenant, collection, live.id, live.version if version is None else version)
-        if key.version != live.version:
-            query = sa.select(versions.c.state).where(
-                *lifecycle.is_version(key), versions.c.state != "staged"
-            )
-            with self.database.read() as connection:
-                if connection.execute(query).one_or_none() is None:
-                    raise NotFoundError(
-                        f"Document {document_id!r} has no version {version}; the live one is {live.version}."
-                    )
-        return self._cache.get(key, self.originals.document)
+        found = self._version(live, version, versions.c.state != "staged")
+        return self._cache.get(
+            VersionKey(tenant, collection, found.id, found.version), self.originals.document
+        )
 
-    def original(self, tenant: str, collection: str, document_id: str) -> Path:
-        """The original file of a document. Raises NotFoundError, also if it was given as text."""
-        live = self.document(tenant, collection, document_id)
-        return self.originals.original(VersionKey(tenant, collection, live.id, live.version))
+    def original(self, tenant: str, collection: str, document_id: str, version: int | None = None) -> Path:
+        """The original file of a document, as :meth:`document` finds it. Raises NotFoundError, also if it
+        was given as text."""
+        found = self.document(tenant, collection, document_id, version)
+        return self.originals.original(VersionKey(tenant, collection, found.id, found.version))
 
     def history(self, tenant: str, collection: str, document_id: str) -> list[int]:
         """Numbers of the versions that can be loaded: the live one, and those kept, newest first."""
         live = self.document(tenant, collection, document_id)
-        shown = versions.c.state.in_(("live", "shelved", "kept"))
         query = sa.select(versions.c.version).where(
-            *inside(versions, tenant, collection), versions.c.document_id == live.id, shown
+            *inside(versions, tenant, collection),
+            versions.c.document_id == live.id,
+            versions.c.state.in_(SHOWN),
         )
         with self.database.read() as connection:
             return list(connection.execute(query.order_by(versions.c.version.desc())).scalars())
@@ -251,7 +262,7 @@ class Ledger(CollectionLedger):
             graves = lifecycle.graves(connection, tenant, collection, [name])
         if not hidden and not forgotten:
             self.collection(tenant, collection)
-            raise no_document(collection, name)
+            raise no_document(tenant, collection, name)
         self.originals.deleted(graves)
         self._remove_arrivals(forgotten)
         return hidden

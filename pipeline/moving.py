@@ -4,6 +4,7 @@
 ``manifest.json``      what it was made with, counts, size and SHA-256 of every other file
 ``documents.jsonl``    one live document a line, as the ledger has it
 ``texts/``             what the reader made of each document; ``originals/`` the files as they came
+``embedder/``          what the embedder had learnt, if it learns (:mod:`pipeline.learnt`)
 ``passages-0.jsonl``   document, ordinal and payload of points, one a line, and so on by layer and part
 ``passages-0.safetensors`` their vectors: ``dense`` float32 ``(n, dim)``; ``lengths``, ``indices``,
                        ``weights`` of the words, end to end
@@ -26,6 +27,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from pipeline import learnt
+from pipeline.backup import require_outside
 from pipeline.errors import ConflictError, DamagedFileError, IndexingError, InvalidRequestError
 from pipeline.layers import LAYERS, Layer, index_name
 from pipeline.ledger import Ledger
@@ -56,18 +59,21 @@ def export_collection(
 ) -> Moved:
     """Write the live documents of a collection to ``folder``, which must not exist.
 
-    It appears under its name once it is complete. Raises NotFoundError; InvalidRequestError for a folder
-    that exists; IndexingError if the index does not have what the ledger says (verify and repair first).
+    It appears under its name once it is complete, readable by its owner only. Raises NotFoundError;
+    InvalidRequestError for a folder that exists or is inside of the data; IndexingError if the index does
+    not have what the ledger says (verify and repair first).
     """
     record = ledger.collection(tenant, collection)
     if folder.exists():
         raise InvalidRequestError(f"{folder} exists.", remedy="Name a folder that does not.")
+    require_outside(ledger.root, folder)
     live = {(d.id, d.version): d for d in ledger.every_document(tenant, collection)}
     aside = folder.with_name(f"{folder.name}.partial")
     with disk_errors(aside):
         shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True, mode=0o700)
         for part in ("texts", "originals"):
-            (aside / part).mkdir(parents=True)
+            (aside / part).mkdir()
         _write_documents(ledger, aside, live.values())
         counts, dims = {}, {}
         for layer in LAYERS:
@@ -80,6 +86,9 @@ def export_collection(
             expected = sum(_count(document, layer) for document in live.values())
             if counts[layer] != expected:
                 raise _incomplete(name, f"has {counts[layer]} points of live documents, not {expected}")
+        found = learnt.made_with(ledger.root, record.fingerprint)
+        if found is not None:
+            learnt.keep(aside / learnt.FOLDER / found.plugin, found.name, found.file.read_bytes())
         manifest = {
             "format": FORMAT,
             "collection": collection,
@@ -92,6 +101,8 @@ def export_collection(
             "files": {str(p.relative_to(aside)): _state(p) for p in sorted(aside.rglob("*")) if p.is_file()},
         }
         _write(aside / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1).encode())
+        for path in aside.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
         aside.rename(folder)
     return Moved(collection, len(live), sum(counts.values()))
 
@@ -234,11 +245,19 @@ def _write(path: Path, data: bytes) -> None:
 def require_fits(export: Export, made: Mapping[str, Any], collection: str) -> None:
     """Raise ConflictError unless a collection was made as the exported one was, averages included."""
     differing = [name for name, value in made.items() if export.manifest[name] != value]
-    if differing:
-        raise ConflictError(
-            f"Collection {collection!r} exists, and was made with other settings ({', '.join(differing)}).",
-            remedy="Import under another name with --collection.",
+    if not differing:
+        return
+    if differing == ["lexical"] and export.manifest["lexical"]["analyser"] == made["lexical"]["analyser"]:
+        why = (
+            "its words are weighed by the lengths of its own first documents: scores of the exported ones, "
+            "weighed by others, would not compare with them"
         )
+    else:
+        why = f"was made with other settings ({', '.join(differing)})"
+    raise ConflictError(
+        f"Collection {collection!r} exists, and {why}.",
+        remedy="Import under another name with --collection, or ingest the documents into it.",
+    )
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -22,7 +22,7 @@ from pipeline.errors import (
     NotFoundError,
     StorageError,
 )
-from pipeline.layers import LAYERS, Layer, expected_ids, index_name, of_versions, schemas
+from pipeline.layers import LAYERS, Layer, expected_ids, index_name, is_of_collection, of_versions, schemas
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
 from pipeline.preparing import lexical
@@ -269,6 +269,5 @@ def _drop_unknown(ledger: Ledger, indexer: Indexer) -> None:
         index_name(record.tenant, record.name, layer) for record in ledger.collections() for layer in LAYERS
     }
     for name in indexer.names():
-        layer = name.rpartition("/")[2].partition("@")[0]  # generations that are not current are told apart
-        if name not in known and name.count("/") == 2 and layer in LAYERS:
+        if name not in known and is_of_collection(name):  # generations that are not current are told apart
             indexer.drop(name)

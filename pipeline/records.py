@@ -63,8 +63,8 @@ class VersionRecord:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRecord:
-    """The live version of a document. ``created`` is when its first version was stored, ``updated``
-    when this one was; both UTC."""
+    """A version of a document, the live one unless another was asked for. ``created`` is when its first
+    version was stored, ``updated`` when this one was; both UTC."""
 
     tenant: str
     collection: str
@@ -152,6 +152,11 @@ def check_name(kind: str, name: str) -> str:
             remedy="Use 1 to 64 of A-Z a-z 0-9 _ . - and begin with a letter, digit or underscore.",
         )
     return name
+
+
+def tenant_option(tenant: str) -> str:
+    """What makes a command line that is recommended mean this tenant, to be put behind it."""
+    return "" if tenant == "default" else f" --tenant {tenant}"
 
 
 def check_document_id(document_id: str) -> str:

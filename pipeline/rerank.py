@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pipeline.retrieve import Findings, Retriever
 from pipeline.seams import Reranker
 from pipeline.types import Query, Retrieval
 
 
+@runtime_checkable
 class Searching(Protocol):
     """Finds passages; see :mod:`pipeline.retrieve`."""
 

@@ -1,4 +1,5 @@
-"""A backup put in the place of a data directory. What was deleted since the backup stays deleted.
+"""A backup put in the place of a data directory. What was deleted since the backup stays deleted, what was
+revoked stays revoked, and keys made since and the audit log stay.
 
 All of it is checked and prepared in a folder inside the data directory before anything there is touched.
 Then the folder gets the name ``restoring``: while it has that, the data is not opened, and the same call
@@ -23,8 +24,8 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection
 
-from pipeline import job_rows, lifecycle, migrations
-from pipeline.backup import FORMAT, LEARNT, LEDGER, MANIFEST, copy_tables
+from pipeline import job_rows, key_files, lifecycle, migrations
+from pipeline.backup import FORMAT, KEPT_BESIDE, LEARNT, LEDGER, MANIFEST, copy_tables, require_outside
 from pipeline.database import Database, insert
 from pipeline.errors import ConflictError, DataVersionError, StorageError, UnavailableError
 from pipeline.job_tables import job_documents, job_events
@@ -33,7 +34,16 @@ from pipeline.originals import disk_errors
 from pipeline.records import VersionKey, folder_of
 from pipeline.schema import data_version, documents, tables, tombstones, versions
 
-_KEPT = ("ingest.lock", "deletions", RESTORING, RESTORING_DRAFT)
+_KEPT = (
+    "ingest.lock",
+    "deletions",
+    RESTORING,
+    RESTORING_DRAFT,
+    *KEPT_BESIDE,
+    key_files.LOCK,
+    "audit.jsonl",
+    "audit.jsonl.1",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +68,17 @@ def restore(
     since, as ``root`` itself and the data directories or backups in ``deletions`` know it.
 
     Indexes are empty afterwards; ``repair`` fills them. What embedders have learnt, and calibrations, stay as
-    they are in ``root`` if the backup has nothing of them, as older ones. Raises StorageError for a backup
-    that is incomplete or damaged, DataVersionError for one of a newer Longleaf, ConflictError where
-    there is something and it is not to be replaced, UnavailableError while another process ingests there.
+    they are in ``root`` if the backup has nothing of them, as older ones. Keys are joined as
+    :func:`pipeline.key_files.join` says. Raises StorageError for a backup that is incomplete or damaged,
+    InvalidRequestError for one inside of ``root``, DataVersionError for one of a newer Longleaf,
+    ConflictError where there is something and it is not to be replaced, UnavailableError while another
+    process ingests there.
     """
     manifest = _checked(source)
-    occupied = root.exists() and any(path.name not in _KEPT for path in root.iterdir())
-    if not replace and (occupied or (url and _has_rows(root, url))):
-        raise ConflictError(f"There is data in {root} already.", remedy="Add --replace to replace all of it.")
+    require_outside(root, source)
     with disk_errors(root):
+        if not replace:
+            _require_free(root, url)
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             with FileLock(root / "ingest.lock", timeout=0):
@@ -93,6 +105,7 @@ def _restore(
     shutil.rmtree(draft, ignore_errors=True)
     try:
         report = _prepare(source, draft, graves, manifest)
+        key_files.join(root, source, deletions)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -106,7 +119,7 @@ def _restore(
 
 def _prepare(source: Path, draft: Path, graves: dict[str, int], manifest: dict[str, Any]) -> RestoreReport:
     draft.mkdir(mode=0o700)
-    for path in manifest["files"]:
+    for path in manifest["files"].keys() - KEPT_BESIDE:  # which are joined with those in place
         (draft / path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copyfile(source / path, draft / path)
     report = _respect(draft, graves, manifest["created"])
@@ -170,12 +183,25 @@ def _is(path: Path, digest: str) -> bool:
     return False
 
 
-def _has_rows(root: Path, url: str) -> bool:
-    database = Database(root / LEDGER, url)
-    with database.read() as connection:
-        found = connection.execute(sa.select(documents.c.id).limit(1)).one_or_none() is not None
-    database.close()
-    return found
+def _require_free(root: Path, url: str | None) -> None:
+    """Raise ConflictError, saying where there is data and what would be replaced."""
+    found = [str(root)] if root.exists() and any(path.name not in _KEPT for path in root.iterdir()) else []
+    if url is None:
+        remedy = "Add --replace to replace all of it."
+    else:
+        database = Database(root / LEDGER, url)
+        try:
+            with database.read() as connection:
+                if connection.execute(sa.select(documents.c.id).limit(1)).one_or_none() is not None:
+                    found.append(f"the database {database.where}")
+        finally:
+            database.close()
+        remedy = (
+            f"--replace replaces all rows of that database and the data in {root}. To keep them, name "
+            "another database in ledger.url (LONGLEAF_DATABASE_URL) and another folder with --data."
+        )
+    if found:
+        raise ConflictError(f"There is data in {' and in '.join(found)} already.", remedy=remedy)
 
 
 def _graves(place: Path, *, strict: bool = False) -> dict[str, int]:

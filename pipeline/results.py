@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipeline.errors import LongleafError
+from pipeline.read.builder import clean
 from pipeline.records import DocumentRecord, VersionRecord
 
 Seconds = Mapping[str, float]
@@ -41,7 +42,8 @@ class IngestResult:
 
     @classmethod
     def failed(cls, name: str, document_id: str, error: Exception) -> IngestResult:
-        """A source that could not be ingested, with what is wrong and what to do."""
+        """A source that could not be ingested, with what is wrong and what to do. Names and messages may come
+        from a file system, and are made what can be stored and sent."""
         if isinstance(error, LongleafError):
             said = (error.code, error.message, error.remedy)
         else:
@@ -50,7 +52,10 @@ class IngestResult:
                 f"{type(error).__name__}: {error}",
                 "This is a defect of Longleaf: report it.",
             )
-        return cls(name, document_id, "failed", code=said[0], message=said[1], remedy=said[2])
+        code, message, remedy = said
+        return cls(
+            clean(name), clean(document_id), "failed", code=code, message=clean(message), remedy=remedy
+        )
 
     @classmethod
     def stored(

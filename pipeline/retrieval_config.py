@@ -8,6 +8,7 @@ from typing import get_args
 from pipeline.errors import ConfigurationError
 from pipeline.fuse import Fusion, Join, Method, RollUp
 from pipeline.regularize import Regularization
+from pipeline.types import ANSWER_TOP_K
 
 # An index gives at most 10,000 matches, and twice as many as hits are asked for are looked at.
 _MOST = {
@@ -72,7 +73,7 @@ class RetrievalConfig:
     max_query_chars: int = 8_000
     """Longest question."""
     max_top_k: int = 1_000
-    """Most hits of one search."""
+    """Most hits of one search, at least the 20 that answers look at unless told otherwise."""
     max_merged_tokens: int = 512
     """Neighbouring passages that rank next to each other are joined up to this length; 0 joins none."""
 
@@ -109,9 +110,11 @@ class RetrievalConfig:
                 remedy="Set it between 0 and 10,000.",
             )
         for name, most in _MOST.items():
-            if not 1 <= getattr(self, name) <= most:
+            least = ANSWER_TOP_K if name == "max_top_k" else 1  # what answers ask for unless told otherwise
+            if not least <= getattr(self, name) <= most:
                 raise ConfigurationError(
-                    f"retrieval.{name} is {getattr(self, name)}.", remedy=f"Set it between 1 and {most:,}."
+                    f"retrieval.{name} is {getattr(self, name)}.",
+                    remedy=f"Set it between {least} and {most:,}.",
                 )
 
     def as_fusion(self) -> Fusion:

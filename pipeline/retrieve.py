@@ -22,6 +22,7 @@ from pipeline.errors import IndexingError, InvalidRequestError, LimitExceededErr
 from pipeline.fuse import Evidence, Ranked, Whole, best_first, fuse, place_of
 from pipeline.ledger import Ledger
 from pipeline.lexical import Analyser
+from pipeline.metadata import encodable
 from pipeline.passages import Passages
 from pipeline.records import VersionKey
 from pipeline.regularize import Candidate, regularized
@@ -126,6 +127,8 @@ class Retriever:
         config = self._config
         if not query.text.strip():
             raise InvalidRequestError("The query is empty.", remedy="Ask a question.")
+        if not encodable(query.text):
+            raise InvalidRequestError("The query is not valid Unicode.", remedy="Send it in UTF-8.")
         if len(query.text) > config.max_query_chars:
             raise LimitExceededError(
                 f"The query has {len(query.text):,} characters; the limit is {config.max_query_chars:,}.",

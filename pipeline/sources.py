@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import stat
 import unicodedata
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from pipeline.types import Document
 MAX_TITLE_CHARS = 500
 
 _BLOCK_BYTES = 1 << 20
-_DOTS = (".", "..")  # clients shorten an address with such a segment, and would mean another thing
+# Clients shorten an address with such a segment, and would mean another document or a whole collection.
+_DOTS = re.compile(r"(?<![^/\\])\.{1,2}(?![^/\\])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Source:
 class Claim:
     """What a source says it is, checked; ``metadata`` is ready to be indexed.
 
-    Equal ``digest`` means equal content, title, media type and metadata.
+    The source's name is as it can be stored. Equal ``digest`` means equal content, title, media type and
+    metadata.
     """
 
     source: Source
@@ -86,7 +89,7 @@ def claim(source: Source, limits: Limits) -> Claim:
     title = " ".join(clean(source.title or "").split())[:MAX_TITLE_CHARS]
     said = json.dumps([sha256, title, source.media_type or "", metadata], sort_keys=True)
     return Claim(
-        source=source,
+        source=replace(source, name=clean(source.name)),
         document_id=identify(source, sha256),
         title=title,
         metadata=metadata,
@@ -103,15 +106,16 @@ def identify(source: Source, sha256: str) -> str:
     """
     if source.document_id is not None:
         given = check_document_id(source.document_id)
-        if given in _DOTS:
+        if dots := _DOTS.search(given):
             raise InvalidRequestError(
-                f"Document id {given!r} means a folder in every address that names the document.",
-                remedy="Choose another id.",
+                f"Document id {given!r} has the part {dots[0]!r}, which clients shorten away in addresses.",
+                remedy="Choose an id without the parts '.' and '..' between slashes.",
             )
         return given
     name = unicodedata.normalize("NFC", source.name.encode("utf-8", "replace").decode())
     plain = "".join(c if c.isprintable() else "_" for c in name).strip()
-    if plain == name and plain not in _DOTS and 0 < len(plain) <= MAX_DOCUMENT_ID_CHARS:
+    plain = _DOTS.sub(lambda dots: "_" * len(dots[0]), plain)
+    if plain == unicodedata.normalize("NFC", source.name) and 0 < len(plain) <= MAX_DOCUMENT_ID_CHARS:
         return plain
     if not plain:
         return f"text-{sha256[:16]}"
@@ -140,7 +144,7 @@ def arrive(
             _copy(source, claimed, copy)
         document = read(
             copy,
-            name=source.name,
+            name=source.name or claimed.document_id,
             media_type=source.media_type,
             password=source.password,
             limits=limits,

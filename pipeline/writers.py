@@ -63,7 +63,8 @@ class Ownership:
             self._lock.acquire()
         except Timeout as error:
             raise UnavailableError(
-                f"Another process is ingesting into {self._root}.", remedy="Wait until it has finished."
+                f"Another process is ingesting into {self._root}.",
+                remedy="Wait until it has finished. A server takes documents from `longleaf ingest --queue`.",
             ) from error
 
     def release(self) -> None:

@@ -28,11 +28,12 @@ def pdf(
     pages: Sequence[Sequence[Line]],
     *,
     title: str = "",
+    created: str = "",
     outline: Sequence[tuple[str, int]] = (),
     rotate: int = 0,
 ) -> bytes:
-    """A PDF file. ``outline`` holds titles with their page, counted from 1. On a page turned by
-    ``rotate`` degrees the lines are drawn so that they are upright when it is shown."""
+    """A PDF file. ``outline`` holds titles with their page, counted from 1, ``created`` is written as it
+    is. On a page turned by ``rotate`` degrees the lines are drawn so that they are upright when shown."""
     count = len(pages)
     first_mark = 6 + 2 * count
     bodies = {
@@ -61,7 +62,7 @@ def pdf(
             links,
         )
     information = max(bodies) + 1
-    bodies[information] = b"<</Title(%s)>>" % _escaped(title)
+    bodies[information] = b"<</Title(%s)/CreationDate(%s)>>" % (_escaped(title), _escaped(created))
     return _file(bodies, information)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from qdrant_client import grpc as q
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
-from qdrant_client.grpc import collections_service_pb2_grpc, points_service_pb2_grpc
+from qdrant_client.grpc import collections_service_pb2_grpc, points_service_pb2_grpc, qdrant_pb2_grpc
 from qdrant_client.http import models
 from qdrant_server import OPERATIONS, RefusedError, Server
 
@@ -113,6 +113,11 @@ class CollectionsServicer(collections_service_pb2_grpc.CollectionsServicer, Call
         return q.CollectionOperationResponse(result=done)
 
 
+class QdrantServicer(qdrant_pb2_grpc.QdrantServicer, Calls):
+    def HealthCheck(self, request: Any, context: Any) -> Any:
+        return q.HealthCheckReply(**self.ask(context, "GET", "/", ""))
+
+
 class PointsServicer(points_service_pb2_grpc.PointsServicer, Calls):
     def Upsert(self, request: Any, context: Any) -> Any:
         points = [plain(GrpcToRest.convert_point_struct(point)) for point in request.points]
@@ -196,6 +201,7 @@ def grpc_interface(server: Server) -> Iterator[int]:
     """The port at which the server's collections are reached over gRPC."""
     interface = grpc.server(futures.ThreadPoolExecutor(4))
     collections_service_pb2_grpc.add_CollectionsServicer_to_server(CollectionsServicer(server), interface)
+    qdrant_pb2_grpc.add_QdrantServicer_to_server(QdrantServicer(server), interface)
     points_service_pb2_grpc.add_PointsServicer_to_server(PointsServicer(server), interface)
     port = interface.add_insecure_port("127.0.0.1:0")
     interface.start()

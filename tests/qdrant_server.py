@@ -96,6 +96,7 @@ class Collections:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.version = "1.19.0"
         self._made: dict[str, tuple[edge.EdgeShard, dict[str, Any], dict[str, Any]]] = {}
         self._count = 0
         self.lock = threading.Lock()
@@ -104,6 +105,8 @@ class Collections:
         if name and name not in self._made and operation.method != "PUT":
             raise RefusedError(404, f"Not found: Collection `{name}` doesn't exist!")
         tail = operation.path.removeprefix("/collections").removeprefix("/{collection_name}")
+        if operation.path == "/":
+            return {"title": "qdrant - vector search engine", "version": self.version}
         if operation.path == "/collections":
             return {"collections": [{"name": known} for known in self._made]}
         return getattr(self, f"{operation.method.lower()}{tail.replace('/', '_')}")(name, body)
@@ -276,7 +279,8 @@ def _request(search: Any) -> edge.QueryRequest:
 
 class Server(ThreadingHTTPServer):
     """Holds the collections. ``faults`` is a list of what goes wrong with the next requests: a status, or
-    "hang up", or "late" (done, but not answered). ``seen`` lists method and path of every request."""
+    "hang up", "page" (of HTML), or "late" (done, but not answered). ``seen`` lists method and path of every
+    request."""
 
     daemon_threads = True
 
@@ -313,7 +317,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "late":
             self.close_connection = True
             return
-        data = json.dumps(answer).encode()
+        data = json.dumps(answer).encode() if fault != "page" else b"<html></html>"
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -342,7 +346,7 @@ class Handler(BaseHTTPRequestHandler):
             name = found.groupdict().get("collection_name", "")
             with self.server.collections.lock:
                 result = self.server.collections(operation, name, body)
-            answer = {"result": result, "status": "ok", "time": 0.0}
+            answer = {"result": result, "status": "ok", "time": 0.0} if operation.path != "/" else result
             operation.answer.validate(answer)
         except RefusedError as error:
             if error.status == 400:

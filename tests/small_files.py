@@ -79,7 +79,12 @@ def _relations(*targets: tuple[str, str]) -> str:
 
 
 def epub(
-    chapters: dict[str, str], *, nav: str = "", extra: dict[str, str] | None = None, title: str = ""
+    chapters: dict[str, str],
+    *,
+    nav: str = "",
+    extra: dict[str, str] | None = None,
+    title: str = "",
+    date: str = "",
 ) -> bytes:
     """An EPUB of the given XHTML bodies by file name, in order, with ``nav`` as the list of contents."""
     items = "".join(
@@ -94,7 +99,7 @@ def epub(
     }
     package = f"""<package xmlns="http://www.idpf.org/2007/opf" version="3.0">
       <metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title>
-        <dc:creator>Ann Author</dc:creator><dc:language>en</dc:language></metadata>
+        <dc:creator>Ann Author</dc:creator><dc:language>en</dc:language><dc:date>{date}</dc:date></metadata>
       <manifest>{items}
         <item id="nav" href="nav.xhtml" properties="nav" media-type="application/xhtml+xml"/></manifest>
       <spine><itemref idref="nav"/>{refs}</spine></package>"""

@@ -15,7 +15,7 @@ _EXAMPLE = 'Write --filter \'{"year": {"gte": 2020}}\'.'
 
 def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
-    command(app, "ask")(ask)
+    command(app, "ask", needs_data=True)(ask)
     command(app, "search", needs_data=True)(search)
 
 

@@ -110,6 +110,7 @@ def calibrate_embedder(
     Example: longleaf calibrate embedder contracts --set embedder.name=whitened
     """
     from pipeline.learning import learn
+    from pipeline.records import tenant_option
 
     parts, cut = run.longleaf, run.settings.chunking
     with bar(run) as show:
@@ -129,8 +130,8 @@ def calibrate_embedder(
             f"learnt from {found.documents} documents, {found.tokens} tokens, {found.vectors} vectors"
         )
     for owner, name in found.outdated:
-        whose = "" if owner == "default" else f" --tenant {owner}"
-        run.note(f"Cannot be searched until it is built anew: longleaf reindex {name}{whose}", style="yellow")
+        again = f"longleaf reindex {name}{tenant_option(owner)}"
+        run.note(f"Cannot be searched until it is built anew: {again}", style="yellow")
 
 
 def table(found: Calibration) -> list[str]:

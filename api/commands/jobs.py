@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from pipeline.jobs import Job
 
 _LOOK_SECONDS = 0.5
+_PATIENCE_SECONDS = 3.0
+_NOBODY = (
+    "No worker has taken the job yet. If none is running, start one on the same data: longleaf serve, or "
+    "longleaf jobs work"
+)
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="As listed.")]
 
@@ -91,13 +96,26 @@ def retry(run: Run, job_id: JobId) -> None:
 
 
 def wait(run: Run, job_id: JobId) -> int:
-    """Wait until a job has ended; exit code 1 unless all of it was done.
+    """Wait until a job has ended; exit code 1 unless all of it was done. Ctrl-C ends only the waiting.
 
     Example: longleaf jobs wait 0123456789abcdef0123456789abcdef
     """
     queue = run.longleaf.job_queue
-    while (job := queue.get(job_id)).finished is None:
-        time.sleep(_LOOK_SECONDS)
+    job = queue.get(job_id)
+    patient_until = time.monotonic() + _PATIENCE_SECONDS
+    told = ""
+    try:
+        while job.finished is None:
+            idle = job.state == "queued" and time.monotonic() > patient_until
+            trouble = f"Waiting: {job.waiting}" if job.waiting else _NOBODY if idle else ""
+            if trouble not in ("", told):
+                run.err.print(trouble, style="yellow", soft_wrap=True)  # with --json, too: it may never end
+            told = trouble
+            time.sleep(_LOOK_SECONDS)
+            job = queue.get(job_id)
+    except KeyboardInterrupt:
+        _told(run, job)
+        raise
     _told(run, job)
     return DONE if job.state == "done" else FAILED
 

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
     command(app, "doctor")(doctor)
     command(app, "verify", needs_data=True)(verify)
-    command(app, "repair")(repair)
+    command(app, "repair", needs_data=True)(repair)
     command(app, "version")(version)
 
 
@@ -132,11 +132,12 @@ def verify(
 
     longleaf = run.longleaf
     found = reconcile.verify(longleaf.ledger, longleaf.indexer, files=not quick)
-    clean = all(state.clean for state in found)
+    others = list(run.settings.other_indexes())
+    clean = all(state.clean for state in found) and not others
     if not found:
         run.note("Nothing is there to compare. Add documents with: longleaf ingest FILE")
     if run.json:
-        run.emit({"clean": clean, "collections": found})
+        run.emit({"clean": clean, "collections": found, "other_indexes": others})
         return DONE if clean else FAILED
     for state in found:
         run.out.print(f"{state.collection}: {'in order' if state.clean else 'not in order'}")
@@ -147,13 +148,16 @@ def verify(
                 run.out.print(f"      {problem}")
         for key in state.unreadable:
             run.out.print(f"   {_told(key)}: its stored file is damaged; ingest it again")
+    for engine in others:
+        run.out.print(f"index of {engine}: not configured; what is deleted stays in it")
     if not clean:
         run.note("Put the index in order with: longleaf repair", "yellow")
     return DONE if clean else FAILED
 
 
 def repair(run: Run) -> int:
-    """Rebuild what the index lacks from the ledger, and remove what it should not have.
+    """Rebuild what the index lacks from the ledger, and remove what it should not have: also indexes of other
+    engines than the configured one, once that one is in order.
 
     Example: longleaf repair
     """
@@ -175,8 +179,9 @@ def repair(run: Run) -> int:
         parts=lambda record: parts.benches.parts(record.settings.get("own", {})),
     )
     failed = any(collection.failed or collection.refused for collection in done)
+    engines = [] if failed else parts.remove_other_indexes()
     if run.json:
-        run.emit({"collections": done})
+        run.emit({"collections": done, "removed_indexes": engines})
         return FAILED if failed else DONE
     for collection in done:
         if collection.refused:
@@ -186,6 +191,8 @@ def repair(run: Run) -> int:
         run.out.print(f"{collection.collection}: {rebuilt} documents rebuilt, {removed} points removed")
         for identity, why in collection.failed.items():
             run.out.print(f"   {identity}: {why}")
+    for engine in engines:
+        run.out.print(f"The index of {engine}, which is not configured, was removed.")
     return FAILED if failed else DONE
 
 

@@ -55,9 +55,13 @@ def list_documents(run: Run, collection: Collection = "default", tenant: Tenant 
 def show(
     run: Run,
     document_id: Annotated[str, typer.Argument(metavar="ID", help="As listed.")],
+    *,
     collection: Collection = "default",
     tenant: Tenant = "default",
     text: Annotated[bool, typer.Option("--text", help="Print the document's text instead.")] = False,
+    version: Annotated[
+        int | None, typer.Option(min=1, max=2**31 - 1, help="A version that was kept; else the live one.")
+    ] = None,
 ) -> None:
     """Show what is known of a document, or its text.
 
@@ -66,13 +70,13 @@ def show(
     from api.plain import plain
 
     if text:
-        document = run.longleaf.ledger.load(tenant, collection, document_id)
+        document = run.longleaf.ledger.load(tenant, collection, document_id, version)
         if run.json:
             run.emit(document)
         else:
             run.out.out(printable(document.text), highlight=False)
         return
-    record = run.longleaf.ledger.document(tenant, collection, document_id)
+    record = run.longleaf.ledger.document(tenant, collection, document_id, version)
     if run.json:
         run.emit(record)
         return

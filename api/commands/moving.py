@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from api.commands.frame import Run, command
-from api.commands.ingesting import progress_bar
+from api.commands.intake import progress_bar
 from api.commands.options import Tenant
 
 

@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     """Add the family to the command tree."""
     command(app, "backup", needs_data=True)(backup)
     command(app, "restore")(restore)
-    command(app, "migrate")(migrate)
+    command(app, "migrate", needs_data=True)(migrate)
 
 
 def backup(
@@ -37,6 +37,10 @@ def backup(
             f"{report.documents:,} documents and {report.waiting:,} on their way in: {report.files:,} files, "
             f"{report.bytes:,} bytes in {report.seconds:.1f} s; writers waited {report.locked_seconds:.2f} s."
         )
+        for name in report.not_in_it:
+            run.note(
+                f"Index {name!r} is no collection's: no backup holds it, and a restore removes it.", "yellow"
+            )
 
 
 def restore(
@@ -59,7 +63,8 @@ def restore(
 ) -> int | None:
     """Put a backup in the place of the data, and build its index. Stop the service before.
 
-    What was deleted since the backup stays deleted, as far as the data in place or --deletions-from tell.
+    What was deleted since the backup stays deleted, as far as the data in place or --deletions-from tell, and
+    keys that were revoked stay revoked. Newer keys and the audit log stay.
 
     Example: longleaf restore /backups/monday --replace
     """

@@ -21,7 +21,7 @@ from api.routes.strict import StrictRoute
 from api.service import Running
 from pipeline.errors import InvalidRequestError, LongleafError
 from pipeline.events import Event
-from pipeline.types import Query
+from pipeline.types import ANSWER_TOP_K, Query
 
 router = APIRouter(prefix="/v1", tags=["compatible"], route_class=StrictRoute)
 
@@ -67,7 +67,7 @@ class StreamOptions(BaseModel):
 class SearchOptions(HowToAnswer):
     """What only Longleaf takes, as `extra_body={"longleaf": {...}}` of the public client."""
 
-    top_k: int = Field(default=10, ge=1, description="Most passages.")
+    top_k: int = Field(default=ANSWER_TOP_K, ge=1, description="Most passages.")
     filter: dict[str, Any] | None = Field(default=None, description="Conditions on document metadata.")
     document_id: str | None = Field(default=None, description="Ask this document only.")
     budget_tokens: int | None = Field(default=None, ge=1, description="Most tokens of all passages.")

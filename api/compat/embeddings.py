@@ -89,7 +89,6 @@ async def embed(
     asking: Asking,
 ) -> Response:
     """As OpenAI's route of the name, with Jina's `late_chunking` and `task`."""
-    asking.asking()
     await running.quotas.ask_tokens(asking.tenant)
 
     def work(_: object) -> tuple[Response, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from api.callers import Asking, Caller
 from api.compat.documented import openai_documented
 from api.routes.strict import StrictRoute
-from api.service import Running, Service
+from api.service import Running, Service, without_words
 from pipeline.errors import NotFoundError
 
 router = APIRouter(prefix="/v1/models", tags=["compatible"], route_class=StrictRoute)
@@ -38,7 +39,6 @@ class ModelList(BaseModel):
 @router.get("", summary="List models", responses=openai_documented())
 async def list_models(request: Request, running: Running, asking: Asking) -> ModelList:
     """Collections in order of name, then the embedder."""
-    asking.asking()
     return await running.searching.run(
         request.receive, lambda _: ModelList(data=list(_cards(running, asking)))
     )
@@ -52,7 +52,6 @@ async def get_model(
     asking: Asking,
 ) -> ModelCard:
     """One of those listed."""
-    asking.asking()
 
     def work(_: object) -> ModelCard:
         for card in _cards(running, asking):
@@ -65,6 +64,8 @@ async def get_model(
 
 def _cards(running: Service, asking: Caller) -> Iterator[ModelCard]:
     settings = running.settings
+    model = PurePath(settings.language_model.spec)
+    language_model = model.name if model.is_absolute() else settings.language_model.spec
     for record in running.longleaf.ledger.collections(asking.tenant):
         if asking.sees(record.name):
             yield ModelCard(
@@ -74,7 +75,7 @@ def _cards(running: Service, asking: Caller) -> Iterator[ModelCard]:
                 longleaf={
                     "kind": "collection",
                     "embedder": record.fingerprint,
-                    "language_model": settings.language_model.spec,
+                    "language_model": language_model,
                     "mode": settings.answer.mode,
                 },
             )
@@ -88,6 +89,6 @@ def _cards(running: Service, asking: Caller) -> Iterator[ModelCard]:
             "model": fingerprint.model,
             "dimensions": fingerprint.dim,
             "fingerprint": str(fingerprint),
-            "state": running.models.get("embedder", "not loaded yet"),
+            "state": without_words(running.models["embedder"]) if running.models else "not loaded yet",
         },
     )

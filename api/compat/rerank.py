@@ -72,6 +72,7 @@ EXAMPLE = {
 
 
 @router.post("/v1/rerank", summary="Put texts in order", responses=cohere_documented(404))
+@router.post("/v2/rerank", summary="Put texts in order, as v2 has it", responses=cohere_documented(404))
 async def rerank(
     body: Annotated[RerankRequest, Body(examples=[EXAMPLE])],
     request: Request,
@@ -89,7 +90,6 @@ async def rerank(
             f"{running.settings.retrieval.max_query_chars}.",
             remedy="Shorten it, or raise retrieval.max_query_chars.",
         )
-    asking.asking()
     await running.quotas.ask_tokens(asking.tenant)
     texts = [text if isinstance(text, str) else text.text for text in body.documents]
 
@@ -129,8 +129,3 @@ async def rerank(
     )
     running.quotas.spend_tokens(asking.tenant, made.usage.total_tokens)
     return made
-
-
-router.add_api_route(
-    "/v2/rerank", rerank, methods=["POST"], response_model=RerankResponse, include_in_schema=False
-)

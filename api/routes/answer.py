@@ -17,7 +17,7 @@ from api.routes.search import SearchRequest
 from api.routes.strict import StrictRoute
 from api.service import Running
 from pipeline import events
-from pipeline.types import Answer
+from pipeline.types import ANSWER_TOP_K, Answer
 
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["answer"], route_class=StrictRoute)
 
@@ -25,6 +25,7 @@ router = APIRouter(prefix="/v1/collections/{collection}", tags=["answer"], route
 class AnswerRequest(SearchRequest, HowToAnswer):
     """A question, what bounds its hits, and how to answer."""
 
+    top_k: int = Field(default=ANSWER_TOP_K, ge=1, description="Most passages.")
     max_tokens: int | None = Field(default=None, ge=1, description="Most tokens the model writes.")
     stream: bool = Field(default=False, description="Answer as server-sent events.")
 
@@ -44,7 +45,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     "/answer",
     summary="Answer a question",
     response_model=Answer,
-    responses={**_STREAM, **documented(404, 429)},
+    responses={**_STREAM, **documented(404, 415, 429)},
 )
 async def answer(
     shelf: Readable,

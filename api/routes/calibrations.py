@@ -43,7 +43,6 @@ class CalibrationList:
 @router.get("", summary="List calibrations", responses=documented())
 async def list_calibrations(request: Request, running: Running, asking: Asking) -> CalibrationList:
     """Those made here, then those that Longleaf comes with."""
-    asking.asking()
     folder = running.settings.data / "calibrations"
     shipped = resources.files("pipeline.lm") / "calibrations"
 

@@ -70,7 +70,6 @@ EXAMPLE = {"name": "contracts", "chunking": {"passage_tokens": 128}, "analyser":
 @router.get("", summary="List collections", responses=documented())
 async def list_collections(request: Request, running: Running, asking: Asking) -> CollectionList:
     """In order of name; those that the key does not open are left out."""
-    asking.asking()
 
     def work(_: object) -> CollectionList:
         ledger = running.longleaf.ledger
@@ -85,7 +84,7 @@ async def list_collections(request: Request, running: Running, asking: Asking) -
     return await running.searching.run(request.receive, work)
 
 
-@router.post("", status_code=201, summary="Create a collection", responses=documented(409))
+@router.post("", status_code=201, summary="Create a collection", responses=documented(409, 415))
 async def create(
     body: Annotated[NewCollection, Body(examples=[EXAMPLE])],
     request: Request,

@@ -7,10 +7,10 @@ browser renders, and every answer has the strict headers of the gate.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from api.build import Longleaf
@@ -29,7 +29,12 @@ router = APIRouter(
 )
 
 DocumentId = Annotated[str, Path(description="Id of the document.", examples=["lease"])]
+Version = Annotated[
+    int | None,
+    Query(ge=1, lt=2**31, description="One that `on_conflict=new_version` kept; else the live one."),
+]
 OCTETS = "application/octet-stream"
+_FILE: dict[str, Any] = {"content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +79,12 @@ async def text(
     running: Running,
     start: Annotated[int, Query(ge=0, description="First character.")] = 0,
     end: Annotated[int | None, Query(ge=0, description="Character after the last one.")] = None,
+    version: Version = None,
 ) -> Response:
     """The text that every offset counts in, whole or `[start, end)` in Unicode code points."""
 
     def work(_: Cancelled) -> Response:
-        document = running.longleaf.ledger.load(shelf.tenant, shelf.collection, document_id)
+        document = running.longleaf.ledger.load(shelf.tenant, shelf.collection, document_id, version)
         if end is not None and end < start:
             raise InvalidRequestError(f"end is {end}, before start {start}.", remedy="Ask for [start, end).")
         return Response(
@@ -105,7 +111,7 @@ async def chunks(
     after: Annotated[int | None, Query(ge=0, lt=2**31, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="Most chunks of a page.")] = 100,
 ) -> ChunkPage:
-    """As the index holds them."""
+    """As the index holds them, which has the live version only."""
 
     def work(_: Cancelled) -> ChunkPage:
         first = 0 if after is None else after + 1
@@ -155,23 +161,33 @@ def _chunk_page(
     summary="Download a document's original file",
     response_class=Response,
     responses={
-        200: {
-            "content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}},
-            "description": "The file",
-        },
+        200: {**_FILE, "description": "The file"},
+        206: {**_FILE, "description": "The part of the file that `Range` asks for"},
+        304: {"description": "The file is still the one that `If-None-Match` names"},
+        416: {"description": "The file has no such part"},
         **documented(404),
     },
 )
-async def original(shelf: Readable, document_id: DocumentId, request: Request, running: Running) -> Response:
+async def original(
+    shelf: Readable,
+    document_id: DocumentId,
+    request: Request,
+    running: Running,
+    version: Version = None,
+    if_none_match: Annotated[str, Header(description="`ETag` of the file that is there already.")] = "",
+) -> Response:
     """The bytes as they came, as an attachment; for a document that was given as text, that text."""
 
     def work(_: Cancelled) -> Response:
         ledger = running.longleaf.ledger
-        record = ledger.document(shelf.tenant, shelf.collection, document_id)
+        record = ledger.document(shelf.tenant, shelf.collection, document_id, version)
         name = (record.source_name or record.id).replace("\\", "/").rpartition("/")[2] or "document"
-        headers = {"X-Media-Type": record.media_type}
+        tag = f'"{record.sha256}"'
+        headers = {"X-Media-Type": record.media_type, "X-Document-Version": str(record.version), "ETag": tag}
+        if _names(if_none_match, tag):
+            return Response(None, 304, headers)
         try:
-            path = ledger.original(shelf.tenant, shelf.collection, record.id)
+            path = ledger.original(shelf.tenant, shelf.collection, record.id, record.version)
         except NotFoundError:
             text = ledger.load(shelf.tenant, shelf.collection, record.id, record.version).text
             attached = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(name, safe='')}"}
@@ -179,3 +195,8 @@ async def original(shelf: Readable, document_id: DocumentId, request: Request, r
         return FileResponse(path, filename=name, media_type=OCTETS, headers=headers)
 
     return await running.searching.run(request.receive, work)
+
+
+def _names(listed: str, tag: str) -> bool:
+    """Whether an ``If-None-Match`` names the tag (RFC 9110, 13.1.2)."""
+    return listed.strip() == "*" or tag in {each.strip().removeprefix("W/") for each in listed.split(",")}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api.accepting import accept
 from api.callers import Readable, Writable
 from api.plain import plain
 from api.problems import ProblemResponse, documented, problem_of, status_of
+from api.routes.content import DocumentId, Version
 from api.routes.strict import StrictRoute
 from api.service import Running
 from api.uploads import TextDocuments, uploaded
@@ -25,7 +26,6 @@ router = APIRouter(
     prefix="/v1/collections/{collection}/documents", tags=["documents"], route_class=StrictRoute
 )
 
-DocumentId = Annotated[str, Path(description="Id of the document.", examples=["lease"])]
 
 EXAMPLE = {
     "documents": [
@@ -49,11 +49,14 @@ _FORM = {
     },
     "required": ["files"],
 }
+_TEXTS = TextDocuments.model_json_schema(ref_template="#/components/schemas/{model}")
+SCHEMAS = _TEXTS.pop("$defs")
+"""What the JSON form refers to. The application adds it to its description, which routes cannot do."""
 _BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": TextDocuments.model_json_schema(), "example": EXAMPLE},
+            "application/json": {"schema": _TEXTS, "example": EXAMPLE},
             "multipart/form-data": {"schema": _FORM},
         },
     }
@@ -173,12 +176,12 @@ async def list_documents(
 
 @router.get("/{document_id:path}", summary="Look at a document", responses=documented(404))
 async def get_document(
-    shelf: Readable, document_id: DocumentId, request: Request, running: Running
+    shelf: Readable, document_id: DocumentId, request: Request, running: Running, version: Version = None
 ) -> DocumentRecord:
-    """What the ledger knows of its live version."""
+    """What the ledger knows of its live version, or of one that was kept."""
 
     def work(_: Cancelled) -> DocumentRecord:
-        return running.longleaf.ledger.document(shelf.tenant, shelf.collection, document_id)
+        return running.longleaf.ledger.document(shelf.tenant, shelf.collection, document_id, version)
 
     return await running.searching.run(request.receive, work)
 

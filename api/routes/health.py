@@ -6,11 +6,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from api.callers import IN_SCOPE
-from api.service import Running
+from api.service import Running, without_words
 
 router = APIRouter(tags=["health"])
-
-_PLAIN_STATES = ("ok", "loading")
 
 
 class Liveness(BaseModel):
@@ -38,8 +36,8 @@ async def readyz(request: Request, running: Running, response: Response) -> Read
     """503 until every part that a search needs can be used; answers can do without a language model."""
     parts = await running.operating.run(request.receive, lambda _: running.check())
     ready = all(state == "ok" for part, state in parts.items() if part != "language_model")
-    if request.scope[IN_SCOPE] is None:  # the words of an error can name paths and models
-        parts = {part: state if state in _PLAIN_STATES else "failed" for part, state in parts.items()}
+    if request.scope[IN_SCOPE] is None:
+        parts = {part: without_words(state) for part, state in parts.items()}
     if not ready:
         response.status_code = 503
     return Readiness(status="ok" if ready else "unavailable", parts=parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -56,10 +55,11 @@ async def list_jobs(
     """Those of collections that the key opens."""
 
     def work(_: Cancelled) -> JobPage:
-        found = running.longleaf.job_queue.jobs(asking.tenant, state=state, before=before, limit=limit + 1)
-        page = found[:limit]
-        cursor = page[-1].id if len(found) > limit else None
-        return JobPage([job for job in page if asking.sees(job.collection)], cursor)
+        found = running.longleaf.job_queue.jobs(
+            asking.tenant, sees=asking.sees, state=state, before=before, limit=limit + 1
+        )
+        page = list(found[:limit])
+        return JobPage(page, page[-1].id if len(found) > limit else None)
 
     return await running.searching.run(request.receive, work)
 
@@ -114,8 +114,8 @@ async def watch_job(
     running: Running,
     last_event_id: Annotated[int, Header(ge=0, le=2**62, description="Only what came after it.")] = 0,
 ) -> Response:
-    """Server-sent events until the job has ended: `job` and `document` as they happen, with ids to come back
-    to, and `progress` with the whole job whenever it has changed."""
+    """Server-sent events until the job has ended or the service stops: `job` and `document` as they
+    happen, with ids to come back to, and `progress` with the whole job whenever it has changed."""
     queue = running.longleaf.job_queue
 
     def produce(cancelled: Cancelled) -> Iterator[Event]:
@@ -129,9 +129,8 @@ async def watch_job(
             before, job = job, queue.get(job_id)
             if job != before:
                 yield "progress", job
-            if job.finished and not events:
+            if (job.finished and not events) or running.stopping.wait(_LOOK_SECONDS):
                 return
-            time.sleep(_LOOK_SECONDS)
 
     patience = running.settings.server.heartbeat_seconds
     made = running.watching.stream(request.receive, produce, heartbeat_seconds=patience)

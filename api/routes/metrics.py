@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from api.callers import Asking
+from api.callers import Anyone
 from api.metrics import CONTENT_TYPE
 from api.problems import documented
 from api.service import Running
@@ -22,7 +22,7 @@ router = APIRouter(tags=["operation"])
         **documented(),
     },
 )
-async def metrics(request: Request, running: Running, asking: Asking) -> Response:
+async def metrics(request: Request, running: Running, asking: Anyone) -> Response:
     """Needs a key with access `operate`; in single-user mode this machine needs none."""
     if not asking.operates:
         raise ForbiddenError(

@@ -44,7 +44,7 @@ EXAMPLE = {"query": "When may either party end the agreement?", "top_k": 3, "bud
 
 
 @router.post(
-    "/search", summary="Search a collection", response_model=Retrieval, responses=documented(404, 429)
+    "/search", summary="Search a collection", response_model=Retrieval, responses=documented(404, 415, 429)
 )
 async def search(
     shelf: Readable,

@@ -42,7 +42,7 @@ def read_pairs(path: Path) -> list[Pair]:
     Raises NotFoundError for a file that cannot be read and InvalidRequestError naming the first wrong line.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")  # JSON may hold what else breaks lines
     except (OSError, UnicodeDecodeError) as error:
         raise NotFoundError(
             f"The pairs in {path} cannot be read: {error}", remedy="Check the path."

@@ -18,6 +18,7 @@ from lxml import etree
 from pipeline.errors import DamagedFileError
 from pipeline.read.archive import Archive
 from pipeline.read.builder import ROW_SEPARATOR, DocumentBuilder, Hints
+from pipeline.read.dates import created
 from pipeline.read.markup import Element, flat, local, parse_xml, text_of
 from pipeline.read.spacing import BREAK, PAGE, paragraphs, split_pages
 from pipeline.read.word_inline import SKIPPED, Inline, collect, flat_text
@@ -236,7 +237,9 @@ class _Reader:
             return {}
         root = parse_xml(text_of(self._archive.read(path)).text, path)
         names = {"title": "title", "creator": "author", "created": "created", "language": "language"}
-        return {names[local(e)]: flat(e) for e in root if local(e) in names and flat(e)}
+        found = {names[local(e)]: flat(e) for e in root if local(e) in names and flat(e)}
+        made = found.pop("created", "")
+        return {**found, **created(made)}
 
     def _start_pages(self) -> None:
         """Count pages only where Word saved its page breaks and their number fits its page count."""

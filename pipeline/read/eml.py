@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline.errors import DamagedFileError, EmptyDocumentError, UnsupportedFormatError
 from pipeline.read.builder import DocumentBuilder, Hints, clean
+from pipeline.read.dates import created
 from pipeline.read.encoding import decode
 from pipeline.read.flow import pieces, pour
 from pipeline.read.markup import parse_html, text_of
@@ -192,6 +193,7 @@ def _metadata(headers: dict[str, str]) -> dict[str, Any]:
     found = {key: headers[name] for name, key in _METADATA.items() if headers[name]}
     try:
         found["date"] = email.utils.parsedate_to_datetime(headers["Date"]).isoformat()
+        found |= created(found["date"])
     except (ValueError, TypeError, IndexError, OverflowError):
         if headers["Date"]:
             found["date"] = headers["Date"]

@@ -17,6 +17,7 @@ from pipeline.errors import DamagedFileError, UnsupportedFormatError
 from pipeline.read import gutenberg
 from pipeline.read.archive import Archive, resolve
 from pipeline.read.builder import DocumentBuilder, Hints
+from pipeline.read.dates import created
 from pipeline.read.flow import Piece, pieces, pour
 from pipeline.read.headings import is_bare
 from pipeline.read.markup import Element, flat, local, parse_html, parse_xml, text_of
@@ -105,6 +106,7 @@ def _package(archive: Archive) -> _Package:
         for key, v in found.items()
         if v
     }
+    about |= created(about.get("date", ""))
     return _Package(
         path, titles[0] if titles else "", about, tuple(href[k] for k in shown), href.get(contents, "")
     )

@@ -12,6 +12,7 @@ import pypdfium2.raw as pdfium
 
 from pipeline.errors import DamagedFileError, NoTextError, PasswordRequiredError, ReaderLimitError
 from pipeline.read.builder import DocumentBuilder, Hints
+from pipeline.read.dates import created, iso_of_pdf
 from pipeline.read.layout import furniture
 from pipeline.read.layout.flow import body_of, pour
 from pipeline.read.layout.headings import OutlineEntry
@@ -28,7 +29,7 @@ MAX_PAGES = 20_000
 _MAX_OUTLINE = 20_000
 _MAX_TITLE_CHARS = 200
 _TITLE_SIZE = 1.25
-_METADATA = {"Author": "author", "Subject": "subject", "Keywords": "keywords", "CreationDate": "created"}
+_METADATA = {"Author": "author", "Subject": "subject", "Keywords": "keywords"}
 _RUBBISH_TITLE = re.compile(
     r"microsoft word - .*|.*\.(?:pdf|docx?|rtf|indd|qxd|tex|dvi|xlsx?|pptx?|html?|p65|fm|eps)|untitled.*|"
     r"(?:document|slide|page|title|print)\s?\d*|adobe .*|scan\w*\d*|[\W\d_]*|.*\\.*|about:blank|pdf",
@@ -172,7 +173,9 @@ def _outline(file: Any) -> Iterator[OutlineEntry]:  # noqa: ANN401 - a PdfDocume
 
 
 def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
-    return {name: metadata[key].strip() for key, name in _METADATA.items() if metadata.get(key, "").strip()}
+    told = {key: value.strip() for key, value in metadata.items()}
+    kept = {name: told[key] for key, name in _METADATA.items() if told.get(key)}
+    return {**kept, **created(iso_of_pdf(told.get("CreationDate", "")))}
 
 
 def _title(declared: str, pages: Sequence[PageText], hints: Hints) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import re
@@ -117,6 +118,9 @@ def test_standard_input_is_a_document(longleaf: Command, monkeypatch: pytest.Mon
     assert done.code == 0
     [document] = done.json["documents"]
     assert (document["document_id"], document["title"]) == ("lease", "The mill")
+    Piped.buffer = io.BytesIO(WHALE.encode())
+    [document] = longleaf("ingest", "-", "--id", "whale", "--json").json["documents"]
+    assert document["title"] == "whale"
 
 
 def test_a_bad_file_is_told_with_its_remedy_and_the_others_go_in(longleaf: Command, folder: Path) -> None:
@@ -124,7 +128,7 @@ def test_a_bad_file_is_told_with_its_remedy_and_the_others_go_in(longleaf: Comma
     (folder / "empty.txt").write_bytes(b"")
     told = longleaf("ingest", str(folder), str(folder / "missing.txt"))
     assert told.code == 1
-    assert "Left out 1 files of other kinds, such as picture.png." in told.err
+    assert f"Left out, another kind of file: 1, such as {folder / 'picture.png'}." in told.err
     for name in ("rubbish.pdf", "empty.txt", "missing.txt"):
         assert re.search(rf"failed: {name}: .+\n  fix: .+", told.err), name
     assert "3 created, 3 failed" in told.err
@@ -156,6 +160,12 @@ def test_two_files_of_one_name_are_not_mistaken_for_one(longleaf: Command, folde
     twice = longleaf("ingest", str(folder / "lease.txt"), str(folder / "lease.txt"), "--json")
     assert [document["status"] for document in twice.json["documents"]] == ["created", "unchanged"]
     assert longleaf("ingest", str(folder), "--json").json["totals"]["created"] == 3
+    for name in ("caf\u00e9.txt", "cafe\u0301.txt"):  # one name in two Unicode forms
+        (folder / name).write_text(name)
+    assert (
+        "be the document 'caf\u00e9.txt': their names differ in their Unicode form only"
+        in longleaf("ingest", str(folder)).err
+    )
 
 
 def test_documents_are_shown_and_deleted(longleaf: Command, folder: Path) -> None:
@@ -196,7 +206,10 @@ LOOKING = [
     "kv stats",
     "kv verify --quick",
     "search x",
+    "ask x",
     "verify",
+    "repair",
+    "migrate",
     "reindex",
     "export default moved",
     "backup saved",
@@ -254,6 +267,31 @@ def test_a_damaged_index_is_told_and_repaired(
     assert longleaf("search", "whale", "-k", "1", "--json").json["hits"][0]["document_id"] == "whale.txt"
 
 
+def test_kept_versions_are_shown_by_number(longleaf: Command, folder: Path) -> None:
+    whale = folder / "whale.txt"
+    for text in ("The first whale.", "The second whale."):
+        whale.write_text(text)
+        assert longleaf("ingest", str(whale), "--id", "whale", "--on-conflict", "new_version").code == 0
+    assert longleaf("documents", "show", "whale", "--text").out == "The second whale.\n"
+    old = ("documents", "show", "whale", "--version", "1")
+    assert longleaf(*old, "--text").out == "The first whale.\n"
+    record = longleaf(*old, "--json").json
+    assert (record["version"], record["chars"]) == (1, 16)
+    assert longleaf("documents", "show", "whale", "--json").json["version"] == 2
+    missing = longleaf("documents", "show", "whale", "--version", "3", "--json").json["error"]
+    assert "newest first: 2, 1;" in missing["remedy"]
+
+
+def test_answers_read_as_many_passages_wherever_they_are_asked_for() -> None:
+    from api.commands.answering import ask
+    from api.compat.chat import SearchOptions
+    from api.routes.answer import AnswerRequest
+    from pipeline.types import ANSWER_TOP_K
+
+    told = inspect.signature(ask).parameters["top_k"].default
+    assert told == SearchOptions().top_k == AnswerRequest(query="x").top_k == ANSWER_TOP_K
+
+
 def test_a_missing_model_is_told(longleaf: Command, folder: Path, tmp_path: Path) -> None:
     for command in (["ingest", str(folder)], ["search", "whale"]):
         absent = ("--set", "embedder.name=sentence_transformer", "--set", f"embedder.model={tmp_path}")
@@ -278,6 +316,10 @@ def test_a_missing_model_is_told(longleaf: Command, folder: Path, tmp_path: Path
         (["serch"], 2, "usage"),
         (["ask", "x", "--mode", "guess"], 2, "usage"),
         (["ask", " "], 2, "invalid_request"),
+        (["search", "\udcff"], 2, "invalid_request"),
+        (["ask", "\udcff"], 2, "invalid_request"),
+        (["documents", "show", "whale.txt", "--version", "0"], 2, "usage"),
+        (["documents", "show", "whale.txt", "--version", "9"], 1, "not_found"),
         (["ingest", "papers/none"], 2, "invalid_request"),
         (["ingest", "papers", "--id", "one"], 2, "invalid_request"),
         (["ingest", "papers", "-m", "year"], 2, "invalid_request"),

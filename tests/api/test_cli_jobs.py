@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -58,6 +54,17 @@ def test_manifests_say_what_each_document_is(run: Any, folder: Path) -> None:
     assert (shown["title"], shown["metadata"]) == ("The first", {"kind": "test", "year": 1869})
 
 
+def test_only_a_line_feed_ends_a_line_of_a_manifest(run: Any, folder: Path) -> None:
+    text = "One line.\u2028And\u0085another, about \x0b herons."
+    lines = [{"id": "a", "text": text}, {"path": "a/one.txt"}]
+    manifest = folder.parent / "all.jsonl"
+    written = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    manifest.write_bytes(b"\xef\xbb\xbf" + written.encode())
+    code, told = run("ingest", "--manifest", manifest, "--prefix", "2023/")
+    assert (code, [d["document_id"] for d in told["documents"]]) == (0, ["a", "2023/a/one.txt"])
+    assert run("documents", "show", "a", "--text")[1]["text"] == text
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -68,6 +75,7 @@ def test_manifests_say_what_each_document_is(run: Any, folder: Path) -> None:
         ('{"colour": "red"}', "line 2: 'colour' is unknown"),
         ('{"path": 7}', "line 2: 'path' is of the wrong type"),
         ('{"id": "x", "text": "again"}', "line 2: 'x' is in line 1 already"),
+        ('{"id": "a\\nb", "text": "x"}', "line 2: Document id"),
     ],
 )
 def test_manifests_are_checked_before_work(run: Any, folder: Path, line: str, said: str) -> None:
@@ -122,29 +130,25 @@ def test_conflicts_on_the_command_line(run: Any, folder: Path) -> None:
     assert run("ingest")[0] == 2
 
 
-def test_a_watched_folder_is_followed(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "api.cli", "ingest", str(folder), "--watch"]
-    with (tmp_path / "told").open("w") as told:
-        process = subprocess.Popen(
-            [*command, "--data", str(tmp_path / "data"), *SMALL],
-            stdout=told,
-            stderr=subprocess.STDOUT,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "COLUMNS": "200"},
-        )
+def test_waiting_says_when_nobody_works_and_a_stop_tells_how_far_it_came(
+    run: Any,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    job = run("ingest", folder, "--queue")[1]["job"]["id"]
+    looks = iter([None] * 20)
 
-    def said(words: str) -> None:
-        deadline = time.monotonic() + 60
-        while words not in (tmp_path / "told").read_text():
-            assert time.monotonic() < deadline and process.poll() is None, (tmp_path / "told").read_text()
-            time.sleep(0.1)
+    def no_time_passes(_: float) -> None:
+        if next(looks, "stop") == "stop":
+            raise KeyboardInterrupt
 
-    try:
-        said("b/three.txt")
-        (folder / "new.txt").write_text("A new one about herons.")
-        said("new.txt")
-        (folder / "new.txt").write_text("It changed, and speaks of newts and badgers.")
-        said("replaced")
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+    monkeypatch.setattr("api.commands.jobs._PATIENCE_SECONDS", -1)
+    monkeypatch.setattr(time, "sleep", no_time_passes)
+    with pytest.raises(SystemExit) as stopped:
+        main(["jobs", "wait", job, "--data", str(tmp_path / "data"), "--json", *SMALL])
+    told = capsys.readouterr()
+    assert stopped.value.code == 130
+    assert json.loads(told.out)["job"]["state"] == "queued"
+    assert told.err.count("No worker has taken the job yet.") == 1

@@ -11,17 +11,22 @@ from typing import Any
 
 import pytest
 
+from api.build import open_longleaf
 from api.cli import main
+from api.settings import load_settings
+from pipeline.seams import IndexSchema
 
-SMALL = ["--set", "embedder.name=hashing", "--set", "indexer.name=exact", "--set", "language_model.spec=none"]
+SMALL = ["--set", "embedder.name=hashing", "--set", "language_model.spec=none"]
 GOLDEN = Path(__file__).parents[1] / "data" / "version_1"
 
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*arguments: str | Path, data: str = "data", embedder: str = "") -> tuple[int, Any]:
+    def call(
+        *arguments: str | Path, data: str = "data", embedder: str = "", indexer: str = "exact"
+    ) -> tuple[int, Any]:
         learning = ["--set", f"embedder.name={embedder}", "--set", "embedder.inner=hashing"]
-        settings = [*SMALL, *learning] if embedder else SMALL
+        settings = [*SMALL, *(learning if embedder else []), "--set", f"indexer.name={indexer}"]
         with pytest.raises(SystemExit) as stopped:
             main([*map(str, arguments), "--data", str(tmp_path / data), "--json", *settings])
         return int(stopped.value.code or 0), json.loads(capsys.readouterr().out)
@@ -95,6 +100,79 @@ def test_a_backup_from_before_leaves_what_was_learnt(run: Any, tmp_path: Path) -
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_an_index_of_another_engine_is_told_and_removed(
+    run: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is deleted after a change of engine would stay in it."""
+    (tmp_path / "otter.txt").write_text("The otter lives by the river.")
+    run("ingest", tmp_path / "otter.txt", "-m", "owner=canary")
+    assert caplog.messages == []
+    run("export", "default", tmp_path / "exported")
+    assert run("import", tmp_path / "exported", indexer="qdrant_edge")[0] == 0
+    assert run("documents", "delete", "otter.txt", indexer="qdrant_edge")[0] == 0
+    assert holding(tmp_path / "data", b"canary")
+    assert run("search", "otter")[1]["hits"] == []
+    assert "'exact' is used, and there are files of 'qdrant_edge'" in caplog.messages[-1]
+    code, told = run("verify", indexer="qdrant_edge")
+    assert (code, told["clean"], told["other_indexes"]) == (1, False, ["exact"])
+    code, told = run("doctor", indexer="qdrant_edge")
+    assert "exact: not configured" in next(c["detail"] for c in told["checks"] if c["name"] == "index")
+    assert run("repair", indexer="qdrant_edge")[1]["removed_indexes"] == ["exact"]
+    assert holding(tmp_path / "data", b"canary") == []
+    code, told = run("verify", indexer="qdrant_edge")
+    assert (code, told["clean"], told["other_indexes"]) == (0, True, [])
+
+
+def test_an_index_in_use_is_no_other_one(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "otter.txt").write_text("The otter lives by the river.")
+    run("ingest", tmp_path / "otter.txt")
+    for path in ("index/exact", "index", "index/exact/deeper"):
+        settings = load_settings({"data": tmp_path / "data", "indexer": {"path": tmp_path / "data" / path}})
+        assert settings.other_indexes() == {}
+    served = load_settings({"data": tmp_path / "data", "indexer": {"name": "qdrant"}})
+    assert list(served.other_indexes()) == ["exact"]
+
+
+def test_an_index_of_a_program_of_ones_own_is_not_removed(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "otter.txt").write_text("The otter lives by the river.")
+    run("ingest", tmp_path / "otter.txt")
+    settings = load_settings({"data": tmp_path / "data", "indexer": {"name": "exact"}})
+    with open_longleaf(settings) as longleaf:
+        longleaf.indexer.create("langchain", IndexSchema("a program's own", 2, False, {}))
+    assert run("backup", tmp_path / "backup")[1]["not_in_it"] == ["langchain"]
+    told = run("repair", indexer="qdrant_edge")[1]
+    assert told["removed_indexes"] == []
+    assert (tmp_path / "data" / "index" / "exact").exists()
+
+
+def holding(folder: Path, word: bytes) -> list[str]:
+    return [name for name, content in files_in(folder).items() if word in content]
+
+
+def test_an_engine_without_the_index_says_what_helps(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "otter.txt").write_text("The otter lives by the river.")
+    run("ingest", tmp_path / "otter.txt")
+    code, told = run("search", "otter", indexer="qdrant_edge")
+    assert code == 1
+    assert "longleaf repair" in told["error"]["remedy"] and "indexer.name" in told["error"]["remedy"]
+    run("repair", indexer="qdrant_edge")
+    assert run("search", "otter", indexer="qdrant_edge")[1]["hits"]
+
+
+def test_an_exported_collection_that_was_learnt_from_is_searched(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "otter.txt").write_text("The otter lives by the river. It eats fish. The heron stands in it.")
+    run("ingest", tmp_path / "otter.txt", embedder="whitened")
+    run("export", "default", tmp_path / "exported", embedder="whitened")
+    assert run("import", tmp_path / "exported", embedder="whitened", data="new")[0] == 0
+    assert run("search", "otter", embedder="whitened", data="new")[1]["hits"]
+    shutil.rmtree(tmp_path / "new" / "embedder")  # as one that an older Longleaf exported
+    code, told = run("reindex", "default", embedder="whitened", data="new")
+    assert code == 1 and "longleaf calibrate embedder" in told["error"]["remedy"]
+    assert run("calibrate", "embedder", "default", embedder="whitened", data="new")[0] == 0
+    assert run("reindex", "default", embedder="whitened", data="new")[0] == 0
+    assert run("search", "otter", embedder="whitened", data="new")[1]["hits"]
 
 
 def test_old_data_goes_forward_when_it_is_told(run: Any, tmp_path: Path) -> None:

@@ -60,6 +60,19 @@ def test_jobs_of_a_tenant(run: Any, tmp_path: Path) -> None:
     assert [d["id"] for d in run("documents", "list", "--tenant", "acme")[1]["documents"]] == ["lease.txt"]
 
 
+def test_remedies_name_the_tenant(run: Any, tmp_path: Path) -> None:
+    lease = tmp_path / "lease.txt"
+    lease.write_text(LEASE)
+    run("ingest", lease, "-c", "c1")
+    run("ingest", lease, "-c", "c1", "--tenant", "acme")
+    for tenant, whose in (("acme", " --tenant acme"), ("default", "")):
+        shelf = ("-c", "c1", "--tenant", tenant)
+        other = run("search", "x", *shelf, "--set", "lexical.k1=1.3")[1]["error"]
+        assert other["remedy"].endswith(f"longleaf reindex c1{whose}")
+        missing = run("documents", "show", "none", *shelf)[1]["error"]
+        assert missing["remedy"].endswith(f"longleaf documents list --collection c1{whose}")
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 500])
 def test_a_name_that_no_tenant_can_have(run: Any, tmp_path: Path, name: str) -> None:
     lease = tmp_path / "lease.txt"

@@ -60,6 +60,49 @@ def test_a_document_given_as_text_has_its_text_as_original(shelf: TestClient) ->
     assert response.headers["content-disposition"].startswith("attachment")
 
 
+def test_an_original_that_is_there_already_is_not_sent_again(client: TestClient) -> None:
+    for name, content in (("a.html", b"<p>The tenant pays.</p>"), ("b.html", b"<p>The miller pays.</p>")):
+        client.post(BOOKS, files=[("files", (name, content, "text/html"))]).raise_for_status()
+    client.post(BOOKS, json={"documents": [{"id": "t", "text": WHALE}]}).raise_for_status()
+    for name in ("a.html", "b.html", "t"):
+        path = f"{BOOKS}/{name}/original"
+        whole = client.get(path)
+        tag = whole.headers["etag"]
+        for named in (tag, f'"x", W/{tag}', "*"):
+            same = client.get(path, headers={"If-None-Match": named})
+            assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+        assert client.get(path, headers={"If-None-Match": '"x"'}).content == whole.content
+    assert client.get(f"{BOOKS}/a.html/original").headers["etag"] != tag
+    part = client.get(f"{BOOKS}/a.html/original", headers={"Range": "bytes=3-5"})
+    assert (part.status_code, part.content) == (206, b"The")
+    described = client.get("/openapi.json").json()["paths"]
+    told = described["/v1/collections/{collection}/documents/{document_id}/original"]["get"]["responses"]
+    assert {"200", "206", "304", "416"} <= set(told)
+
+
+def test_kept_versions_are_read_by_number(client: TestClient) -> None:
+    pages = [f"<p>The rent is {pounds} pounds.</p>".encode() for pounds in ("forty", "fifty", "sixty")]
+    for page in pages:
+        upload = {"files": [("files", ("lease.html", page, "text/html"))]}
+        client.post(BOOKS, params={"on_conflict": "new_version"}, **upload).raise_for_status()
+    for number, word in ((1, "forty"), (2, "fifty"), (3, "sixty"), (None, "sixty")):
+        asked = {} if number is None else {"version": number}
+        text = client.get(f"{BOOKS}/lease.html/text", params=asked)
+        assert text.text == f"The rent is {word} pounds."
+        assert text.headers["x-document-version"] == str(number or 3)
+        original = client.get(f"{BOOKS}/lease.html/original", params=asked)
+        assert original.content == pages[(number or 3) - 1]
+        assert original.headers["x-document-version"] == str(number or 3)
+    for part in ("text", "original"):
+        missing = client.get(f"{BOOKS}/lease.html/{part}", params={"version": 4})
+        assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+        assert "newest first: 3, 2, 1;" in missing.json()["remedy"]
+        for wrong in (0, 2**31, "old"):
+            assert client.get(f"{BOOKS}/lease.html/{part}", params={"version": wrong}).status_code == 422
+    client.delete(f"{BOOKS}/lease.html").raise_for_status()
+    assert client.get(f"{BOOKS}/lease.html/text", params={"version": 1}).status_code == 404
+
+
 def test_a_collection_is_made_looked_at_and_dropped(client: TestClient) -> None:
     made = client.post("/v1/collections", json={"name": "empty"})
     assert made.status_code == 201

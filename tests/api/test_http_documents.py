@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
 from small_library import DOCUMENTS, LEASE
 from starlette.testclient import TestClient
 
+from api import fetching, uploads
+from api.sections import FetchSettings
 from pipeline.errors import DiskFullError
 from pipeline.ingest import Ingestor, IngestResult
 
@@ -99,6 +102,108 @@ def test_what_stops_an_upload_is_told_with_what_was_done(
     problem = response.json()
     assert problem["code"] == "disk_full"
     assert [result["status"] for result in problem["documents"]] == ["created"]
+
+
+@pytest.mark.parametrize("name", ["../../victim", "foo/../bar", "./a"])
+def test_no_document_gets_an_id_that_clients_shorten(client: TestClient, name: str) -> None:
+    refused = client.post(BOOKS, json={"documents": [{"id": name, "text": LEASE}]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert "without the parts" in refused.json()["remedy"]
+    [made] = client.post(BOOKS, files=[("files", (f"{name}.txt", b"a word"))]).json()["documents"]
+    assert ".." not in made["document_id"].split("/")
+    assert client.delete(f"{BOOKS}/{made['document_id']}").status_code == 204
+
+
+def test_an_older_document_with_such_an_id_can_be_listed_and_deleted(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr("pipeline.sources._DOTS", re.compile("(?!)"))
+        texts = [{"id": name, "text": LEASE} for name in ("..", "../../victim", "foo/../bar")]
+        client.post(BOOKS, json={"documents": texts}).raise_for_status()
+    assert [d["id"] for d in client.get(BOOKS).json()["documents"]] == ["..", "../../victim", "foo/../bar"]
+    assert client.get(f"{BOOKS}/foo%2F..%2Fbar").status_code == 200
+    assert client.delete(f"{BOOKS}/foo%2F..%2Fbar").status_code == 204
+    for name in ("..", "../../victim"):  # as `longleaf documents delete` does
+        client.app.state.service.longleaf.ingestor.delete("default", "books", name)  # type: ignore[attr-defined]
+    assert client.get(BOOKS).json()["documents"] == []
+
+
+CAFE = ("caf\u00e9.txt", "cafe\u0301.txt")
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        {"json": {"documents": [{"text": "One text.", "title": "A"}, {"text": "One text.", "title": "B"}]}},
+        {"json": {"documents": [{"text": "One text.", "metadata": {"n": n}} for n in (1, True)]}},
+        {"json": {"documents": [{"text": f"Text {i}.", "id": name} for i, name in enumerate(CAFE)]}},
+        {"files": [("files", (name, name.encode())) for name in CAFE]},
+    ],
+    ids=["texts", "metadata", "ids", "names"],
+)
+@pytest.mark.parametrize("wait", [True, False])
+def test_no_document_of_an_upload_replaces_another(client: TestClient, send: dict, wait: bool) -> None:
+    response = client.post(BOOKS, params={"wait": wait}, **send)
+    assert response.status_code == 422, response.text
+    assert "both have the id" in response.json()["detail"]
+    assert "an id of its own" in response.json()["remedy"]
+    assert client.get("/v1/collections").json() == {"collections": []}
+
+
+def test_the_same_text_twice_is_one_document_and_a_bad_id_fails_by_itself(client: TestClient) -> None:
+    same = {"text": "One text.", "title": "A", "metadata": {"year": 1869}}
+    results = client.post(BOOKS, json={"documents": [same, same, {**same, "id": " bad"}]}).json()["documents"]
+    assert [result["status"] for result in results] == ["created", "unchanged", "failed"]
+
+
+def test_long_addresses_are_told_apart(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(url: str, _: FetchSettings) -> fetching.Fetched:
+        return fetching.Fetched("page.txt", f"What is at {url}.".encode(), "text/plain")
+
+    monkeypatch.setattr(uploads, "fetch", fetch)
+    settings = client.app.state.service.longleaf.settings  # type: ignore[attr-defined]
+    on = settings.model_copy(update={"fetching": FetchSettings(enabled=True)})
+    monkeypatch.setattr(client.app.state.service.longleaf, "settings", on)  # type: ignore[attr-defined]
+    urls = [f"https://example.com/{'x' * 300}/{i}" for i in range(2)] + ["https://example.com/a/../b"]
+    results = client.post(BOOKS, json={"documents": [{"url": url} for url in urls]}).json()["documents"]
+    assert [result["status"] for result in results] == ["created"] * 3
+    assert len({result["document_id"] for result in results}) == 3
+    again = client.post(BOOKS, json={"documents": [{"url": urls[0]}, {"url": urls[0]}]})
+    assert "both have the id" in again.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("form", "limit"),
+    [
+        ({"files": [("files", (f"{i}.txt", b"a")) for i in range(101)]}, "at most 100"),
+        ({"data": {"title": "x" * 1_100_000}}, "over 1048576 bytes"),
+        ({"data": {f"field{i}": "x" for i in range(9)}}, "over 4 fields"),
+    ],
+    ids=["files", "long field", "fields"],
+)
+def test_limits_of_a_form_are_told_as_those_of_json(client: TestClient, form: dict, limit: str) -> None:
+    response = client.post(BOOKS, **{"files": [("files", ("a.txt", b"a"))], **form})
+    assert (response.status_code, response.json()["code"]) == (413, "limit_exceeded")
+    assert limit in response.json()["detail"]
+    assert response.json()["remedy"]
+
+
+def test_it_is_said_what_of_an_upload_is_wrong(client: TestClient) -> None:
+    form = {"files": [("files", ("a.txt", b"a"))], "data": {"metadata": "{bad"}}
+    assert (
+        client.post(BOOKS, **form).json()["detail"].startswith("The field `metadata` cannot be taken as JSON")
+    )
+    texts = [{"text": "a"}, {"text": "b", "id": "second", "metadata": {"_x": 1}}]
+    problem = client.post(BOOKS, params={"wait": False}, json={"documents": texts}).json()
+    assert problem["detail"].startswith("Document 1 ('second'): Metadata key '_x'")
+    assert "rename" in problem["remedy"]
+    assert client.get("/v1/jobs").json()["jobs"] == []
+
+
+def test_who_asks_for_what_is_not_there_is_told_the_route_that_lists(shelf: TestClient) -> None:
+    assert "GET /v1/collections/books/documents" in shelf.get(f"{BOOKS}/nothing").json()["remedy"]
+    assert "GET /v1/jobs" in shelf.get("/v1/jobs/nothing").json()["remedy"]
 
 
 def test_a_dropped_collection_is_gone(library: TestClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,22 @@ def test_a_damaged_key_file_lets_nobody_in(door: Door) -> None:
 def test_more_than_declared_is_cut_off(door: Door) -> None:
     assert door.ask(pieces=tuple(b"x" * 300 for _ in range(100))) == 413
     assert door.read <= 1024 + 300
+    assert "connection" in door.headers
+    streamed, door.body = json.loads(door.body), b""
+    door.ask(headers={"content-length": "30000"})
+    declared = json.loads(door.body)
+    assert streamed["code"] == declared["code"] == "limit_exceeded"
+    assert streamed["remedy"] == declared["remedy"] != ""
+
+
+def test_too_much_arriving_at_once_is_refused_in_the_words_of_any_overload(tmp_path: Path) -> None:
+    door = Door(tmp_path, SETTINGS.model_copy(update={"max_arriving_bytes": 1024}))
+    door.gate._arriving_bytes = 1000
+    assert door.ask(pieces=(b"x" * 300,)) == 503
+    problem = json.loads(door.body)
+    assert (problem["code"], door.headers["connection"]) == ("unavailable", "close")
+    assert "max_arriving_bytes" in problem["remedy"]
+    assert int(door.headers["retry-after"]) > 0
 
 
 @pytest.mark.parametrize("pause", [0.3, 0.15])

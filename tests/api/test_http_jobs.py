@@ -12,6 +12,7 @@ import pytest
 from small_library import DOCUMENTS, LEASE, client_of, small_settings
 from starlette.testclient import TestClient
 
+from api.build import open_longleaf
 from api.keys import KeyRing
 from api.sections import Quota, QuotaSettings
 from pipeline.jobs import JobConfig
@@ -177,6 +178,30 @@ def test_jobs_belong_to_tenants_and_scopes(tmp_path: Any) -> None:
         assert client.post(f"{path}/cancel", headers=mine).status_code == 200
 
 
+def test_pages_of_jobs_are_of_what_the_key_opens(tmp_path: Any) -> None:
+    with idle(tmp_path) as client:
+        ring = KeyRing(tmp_path / "data")
+        everything = {"Authorization": f"Bearer {ring.create('all')}"}
+        some = {"Authorization": f"Bearer {ring.create('some', collections=('books', 'notes-*'))}"}
+        made: dict[str, str] = {}
+        for name in ("books", "secret", "Notes-1", "notes-1", "secret2", "secret3", "books2", "notes-2"):
+            path = f"/v1/collections/{name}/documents"
+            send = {"params": {"wait": False}, "json": {"documents": DOCUMENTS[:1]}, "headers": everything}
+            made[client.post(path, **send).json()["id"]] = name
+        seen, cursors, before = [], [], None
+        while True:
+            wanted = {"limit": 1, **({} if before is None else {"before": before})}
+            page = client.get("/v1/jobs", params=wanted, headers=some).json()
+            seen += [job["collection"] for job in page["jobs"]]
+            if (before := page["next"]) is None:
+                break
+            cursors.append(made[before])
+        assert seen == ["notes-2", "notes-1", "books"]
+        assert cursors == seen[:-1], "no cursor tells of a job that the key may not see"
+        nothing = {"Authorization": f"Bearer {ring.create('nothing', collections=('x',))}"}
+        assert client.get("/v1/jobs", headers=nothing).json() == {"jobs": [], "next": None}
+
+
 def test_what_waits_counts_for_the_quota_and_too_much_is_refused(tmp_path: Any) -> None:
     jobs = JobConfig(workers=0, max_queued_documents=4)
     with idle(tmp_path, quotas=QuotaSettings(tenants={"default": Quota(documents=5)}), jobs=jobs) as client:
@@ -210,3 +235,24 @@ def test_metrics_tell_what_waits_and_what_was_done(tmp_path: Any) -> None:
         told = client.get("/metrics").text
         assert "longleaf_job_documents{" not in told
         assert 'longleaf_documents_total{status="created"} 3.0' in told
+
+
+def test_a_server_tells_of_what_workers_elsewhere_did(tmp_path: Any) -> None:
+    ended_now = 'longleaf_job_documents_ended_total{{stage="{}"}} {}'.format
+    documents = [DOCUMENTS[0], {"id": "bad", "title": "Bad", "text": " "}]
+    with idle(tmp_path) as client:
+        told = client.get("/metrics").text
+        assert all(ended_now(s, "0.0") in told for s in ("done", "failed", "quarantined", "cancelled"))
+        job = client.post(BOOKS, params={"wait": False}, json={"documents": DOCUMENTS}).json()
+        client.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
+        client.post(BOOKS, params={"wait": False}, json={"documents": documents}).raise_for_status()
+        with open_longleaf(small_settings(tmp_path)) as worker:
+            worker.worker.drain()
+        for _ in range(2):
+            told = client.get("/metrics").text
+            assert ended_now("cancelled", "3.0") in told
+            assert ended_now("done", "1.0") in told
+            assert ended_now("failed", "1.0") in told
+        assert "longleaf_documents_total{" not in told, "it did not do it itself"
+    with idle(tmp_path) as client:
+        assert ended_now("done", "0.0") in client.get("/metrics").text, "since this server's start"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 import time
 
 import pytest
@@ -143,14 +145,81 @@ def test_problem_documents_survive_any_text() -> None:
     assert len(body["detail"]) == 600
 
 
-@pytest.mark.parametrize("route", ["search", "answer"])
-@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "image/json"])
-def test_what_is_not_json_is_said_so(shelf: TestClient, route: str, media_type: str) -> None:
-    response = shelf.post(
-        f"/v1/collections/books/{route}", content=b'{"query": "lease"}', headers={"content-type": media_type}
-    )
+@pytest.mark.parametrize("route", ["search", "answer", "documents"])
+@pytest.mark.parametrize(
+    "media_type", ["text/plain", "application/x-www-form-urlencoded", "image/json", None]
+)
+def test_what_is_not_json_is_said_so(shelf: TestClient, route: str, media_type: str | None) -> None:
+    headers = {"content-type": media_type} if media_type else {}
+    response = shelf.post(f"/v1/collections/books/{route}", content=b'{"query": "lease"}', headers=headers)
     assert response.status_code == 415
     assert "application/json" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("route", ["collections/books/search", "collections/books/documents", "rerank"])
+def test_a_compressed_body_is_said_to_be_one(shelf: TestClient, route: str) -> None:
+    body, headers = gzip.compress(b'{"query": "lease"}'), {**JSON, "content-encoding": "gzip"}
+    response = shelf.post(f"/v1/{route}", content=body, headers=headers)
+    assert response.status_code == 415
+    assert "Content-Encoding is 'gzip'" in response.text
+    plain = {**JSON, "content-encoding": "identity"}
+    assert shelf.post(f"/v1/{route}", content=b"{", headers=plain).status_code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("POST", "/v1/collections/books/documents?on-conflict=fail", "query:on-conflict: .*'on_conflict'"),
+        ("GET", "/v1/collections/books/documents?limit=1&Limit=1", "query:Limit: .*'limit'"),
+        ("GET", "/v1/collections/books/documents/lease/text?colour=red", "query:colour: .*: end, start"),
+        ("GET", "/v1/jobs?status=done", "query:status: .*'state'"),
+        ("GET", "/v1/collections?limit=1", "query:limit: No parameter"),
+        ("GET", "/v1/models?limit=1", "query:limit: No parameter"),
+    ],
+)
+def test_a_parameter_that_no_route_knows_is_refused(
+    library: TestClient, method: str, path: str, said: str
+) -> None:
+    send = {"json": {"documents": [{"id": "lease", "text": "Another."}]}} if method == "POST" else {}
+    response = library.request(method, path, **send)
+    assert response.status_code == (400 if "models" in path else 422)
+    assert re.search(said, response.text)
+    assert library.get("/v1/collections/books/documents/lease").json()["version"] == 1
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json"])
+def test_what_machines_ask_takes_any_parameter(shelf: TestClient, path: str) -> None:
+    assert shelf.get(path, params={"format": "prometheus"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ([1], "#"),
+        ({"query": "a", "a/b~c": 1}, "#/a~1b~0c"),
+        ({"query": "a", "50 % é": 1}, "#/50%20%25%20%C3%A9"),
+        ({"query": "a", "top_k": 0}, "#/top_k"),
+    ],
+)
+def test_pointers_are_those_of_rfc_6901(shelf: TestClient, body: object, pointer: str) -> None:
+    [fault] = shelf.post("/v1/collections/books/search", json=body).json()["errors"]
+    assert fault["pointer"] == pointer
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/collections", "GET, POST"),
+        ("/v1/collections/books", "DELETE, GET"),
+        ("/v1/collections/books/documents", "GET, POST"),
+        ("/v1/collections/books/documents/a/text", "DELETE, GET"),
+        ("/v1/rerank", "POST"),
+        ("/openapi.json", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_every_right_one(shelf: TestClient, path: str, methods: str) -> None:
+    response = shelf.put(path)
+    assert (response.status_code, response.headers["allow"]) == (405, methods)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +243,12 @@ def test_strangers_are_told_that_a_part_failed_and_not_why(client: TestClient, s
     assert "secret-place" not in stranger.text
     known = client.get("/readyz", headers={"authorization": f"Bearer {key}"})
     assert "secret-place" in known.json()["parts"]["embedder"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [([1], None), ({"model": "books", "input": "a", "encoding_format": "a/b"}, "encoding_format")],
+)
+def test_clients_of_openai_are_told_the_parameter(shelf: TestClient, body: object, param: str | None) -> None:
+    response = shelf.post("/v1/embeddings", json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from pdf_writer import Line, pdf
+from small_files import docx, paragraph
 from small_library import DOCUMENTS, LEASE, client_of, fill
 from starlette.testclient import TestClient
 
@@ -75,7 +77,7 @@ def test_the_budget_counts_tokens_of_all_hits(shelf: TestClient) -> None:
         ({"query": 5}, 422, "invalid_request"),
         ({}, 422, "invalid_request"),
         ([], 422, "invalid_request"),
-        (None, 422, "invalid_request"),
+        (None, 415, "unsupported_media_type"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -117,3 +119,20 @@ def test_a_collection_of_another_embedder_is_refused(settings: Settings) -> None
             assert response.status_code == 409, response.text
             assert response.json()["code"] == "fingerprint_mismatch"
             assert response.json()["remedy"]
+
+
+def test_a_range_of_dates_finds_pdf_and_word_alike(client: TestClient) -> None:
+    when = "<created>2019-06-05T17:12:58Z</created>"
+    files = [
+        (
+            "files",
+            ("deed.pdf", pdf([[Line(72, 72, "The deed of the mill.")]], created="D:20190605131258-04'00'")),
+        ),
+        ("files", ("deed.docx", docx(paragraph("The deed of the barn."), core=when))),
+    ]
+    client.post("/v1/collections/books/documents", files=files).raise_for_status()
+    asked = {"query": "deed", "filter": {"created": {"gte": "2019-06-05", "lte": "2019-06-05"}}}
+    found = client.post("/v1/collections/books/search", json=asked)
+    assert found.status_code == 200, found.text
+    assert {hit["document_id"] for hit in found.json()["hits"]} == {"deed.pdf", "deed.docx"}
+    assert client.get("/v1/collections/books").json()["metadata_fields"]["created"] == "date"

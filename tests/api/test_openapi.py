@@ -19,6 +19,27 @@ KINDS: dict[str, Any] = {
 }
 
 
+def references(part: Any) -> list[str]:
+    """Every ``$ref`` below a part of the description."""
+    if isinstance(part, list):
+        return [found for item in part for found in references(item)]
+    if not isinstance(part, dict):
+        return []
+    own = [part["$ref"]] if isinstance(part.get("$ref"), str) else []
+    return own + [found for item in part.values() for found in references(item)]
+
+
+def test_every_reference_leads_somewhere(shelf: TestClient) -> None:
+    description = shelf.get("/openapi.json").json()
+    found = set(references(description))
+    assert "#/components/schemas/TextDocument" in found
+    for reference in found:
+        target = description
+        for step in reference.removeprefix("#/").split("/"):
+            assert step in target, reference
+            target = target[step.replace("~1", "/").replace("~0", "~")]
+
+
 def operations(description: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     return [
         (path, method, operation)
@@ -116,6 +137,8 @@ def test_every_operation_says_how_it_fails(shelf: TestClient) -> None:
     description = shelf.get("/openapi.json").json()
     for path, _, operation in operations(description):
         assert operation["summary"]
+        if "requestBody" in operation:
+            assert "415" in operation["responses"], path
         if {"compatible"} & set(operation["tags"]):
             for status in ("400", "401", "413", "429", "500", "503"):
                 assert "application/json" in operation["responses"][status]["content"], (path, status)

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from api.build import open_longleaf
+from api.environment import RESERVED, variable
 from api.reference import configuration_reference
 from api.sections import PACKAGES, Settings
-from api.settings import entries, load_settings, settings_table, variable
+from api.settings import entries, load_settings, settings_table
 from pipeline import plugins
 from pipeline.errors import ConfigurationError
 
@@ -154,3 +156,91 @@ def test_an_option_of_the_default_plugin_needs_no_name(monkeypatch: pytest.Monke
     monkeypatch.setenv("LONGLEAF_EMBEDDER__OVERLAP_TOKENS", "40")
     chosen = load_settings().embedder
     assert (chosen.name, str(chosen.options["overlap_tokens"])) == ("late_chunking", "40")
+
+
+def test_what_the_project_calls_its_other_variables_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed = (ROOT / name for name in (".env.example", "docker-compose.yml", "Dockerfile", "Makefile"))
+    shown = [path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".sh")]
+    files = {*deployed, *shown, *(ROOT / "tests").rglob("*.py")} - {Path(__file__)}  # which misspells some
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    named = set(re.findall(r"""(?:^|[\s"'{])(LONGLEAF_[A-Z]+(?:_[A-Z]+)*)(?![A-Z_])""", text, re.MULTILINE))
+    assert {"LONGLEAF_BIND", "LONGLEAF_URL", "LONGLEAF_RELIABILITY"} <= named
+    settings = {variable(key) for key, _, _ in entries(Settings())}
+    assert named - settings == RESERVED.keys() - {"LONGLEAF_CONFIG"}
+    for name in named - settings:
+        monkeypatch.setenv(name, "8000")
+    assert load_settings() == Settings()
+
+
+def test_what_kubernetes_says_of_its_services_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in ("LONGLEAF", "LONGLEAF_API_2"):
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.11")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT", "8000")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT_HTTP", "8000")
+        monkeypatch.setenv(f"{service}_PORT", "tcp://10.0.0.11:8000")
+        monkeypatch.setenv(f"{service}_PORT_8000_TCP", "tcp://10.0.0.11:8000")
+        for fact in ("PROTO", "PORT", "ADDR"):
+            monkeypatch.setenv(f"{service}_PORT_8000_TCP_{fact}", "x")
+    assert load_settings() == Settings()
+    monkeypatch.setenv("LONGLEAF_SERVER_PORT", "9000")
+    with pytest.raises(ConfigurationError, match="LONGLEAF_SERVER_PORT") as caught:
+        load_settings()
+    assert "LONGLEAF_SERVER__PORT" in caught.value.remedy
+
+
+@pytest.mark.parametrize("names", [("DATABASE_URL", "LEDGER__URL"), ("LEDGER__URL", "DATABASE_URL")])
+def test_two_names_of_one_setting_must_agree(names: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in names:
+        monkeypatch.setenv(f"LONGLEAF_{name}", "postgresql://u:secret@here/a")
+    url = load_settings().ledger.url
+    assert url is not None
+    assert url.get_secret_value() == "postgresql://u:secret@here/a"
+    monkeypatch.setenv(f"LONGLEAF_{names[0]}", "postgresql://u:secret@there/b")
+    with pytest.raises(ConfigurationError, match=r"LONGLEAF_\w+ and LONGLEAF_\w+ both set") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("toml", "told"),
+    [
+        ('[embedder]\nname = ["x"]\ndim = 3', r"embedder\.name \(longleaf\.toml\) is \['x'\]: .*string"),
+        ('[embedder]\nname = "hashin"', r"embedder\.name \(longleaf\.toml\): .*no embedders plugin 'hashin'"),
+        ('[embedder]\nname = "hashing"\ndim = "abc"', r"embedder\.dim \(longleaf\.toml\) is 'abc'"),
+        (
+            '[indexer]\nname = "qdrant"\nread_consistency = "few"',
+            r"indexer\.read_consistency \(longleaf\.toml\) is 'few'",
+        ),
+        (
+            "[quotas.tenants.acme]\ndocuments = -1",
+            r"quotas\.tenants \(longleaf\.toml\), at acme\.documents, is -1: .*greater",
+        ),
+        ('[fetching]\nports = [80, "x"]', r"fetching\.ports \(longleaf\.toml\), at 1, is 'x'"),
+        ('embedder = "x"', r"embedder \(longleaf\.toml\) is 'x'"),
+    ],
+)
+def test_a_wrong_value_inside_names_its_place(toml: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "longleaf.toml").write_text(toml)
+    with pytest.raises(ConfigurationError, match=told):
+        load_settings()
+
+
+def test_a_plugin_s_options_name_their_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "longleaf.toml").write_text('[embedder]\nname = "hashing"\n')
+    monkeypatch.setenv("LONGLEAF_EMBEDDER__DIM", "65")
+    with pytest.raises(ConfigurationError, match=r"LONGLEAF_EMBEDDER__DIM is '65': .*multiple of 64"):
+        load_settings()
+    with pytest.raises(ConfigurationError, match=r"embedder\.dim \(command line\) is 1: "):
+        load_settings({"embedder.dim": 1})
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "longleaf.toml").write_bytes(b"\xef\xbb\xbf[server]\nport = 1\n")
+    assert load_settings().server.port == 1
+
+
+def test_a_section_over_a_value_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "longleaf.toml").write_text('embedder = "hashing"\n')
+    monkeypatch.setenv("LONGLEAF_EMBEDDER__OVERLAP_TOKENS", "3")
+    with pytest.raises(ConfigurationError, match=r"no setting embedder \(longleaf\.toml\)"):
+        load_settings()

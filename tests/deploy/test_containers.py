@@ -26,6 +26,7 @@ from qdrant_server import qdrant_server
 from api.keys import KeyRing
 from api.metrics import Metrics
 from api.settings import Layer, assemble
+from indexers._qdrant_version import OLDEST
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -52,6 +53,43 @@ def test_the_file_is_what_compose_takes() -> None:
     assert [error.message for error in validator.iter_errors(COMPOSE)] == []
     broken = COMPOSE | {"services": {"x": {"imagee": "y"}}}
     assert list(validator.iter_errors(broken)), "the schema refuses what it should"
+
+
+def refused_by_compose(compose: Mapping[str, Any]) -> list[str]:
+    """What Compose says of secrets and configurations when it starts containers, which no schema tells:
+    docker/compose, ``pkg/compose/secrets.go``."""
+    return [
+        f"{service}: {each}"
+        for service, made in compose["services"].items()
+        for kind in ("secrets", "configs")
+        for each in made.get(kind, [])
+        if made.get("read_only")
+        and "file" not in compose[kind][each if isinstance(each, str) else each["source"]]
+    ]
+
+
+def test_compose_starts_every_service() -> None:
+    assert refused_by_compose(COMPOSE) == []
+    service = {"read_only": True, "secrets": ["key"]}
+    broken = {"services": {"x": service}, "secrets": {"key": {"environment": "KEY"}}}
+    assert refused_by_compose(broken) == ["x: key"], "as prometheus was"
+    assert refused_by_compose({**broken, "secrets": {"key": {"file": "key.txt"}}}) == []
+
+
+def test_prometheus_gets_its_key_as_a_file_or_says_what_is_missing(tmp_path: Path) -> None:
+    service = interpolated(SERVICES["prometheus"], {"LONGLEAF_METRICS_KEY": "id.secret"})
+    assert "/run/secrets:mode=1777" in service["tmpfs"], "the user of the container may write there"
+    shell, flag, script, *name = service["entrypoint"]
+    script = script.replace("/run/secrets", str(tmp_path)).replace("/bin/prometheus", "echo")
+    command = [shell, flag, script, *name, *service["command"]]
+    environment = {"PATH": os.environ["PATH"], **service["environment"]}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == service["command"]
+    assert (tmp_path / "metrics_key").read_text() == "id.secret"
+    assert (tmp_path / "metrics_key").stat().st_mode & 0o077 == 0
+    environment["METRICS_KEY"] = ""
+    without = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (without.returncode, b"LONGLEAF_METRICS_KEY" in without.stderr) == (1, True)
 
 
 def test_every_profile_is_there() -> None:
@@ -86,6 +124,12 @@ def test_each_container_is_held_short(name: str) -> None:
         assert interpolated(port, {}).startswith("127.0.0.1:"), "only this machine, unless told otherwise"
 
 
+def test_qdrant_is_one_that_the_adapter_takes() -> None:
+    tags = {service["image"].rpartition(":")[2] for name, service in SERVICES.items() if "qdrant" in name}
+    [tag] = tags
+    assert tuple(map(int, re.findall(r"\d+", tag)[:2])) >= OLDEST
+
+
 def test_no_secret_is_written_down() -> None:
     names = ("PASSWORD", "API_KEY", "SECRET", "TOKEN", "METRICS_KEY")
     for service in SERVICES.values():
@@ -99,7 +143,6 @@ def test_no_secret_is_written_down() -> None:
         if any(name in key for name in names) and not line.startswith("#"):
             assert value == "", key
     used = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
-    used |= {secret["environment"] for secret in COMPOSE["secrets"].values()}
     named = {line.partition("=")[0] for line in (ROOT / ".env.example").read_text().splitlines()}
     assert used <= named, "every variable is explained"
 
@@ -246,7 +289,8 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist() -> None:
     told.ingested("created", 1, {"reading": 0.1})
     text = told.exposition().decode()
     pools = {"queue_depth", "queue_oldest_seconds", "queue_refused", "workers_busy"}
-    known = set(re.findall(r"^# HELP (\w+)", text, re.MULTILINE)) | {f"longleaf_{name}" for name in pools}
+    jobs = {"job_documents", "job_oldest_seconds", "job_documents_ended_total"}  # tests/api/test_http_jobs.py
+    known = set(re.findall(r"^# HELP (\w+)", text, re.MULTILINE)) | {f"longleaf_{n}" for n in pools | jobs}
     dashboard = json.loads((ROOT / "deploy/grafana/dashboards/longleaf.json").read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     alerts = yaml.safe_load((ROOT / "deploy/alerts.yml").read_text())
@@ -258,5 +302,8 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist() -> None:
     }
     assert len(used) >= 10
     assert used <= known, used - known
+    for expression in asked:  # each server tells of all jobs: of several, one is believed
+        of_jobs = expression.count("longleaf_job_documents") + expression.count("longleaf_job_oldest")
+        assert of_jobs == expression.count("max by (stage)"), expression
     sources = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text())
     assert {p["datasource"]["uid"] for p in dashboard["panels"]} == {sources["datasources"][0]["uid"]}

@@ -66,7 +66,9 @@ def speak(client: TestClient, mark: str, monkeypatch: pytest.MonkeyPatch) -> Non
         == 422
     )
     assert client.post(f"{books}/search", json={"query": mark, "filter": {mark: 1}}).status_code == 422
-    assert client.get(f"/v1/collections/{mark}-none/documents/{mark}?after={mark}").status_code == 404
+    assert client.get(f"/v1/collections/{mark}-none/documents/{mark}").status_code == 404
+    assert client.get(f"/v1/collections/{mark}-none/documents?after={mark}").status_code == 404
+    assert client.get(f"{books}/documents?{mark}={mark}").status_code == 422
     assert (
         client.get(f"/{mark}", headers={"x-request-id": f"{mark} {mark}", "user-agent": mark}).status_code
         == 404

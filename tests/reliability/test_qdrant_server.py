@@ -175,6 +175,34 @@ def test_no_server_and_a_silent_one() -> None:
     slow.close()
 
 
+@pytest.mark.parametrize("prefer_grpc", [False, True])
+def test_a_server_that_ignores_what_is_sent_is_refused(server, prefer_grpc) -> None:
+    server.collections.version = "1.15.5"
+    with grpc_interface(server) as port:
+        old = connect(server, prefer_grpc=prefer_grpc, grpc_port=port)
+        for _ in range(2):
+            with pytest.raises(IndexingError, match=r"is version 1\.15\.5") as caught:
+                old.create(NAME, SCHEMA)
+        assert "1.19 or later" in caught.value.remedy
+        server.collections.version = "1.19.1-dev"
+        old.create(NAME, SCHEMA)
+        old.close()
+
+
+@pytest.mark.parametrize(("told", "faults"), [("built here", []), ("1.19.0", [404]), ("1.19.0", ["page"])])
+def test_an_unknown_version_is_told_once_and_taken(server, caplog, told, faults) -> None:
+    server.collections.version = told
+    made = connect(server, attempts=1)
+    server.faults[:] = faults  # a proxy that passes only what it knows, or shows a page of its own
+    assert made.names() == []
+    assert made.names() == []
+    assert [record.message for record in caplog.records if record.name == "longleaf.qdrant"] == [
+        f"the Qdrant server at {server.url} does not tell its version; 1.19 is needed"
+    ]
+    assert [path for _, path in server.seen] == ["/", "/collections", "/collections"]
+    made.close()
+
+
 def test_a_collection_dropped_by_others_and_one_that_is_not_ours(indexer, server) -> None:
     other = connect(server)
     other.drop(NAME)

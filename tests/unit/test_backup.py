@@ -9,13 +9,21 @@ import pytest
 from test_jobs import office
 from workplace import CHUNKING, files_below, text, workplace
 
+from api.keys import KeyRing
 from pipeline import reconcile
 from pipeline.backup import back_up
-from pipeline.errors import ConflictError, DataVersionError, StorageError, UnavailableError
+from pipeline.errors import (
+    ConflictError,
+    DataVersionError,
+    InvalidRequestError,
+    StorageError,
+    UnavailableError,
+)
 from pipeline.ingest import Source
 from pipeline.job_queue import JobQueue
 from pipeline.ledger import Ledger
 from pipeline.restoring import restore
+from pipeline.seams import IndexSchema
 from pipeline.worker import Worker
 
 
@@ -46,7 +54,7 @@ def test_all_comes_back(tmp_path, url):
     with office(tmp_path / "data", url=url) as (place, queue, _):
         place.ingest(text("a", "Otter.", metadata={"year": 1869}), Source("b.md", b"# Heron\n\nIt stands."))
         place.ingest(text("a", "Otter again."), on_conflict="new_version")
-        (tmp_path / "data" / "keys.json").write_text("[]")
+        key = KeyRing(tmp_path / "data").create("someone")
         queue.submit([text("c", "Newt.")])
         report = back_up(place.ledger, tmp_path / "backup")
         assert (report.documents, report.waiting) == (2, 1)
@@ -59,7 +67,7 @@ def test_all_comes_back(tmp_path, url):
             connection.execute(f"CREATE SCHEMA {other.rpartition('%3D')[2]}")
     told = restore(tmp_path / "backup", tmp_path / "new", url=other)
     assert (told.documents, told.waiting, told.left_out) == (2, 1, 0)
-    assert (tmp_path / "new" / "keys.json").read_text() == "[]"
+    assert KeyRing(tmp_path / "new").accepts(key)
     with opened(tmp_path / "new", other) as place:
         assert place.texts() == {"a": "Otter again.", "b.md": "Heron\n\nIt stands."}
         assert place.ledger.history("default", "default", "a") == [2, 1]
@@ -112,6 +120,112 @@ def test_what_was_deleted_stays_deleted(tmp_path, how, knows):
         assert again.version > 1, "its numbers are not given out again"
 
 
+def valid(root, **keys):
+    """Those of the keys that are accepted there."""
+    ring = KeyRing(root)
+    return {name for name, key in keys.items() if ring.accepts(key)}
+
+
+def test_no_revoked_key_is_valid_again_and_no_newer_one_is_lost(tmp_path):
+    data, ring = tmp_path / "data", KeyRing(tmp_path / "data")
+    with workplace(data) as place:
+        place.ingest(text("a", "Otter."))
+        back_up(place.ledger, tmp_path / "without")
+        keys = {"leaked": ring.create("leaked"), "kept": ring.create("kept")}
+        back_up(place.ledger, tmp_path / "backup")
+        ring.revoke(keys["leaked"].partition(".")[0])
+        keys["newer"] = ring.create("newer")
+        back_up(place.ledger, tmp_path / "later")
+    for source in ("backup", "without", "later"):
+        restore(tmp_path / source, data, replace=True)
+        assert valid(data, **keys) == {"kept", "newer"}
+    restore(tmp_path / "backup", tmp_path / "new")
+    assert valid(tmp_path / "new", **keys) == {"leaked", "kept"}, "nothing there tells of more"
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "new").glob("keys.*")} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "backup").glob("keys.*")} == {0o600}
+    restore(tmp_path / "later", tmp_path / "new", replace=True)
+    assert valid(tmp_path / "new", **keys) == {"kept", "newer"}, "the backup tells of more"
+    for place in (data, tmp_path / "later"):
+        shutil.rmtree(tmp_path / "new")
+        restore(tmp_path / "backup", tmp_path / "new", deletions=[place])
+        assert valid(tmp_path / "new", **keys) == {"kept"}
+
+
+def test_keys_under_another_pepper_stay_alone(tmp_path):
+    mine = KeyRing(tmp_path / "data").create("mine")
+    with workplace(tmp_path / "from") as place:
+        theirs = KeyRing(place.root).create("theirs")
+        back_up(place.ledger, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "data")
+    assert valid(tmp_path / "data", mine=mine, theirs=theirs) == {"mine"}
+    assert len(json.loads((tmp_path / "data" / "keys.json").read_text())) == 1
+
+
+def test_where_nobody_knows_what_was_revoked_nothing_is_touched(tmp_path):
+    with workplace(tmp_path / "data") as place:
+        place.ingest(text("a", "Otter."))
+        KeyRing(place.root).create("leaked")
+        back_up(place.ledger, tmp_path / "backup")
+        place.ingest(text("b", "Heron."))
+    (tmp_path / "data" / "keys.json").write_text("[{]")
+    with pytest.raises(StorageError, match="key file") as caught:
+        restore(tmp_path / "backup", tmp_path / "data", replace=True)
+    assert "revoke again" in caught.value.remedy
+    with workplace(tmp_path / "data") as place:
+        assert set(place.texts()) == {"a", "b"}
+
+
+def test_the_audit_log_stays(tmp_path):
+    with workplace(tmp_path / "data") as place:
+        place.ingest(text("a", "Otter."))
+        back_up(place.ledger, tmp_path / "backup")
+    logs = [tmp_path / "data" / name for name in ("audit.jsonl", "audit.jsonl.1")]
+    for path in logs:
+        path.write_text(path.name)
+    restore(tmp_path / "backup", tmp_path / "data", replace=True)
+    assert [path.read_text() for path in logs] == [path.name for path in logs]
+
+
+def test_a_backup_inside_of_the_data_is_refused(tmp_path):
+    with workplace(tmp_path / "data") as place:
+        place.ingest(text("a", "Otter."))
+        for target in (place.root / "inside", place.root, tmp_path / "x" / ".." / "data" / "inside"):
+            with pytest.raises(InvalidRequestError, match="inside of the data folder"):
+                back_up(place.ledger, target)
+        back_up(place.ledger, tmp_path / "backup")
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StorageError, match="Not a directory"):
+            back_up(place.ledger, tmp_path / "file")
+    (tmp_path / "backup").rename(tmp_path / "data" / "backup")  # by an older Longleaf, or by hand
+    with pytest.raises(InvalidRequestError, match="inside of the data folder"):
+        restore(tmp_path / "data" / "backup", tmp_path / "data", replace=True)
+    assert (tmp_path / "data" / "backup" / "backup.json").exists()
+    with pytest.raises(StorageError, match="Not a directory"):
+        restore(tmp_path / "data" / "backup", tmp_path / "file")
+
+
+def test_where_there_is_data_already_is_said(tmp_path, postgres):
+    url = postgres.database()
+    with workplace(tmp_path / "data", url=url) as place:
+        place.ingest(text("a", "Otter."))
+        back_up(place.ledger, tmp_path / "backup")
+    with pytest.raises(ConflictError) as caught:
+        restore(tmp_path / "backup", tmp_path / "new", url=url)
+    assert caught.value.message.startswith("There is data in the database postgresql")
+    assert "all rows of that database" in caught.value.remedy and "ledger.url" in caught.value.remedy
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ConflictError, match=r"data in .*/data and in the database"):
+        restore(tmp_path / "backup", tmp_path / "data", url=url)
+
+
+def test_indexes_that_no_backup_holds_are_told(tmp_path):
+    with workplace(tmp_path / "data") as place:
+        place.ingest(text("a", "Otter."))
+        assert back_up(place.ledger, tmp_path / "backup").not_in_it == ()
+        place.indexer.create("langchain", IndexSchema("a program's own", 2, False, {}))
+        assert back_up(place.ledger, tmp_path / "again").not_in_it == ("langchain",)
+
+
 def test_only_a_whole_backup_is_restored(tmp_path):
     with workplace(tmp_path / "data") as place:
         place.ingest(text("a", "Otter."))
@@ -150,8 +264,11 @@ def test_an_interrupted_restore_is_seen_and_finished(tmp_path, monkeypatch):
 
     with workplace(tmp_path / "data") as place:
         place.ingest(text("a", "Otter."), text("canary", "Heron."))
+        leaked = KeyRing(place.root).create("leaked")
         back_up(place.ledger, tmp_path / "backup")
         place.ingestor.delete("default", "default", "canary")
+        KeyRing(place.root).revoke(leaked.partition(".")[0])
+        newer = KeyRing(place.root).create("newer")
 
     def fails(*_):
         raise KeyboardInterrupt
@@ -172,6 +289,7 @@ def test_an_interrupted_restore_is_seen_and_finished(tmp_path, monkeypatch):
             Ledger(tmp_path / "data")
     told = restore(tmp_path / "backup", tmp_path / "data", replace=True)
     assert told.left_out == 1, "what was deleted is known although the old ledger is gone"
+    assert valid(tmp_path / "data", leaked=leaked, newer=newer) == {"newer"}
     with opened(tmp_path / "data") as place:
         assert place.texts() == {"a": "Otter."}
 

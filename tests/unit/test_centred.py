@@ -90,7 +90,7 @@ def test_the_first_documents_decide_and_later_ones_change_nothing(tmp_path: Path
 def test_a_search_process_finds_what_an_ingesting_one_wrote(tmp_path: Path) -> None:
     inner = hashing.build(hashing.Config(dim=128))
     searching, ingesting = (centred.CentredEmbedder(inner, 2, tmp_path) for _ in range(2))
-    with pytest.raises(EmbeddingError, match="no documents yet"):
+    with pytest.raises(EmbeddingError, match="not learnt yet"):
         searching.embed_queries(["rent"])
     ingesting.learn([document(ingesting, 100)])
     assert searching.embed_queries(["rent"]).vectors.shape == (1, 128)

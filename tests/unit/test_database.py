@@ -103,6 +103,26 @@ def test_a_database_that_is_not_there(tmp_path):
     assert "secret-word" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://someone:secret@word/secret@localhost:1/x", "%40"),
+        ("postgresql://someone:word@secret/secret@localhost:1/x", "%40"),
+        ("postgresql://some/one:secret@localhost:1/x", "%2F"),
+        ("postgresql://someone:secret?x@secret@localhost:1/x", "%40"),
+        ("postgresql://someone:secret/word@localhost:1/x", "does not answer"),
+        ("postgresql://someone@localhost:1/x?password=secret&sslpassword=secret", "does not answer"),
+        ("postgresql://someone:secret/x", "postgresql://user:password@"),
+    ],
+)
+def test_no_part_of_a_password_is_shown(tmp_path, url, told):
+    """Not even where it is written in a way that takes a part of it for a host or a database."""
+    with pytest.raises((ConfigurationError, UnavailableError)) as caught:
+        Ledger(tmp_path, url=url)
+    assert told in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_postgresql_that_forgets_is_refused(tmp_path, postgres):
     url = postgres.database() + "%20-csynchronous_commit%3Doff"
     with pytest.raises(StorageError, match="synchronous_commit = off"):

@@ -17,6 +17,7 @@ from pipeline.errors import (
     InvalidRequestError,
     LimitExceededError,
     NotFoundError,
+    PasswordRequiredError,
     UnavailableError,
 )
 from pipeline.ingest import Source
@@ -336,6 +337,19 @@ def test_dropping_a_collection_ends_what_is_on_its_way(tmp_path):
         assert queue.get(job.id).state == "cancelled"
         assert place.ledger.collections() == []
         assert not list(files_below(tmp_path / "jobs"))
+
+
+def test_a_document_that_needs_a_password_is_not_said_to_want_one_of_a_job(tmp_path, monkeypatch):
+    def locked(*_, **__):
+        raise PasswordRequiredError("a.docx is encrypted.", remedy="Give its password.")
+
+    monkeypatch.setattr("pipeline.stages.arrive", locked)
+    with office(tmp_path) as (_, queue, worker):
+        job, _ = queue.submit([Source("a.docx", b"secret")])
+        worker.drain()
+        [document] = queue.documents(job.id)
+        assert (document.stage, document.code) == ("failed", "password_required")
+        assert "without a job" in document.remedy
 
 
 def test_a_password_is_not_kept(tmp_path):

@@ -175,7 +175,7 @@ def test_replacing_switches_at_once(ledger):
     ledger.originals.remove([old])
     ledger.forget([old])
     assert ledger.leftovers() == []
-    with pytest.raises(NotFoundError, match="no version 1; the live one is 2"):
+    with pytest.raises(NotFoundError, match=r"no version 1\. There are, newest first: 2; the live one is 2"):
         ledger.load("default", "c", "a", 1)
 
 

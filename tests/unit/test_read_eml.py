@@ -21,6 +21,7 @@ def test_plain_part_headers_and_attachment() -> None:
         "from": "Ann <a@example.org>",
         "to": "Bob <b@example.org>",
         "date": "2024-01-01T10:00:00+01:00",
+        "created": "2024-01-01T10:00:00+01:00",
     }
     assert document.warnings == ("Attachments were not read: a.pdf. Add them as files of their own.",)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import unicodedata
 
 import pytest
@@ -24,6 +25,7 @@ LIMITS = Limits(input_bytes=1000)
         ("cafe\u0301.txt", "caf\u00e9.txt"),
         ("日本 語.pdf", "日本 語.pdf"),
         ("", "text-" + "0" * 16),
+        ("..a/b..c/...", "..a/b..c/..."),
     ],
 )
 def test_a_name_is_the_id_where_it_can_be(name, expected):
@@ -34,6 +36,7 @@ def test_a_name_is_the_id_where_it_can_be(name, expected):
 def test_every_name_has_a_valid_id_that_it_keeps(name):
     first = identify(Source(name, text="x"), "0" * 64)
     assert check_document_id(first) == first
+    assert identify(Source("another", text="x", document_id=first), "") == first
     assert identify(Source(name, text="y"), "0" * 64) == first
 
 
@@ -44,14 +47,38 @@ def test_different_bad_names_have_different_ids(names):
         assert first != second
 
 
+def test_names_that_are_no_text_have_ids_of_their_own_and_can_be_stored():
+    names = [os.fsdecode(name) for name in (b"x\xff.txt", b"x\xfe.txt", b"x?.txt")]
+    claims = [claim(Source(name, text=name.encode("utf-8", "replace").decode()), LIMITS) for name in names]
+    assert len({each.document_id for each in claims}) == 3
+    assert claims[2].document_id == "x?.txt"
+    assert {each.source.name for each in claims} == {"x?.txt"}
+
+
 def test_a_given_id_is_taken_or_refused():
     assert identify(Source("name", text="x", document_id="id 7"), "0") == "id 7"
     with pytest.raises(InvalidRequestError, match="Document id"):
         identify(Source("name", text="x", document_id="a\nb"), "0")
-    for dots in (".", ".."):  # in a URL they would name the folder, so that the collection could be deleted
-        with pytest.raises(InvalidRequestError, match="folder"):
-            identify(Source("name", text="x", document_id=dots), "0")
-        assert identify(Source(dots, text="x"), "0" * 64).startswith(f"{dots}-")
+
+
+@pytest.mark.parametrize(
+    ("dots", "safe"),
+    [
+        (".", "_"),
+        ("..", "__"),
+        ("../../victim", "__/__/victim"),
+        ("foo/../bar", "foo/__/bar"),
+        ("foo/.", "foo/_"),
+        ("foo\\..\\bar", "foo\\__\\bar"),
+        (" ../x ", "__/x"),
+    ],
+)
+def test_no_id_has_a_part_that_addresses_lose(dots, safe):
+    """Clients shorten ``documents/../../victim`` to ``victim``, so that deleting one would delete another."""
+    with pytest.raises(InvalidRequestError, match="shorten") as caught:
+        identify(Source("name", text="x", document_id=dots.strip()), "0")
+    assert caught.value.remedy
+    assert identify(Source(dots, text="x"), "0" * 64).startswith(f"{safe}-")
 
 
 def test_digest_changes_with_what_is_stored_and_with_nothing_else():

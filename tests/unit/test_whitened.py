@@ -10,8 +10,8 @@ from scipy.linalg import fractional_matrix_power
 
 from api.build import open_longleaf
 from api.settings import load_settings
-from embedders import _fitted, centred, hashing, whitened
-from pipeline import plugins
+from embedders import centred, hashing, whitened
+from pipeline import learnt, plugins
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import (
     ConfigurationError,
@@ -95,7 +95,7 @@ def test_nothing_is_embedded_before_something_was_learnt(tmp_path: Path) -> None
         lambda: embedder.embed_documents([document(0, inner)]),
         lambda: embedder.embed_queries(["a"]),
     ):
-        with pytest.raises(EmbeddingError, match="no documents yet"):
+        with pytest.raises(EmbeddingError, match="not learnt yet"):
             ask()
     assert not embedder.has_learnt
     empty = chunk(Document("Blank", " "), inner.encode(" "), ChunkConfig(24, 8, 4))
@@ -131,10 +131,10 @@ def test_learning_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest
     (expected,) = embedder.learn([document(0, inner)])
     known = embedder.fingerprint
 
-    def full(file: Path, content: bytes) -> None:
+    def full(folder: Path, name: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_fitted, "_replace", full)
+    monkeypatch.setattr(learnt, "name_it", full)
     with pytest.raises(DiskFullError, match="No space"):
         embedder.learn([document(1, inner)], anew=True)
     for each in (embedder, whitened.WhitenedEmbedder(inner, 0.5, tmp_path)):

@@ -68,6 +68,14 @@ def test_pairs_are_read_from_lines(tmp_path):
     assert read_pairs(path) == [Pair("Wer?", "Ada", "Ada war es.", "T"), Pair("?", "b", "c")]
 
 
+def test_a_line_ends_where_json_lines_end(tmp_path):
+    odd = "one\u2028two\u0085three"
+    line = json.dumps({"question": odd, "answer": "b", "passage": "c"}, ensure_ascii=False)
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(f"{line}\r\n{line}\n".encode())
+    assert read_pairs(path) == [Pair(odd, "b", "c")] * 2
+
+
 @pytest.mark.parametrize(
     "line", ["{", "[]", '"text"', '{"question": "a"}', '{"question": "a", "answer": " ", "passage": "c"}',
              '{"question": 1, "answer": "b", "passage": "c"}', "[" * 10_000],
