@@ -26,14 +26,15 @@ FIELDS: Mapping[str, type] = {
 }
 
 
-def read_manifest(path: Path, metadata: Mapping[str, Any]) -> list[Source]:
-    """The sources of a manifest; a line's own metadata goes over ``metadata``.
+def read_manifest(path: Path, metadata: Mapping[str, Any], prefix: str = "") -> list[Source]:
+    """The sources of a manifest; a line's own metadata goes over ``metadata``, and ``prefix`` before paths
+    that become ids.
 
     Raises NotFoundError for a manifest that is not there, and InvalidRequestError, naming the line, for one
     that is malformed, names a file that is not there, or an id twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # no other line break ends a line of JSON
     except FileNotFoundError as error:
         raise NotFoundError(f"There is no manifest {path}.", remedy="Check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -44,8 +45,8 @@ def read_manifest(path: Path, metadata: Mapping[str, Any]) -> list[Source]:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        source = _source(_fields(line, where), path.parent, metadata, where)
-        name = source.document_id or source.name
+        source = _source(_fields(line, where), path.parent, metadata, prefix, where)
+        name = _document_id(source, where)
         if name and seen.setdefault(name, number) != number:
             raise InvalidRequestError(
                 f"{where}: {name[:80]!r} is in line {seen[name]} already.", remedy="Give each its own id."
@@ -75,7 +76,9 @@ def _fields(line: str, where: str) -> dict[str, Any]:
     return fields
 
 
-def _source(fields: dict[str, Any], folder: Path, metadata: Mapping[str, Any], where: str) -> Source:
+def _source(
+    fields: dict[str, Any], folder: Path, metadata: Mapping[str, Any], prefix: str, where: str
+) -> Source:
     from pipeline.sources import Source
 
     if ("path" in fields) == ("text" in fields):
@@ -87,7 +90,7 @@ def _source(fields: dict[str, Any], folder: Path, metadata: Mapping[str, Any], w
             remedy="Paths are relative to the manifest's folder.",
         )
     return Source(
-        name=fields.get("path", ""),
+        name=prefix + fields["path"] if "path" in fields else "",
         data=data,
         text=fields.get("text"),
         media_type=fields.get("media_type"),
@@ -95,3 +98,15 @@ def _source(fields: dict[str, Any], folder: Path, metadata: Mapping[str, Any], w
         document_id=fields.get("id"),
         title=fields.get("title"),
     )
+
+
+def _document_id(source: Source, where: str) -> str:
+    """The id that it gets; empty where that depends on its content."""
+    from pipeline.sources import identify
+
+    if source.document_id is None and not source.name:
+        return ""
+    try:
+        return identify(source, "")
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{where}: {error.message}", remedy=error.remedy) from error

@@ -1,12 +1,14 @@
-"""Paths from the command line as sources for ingestion: files, folders, and standard input."""
+"""Paths from the command line as sources for ingestion: files, folders, patterns, and standard input."""
 
 from __future__ import annotations
 
 import glob
 import json
+import os
+import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -28,37 +30,87 @@ class Found:
     path: Path
     name: str
 
+    @property
+    def document_id(self) -> str:
+        """The id it gets unless another is given. Names that differ may have one id."""
+        from pipeline.sources import Source, identify
 
-def find(paths: Sequence[str]) -> tuple[list[Found], list[Path]]:
-    """Files to ingest, folders searched to the bottom, and the files there of no known format. What is no
-    file but a pattern (``reports/**/*.pdf``) stands for the files that fit it.
+        return identify(Source(name=self.name), "")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What lies in a folder and is not ingested, and why."""
+
+    path: str
+    reason: str
+
+
+def find(paths: Sequence[str], prefix: str = "") -> tuple[list[Found], list[LeftOut]]:
+    """Files to ingest, folders searched to the bottom, and what is left out there. What is no
+    file but a pattern (``reports/**/*.pdf``) stands for the files that fit it. ``prefix`` goes before
+    every name.
 
     A file named outright is always taken, whatever its suffix, existing or not, so that its own error
-    is told. Raises InvalidRequestError for a folder in which there is nothing to read.
+    is told. Raises InvalidRequestError for a folder in which there is nothing to read, and for two files
+    that would be one document.
     """
     found: list[Found] = []
-    skipped: list[Path] = []
+    left_out: list[LeftOut] = []
     for given in paths:
-        path = Path(given)
-        if glob.has_magic(given) and not path.exists():
-            found += _fitting(given)
-            continue
-        if not path.is_dir():
-            found.append(Found(path, path.name))
-            continue
-        known, unknown = _split(path)
-        if not known:
-            raise InvalidRequestError(
-                f"The folder {str(path)!r} has no file that can be read ({len(unknown)} of other kinds).",
-                remedy=f"Formats: {SUPPORTED}. Name a file outright to have it tried whatever its suffix.",
-            )
-        found += [Found(file, file.relative_to(path).as_posix()) for file in known]
-        skipped += unknown
-    _refuse_twins(found)
-    return found, skipped
+        there, not_taken = find_one(given, prefix)
+        found += there
+        left_out += not_taken
+    for first, twin in twins(found):
+        raise two_of_one(first, twin)
+    return found, left_out
 
 
-def _fitting(pattern: str) -> list[Found]:
+def find_one(given: str, prefix: str) -> tuple[list[Found], list[LeftOut]]:
+    """What one path stands for, as :func:`find` does, whatever else would be the same documents."""
+    path = Path(given)
+    if glob.has_magic(given) and not path.exists():
+        return _fitting(given, prefix), []
+    if not path.is_dir():
+        return [Found(path, prefix + path.name)], []
+    known, left_out = _walk(path)
+    if not known:
+        why = "; ".join(summed_up(left_out))
+        raise InvalidRequestError(
+            f"The folder {str(path)!r} has no file that can be read{f' ({why})' if why else ''}.",
+            remedy=f"Formats: {SUPPORTED}. Name a file outright to have it tried whatever its suffix.",
+        )
+    return [Found(file, prefix + file.relative_to(path).as_posix()) for file in known], left_out
+
+
+def twins(found: Sequence[Found]) -> Iterator[tuple[Found, Found]]:
+    """Files that would be two versions of one document, so that only the last would remain: the first of
+    that id, and the other."""
+    first: dict[str, Found] = {}
+    for item in found:
+        other = first.setdefault(item.document_id, item)
+        if other is not item and other.path.resolve() != item.path.resolve():
+            yield other, item
+
+
+def two_of_one(first: Found, twin: Found) -> InvalidRequestError:
+    """The error that says so."""
+    form = ": their names differ in their Unicode form only" if first.name != twin.name else ""
+    return InvalidRequestError(
+        f"{str(first.path)!r} and {str(twin.path)!r} would both be the document {twin.document_id!r}{form}.",
+        remedy="Ingest the folder above them, or one at a time with --prefix or --id.",
+    )
+
+
+def summed_up(left_out: Iterable[LeftOut]) -> list[str]:
+    """How many things were left out for each reason, with an example."""
+    paths: defaultdict[str, list[str]] = defaultdict(list)
+    for item in left_out:
+        paths[item.reason].append(item.path)
+    return [f"{reason}: {len(those)}, such as {those[0]}" for reason, those in paths.items()]
+
+
+def _fitting(pattern: str, prefix: str) -> list[Found]:
     """Files that fit a pattern, named from its first folder with a wildcard on; ``**`` is any folders."""
     parts = Path(pattern).parts
     fixed = Path(*takewhile(lambda part: not glob.has_magic(part), parts))
@@ -68,29 +120,43 @@ def _fitting(pattern: str) -> list[Found]:
         raise InvalidRequestError(
             f"No file fits the pattern {pattern!r}.", remedy="Write ** for any number of folders."
         )
-    return [Found(path, path.relative_to(fixed).as_posix()) for path in files]
+    return [Found(path, prefix + path.relative_to(fixed).as_posix()) for path in files]
 
 
-def _refuse_twins(found: Sequence[Found]) -> None:
-    """Two files of one name would be two versions of one document, and only the last would remain."""
-    first: dict[str, Path] = {}
-    for item in found:
-        twin = first.setdefault(item.name, item.path)
-        if twin.resolve() != item.path.resolve():
-            raise InvalidRequestError(
-                f"{str(twin)!r} and {str(item.path)!r} would both be the document {item.name!r}.",
-                remedy="Ingest the folder above them, or one at a time with --id.",
-            )
-
-
-def _split(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files below a folder that look readable, and the others; hidden ones are left out of both."""
+def _walk(folder: Path) -> tuple[list[Path], list[LeftOut]]:
+    """Files below a folder that look readable, and what else is there; hidden things are in neither."""
     known: list[Path] = []
-    unknown: list[Path] = []
-    for file in sorted(folder.rglob("*")):
-        if not _hidden(file, folder) and file.is_file():
-            (known if file.suffix.lower() in SUFFIXES else unknown).append(file)
-    return known, unknown
+    left_out: list[LeftOut] = []
+
+    def leave(path: Path, reason: str) -> None:
+        left_out.append(LeftOut(os.fsencode(path).decode("utf-8", "replace"), reason))
+
+    def unreadable(error: OSError) -> None:
+        leave(Path(error.filename), f"folder that cannot be read ({error.strerror})")
+
+    for where, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(where, name) for name in folders):
+            if path.is_symlink():
+                leave(path, "link to a folder")
+        for path in (Path(where, name) for name in files if not name.startswith(".")):
+            if reason := _reason_against(path):
+                leave(path, reason)
+            else:
+                known.append(path)
+    return sorted(known), sorted(left_out, key=lambda item: item.path)
+
+
+def _reason_against(path: Path) -> str:
+    """Why what is no folder is left out; empty for a file that looks readable."""
+    try:
+        kind = path.stat().st_mode
+    except OSError as error:
+        what = "link that cannot be followed" if path.is_symlink() else "file that cannot be looked at"
+        return f"{what} ({error.strerror})"
+    if not stat.S_ISREG(kind):
+        return "pipe or other special file"
+    return "" if path.suffix.lower() in SUFFIXES else "another kind of file"
 
 
 def _hidden(file: Path, folder: Path) -> bool:
@@ -136,9 +202,9 @@ def to_sources(
     found: Sequence[Found],
     *,
     metadata: Mapping[str, Any],
-    document_id: str | None,
-    title: str | None,
-    password: str | None,
+    document_id: str | None = None,
+    title: str | None = None,
+    password: str | None = None,
 ) -> Iterator[Source]:
     """Sources in order. Standard input is read when its turn comes. ``document_id`` and ``title`` are for
     one source only: raises InvalidRequestError otherwise."""
@@ -159,33 +225,3 @@ def to_sources(
             title=title,
             password=password,
         )
-
-
-class Watcher:
-    """Tells which files of some paths are new or changed since it last did, once they are written.
-
-    A file counts as written when two looks in a row find the same size and time.
-    """
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = [path for path in paths if path != STANDARD_INPUT]
-        self._seen: dict[Path, tuple[int, int]] = {}
-        self._told: dict[Path, tuple[int, int]] = {}
-
-    def changed(self) -> list[Found]:
-        """Files to ingest now. A folder that is empty, or gone for the moment, has none."""
-        found = []
-        for path in self._paths:
-            with suppress(InvalidRequestError):
-                found += find([path])[0]
-        ready = []
-        before, self._seen = self._seen, {}
-        for item in found:
-            with suppress(OSError):
-                state = item.path.stat()
-                stamp = (state.st_mtime_ns, state.st_size)
-                self._seen[item.path] = stamp
-                if before.get(item.path) == stamp != self._told.get(item.path):
-                    self._told[item.path] = stamp
-                    ready.append(item)
-        return ready

@@ -25,6 +25,9 @@ VERSION_FIELDS = tuple(field.name for field in fields(VersionRecord) if field.na
 
 _KEY = (versions.c.tenant, versions.c.collection, versions.c.document_id, versions.c.version)
 
+SHOWN = ("live", "shelved", "kept")
+"""States of versions that readers may ask for."""
+
 Conditions = tuple[sa.ColumnElement[bool], ...]
 
 
@@ -78,7 +81,7 @@ def hide(
     if live is None:
         return []
     mine = (*inside(versions, tenant, collection), versions.c.document_id == document_id)
-    shown = sa.select(versions.c.version).where(*mine, versions.c.state.in_(("live", "shelved", "kept")))
+    shown = sa.select(versions.c.version).where(*mine, versions.c.state.in_(SHOWN))
     numbers = sorted(connection.execute(shown).scalars(), key=lambda n: n != live)
     keys = [VersionKey(tenant, collection, document_id, number) for number in numbers]
     for key in keys:

@@ -76,11 +76,9 @@ class Run:
 
     def emit(self, value: object) -> None:
         """The result as one JSON value. Only with ``--json``."""
-        import json
-
         from api.plain import plain
 
-        sys.stdout.write(json.dumps(plain(value), ensure_ascii=False, indent=2) + "\n")
+        _write_json(plain(value))
 
     def note(self, text: str, style: str = "dim") -> None:
         """A line for whoever watches; nothing with ``--json``."""
@@ -98,14 +96,18 @@ class Run:
 def report_error(code: str, message: str, remedy: str, *, json: bool) -> None:
     """One line and its remedy; with ``json`` an object on standard output instead."""
     if json:
-        import json as encoder
-
-        fault = {"error": {"code": code, "message": message, "remedy": remedy}}
-        sys.stdout.write(encoder.dumps(fault, ensure_ascii=False, indent=2) + "\n")
+        _write_json({"error": {"code": code, "message": message, "remedy": remedy}})
         return
     sys.stderr.write(printable(f"error: {message}") + "\n")
     if remedy:
         sys.stderr.write(printable(f"  fix: {remedy}") + "\n")
+
+
+def _write_json(value: object) -> None:
+    import json
+
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    sys.stdout.write(text.encode("utf-8", "replace").decode() + "\n")  # names of files may not be UTF-8
 
 
 def printable(text: str) -> str:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from api.commands.frame import DONE, FAILED, Run, command
+from api.commands.frame import Run, command
 from api.commands.options import Collection, Tenant
-
-if TYPE_CHECKING:
-    from pipeline.errors import LongleafError
-    from pipeline.ingest import IngestResult, Progress, Source
-    from pipeline.jobs import OnConflict
-
-_WATCH_SECONDS = 1.0
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +33,14 @@ def ingest(
     document_id: Annotated[
         str | None, typer.Option("--id", help="Id; for one file. Its relative path otherwise.")
     ] = None,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Put before every id that is a path, e.g. 2023/, so that files of one name in two folders "
+            "do not replace each other.",
+        ),
+    ] = "",
     metadata: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,7 +59,15 @@ def ingest(
         bool, typer.Option("--queue", help="Only accept it as a job, for a service to work on.")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on, with files as they come and change, until stopped.")
+        bool,
+        typer.Option(
+            "--watch",
+            help="Go on, with files as they come and change, until stopped. Beside `longleaf serve` on the "
+            "same data: with --queue.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done. Files are not parsed.")
     ] = False,
 ) -> int:
     """Read documents, cut them, embed them and put them into the index.
@@ -69,166 +76,49 @@ def ingest(
 
     Example: longleaf ingest contracts/ -c contracts -m year=2024
     """
+    from api import sources
+    from api.commands.intake import Shelf, accept, report, store
     from api.manifests import read_manifest
-    from api.sources import find, read_metadata, to_sources
     from pipeline.errors import InvalidRequestError
     from pipeline.jobs import check_on_conflict
+    from pipeline.records import check_name
 
-    longleaf = run.longleaf  # first, because what is wrong with the settings is told before anything else
-    if (not paths and manifest is None) or (watch and (manifest or queue or not paths)):
+    limits = run.settings.reading  # first: what is wrong with the settings is told before anything else
+    if not paths and manifest is None:
         raise InvalidRequestError(
-            "There is nothing to ingest." if not watch else "Only files and folders can be watched.",
-            remedy="Name files, folders or patterns; or --manifest FILE without --watch.",
+            "There is nothing to ingest.", remedy="Name files, folders or patterns, or a --manifest."
         )
-    policy = check_on_conflict(on_conflict)
-    shared = read_metadata(metadata or [])
-    if watch:
-        return _watch(
-            run, paths or [], tenant=tenant, collection=collection, metadata=shared, on_conflict=policy
-        )
-    found, skipped = find(paths or [])
-    given = to_sources(found, metadata=shared, document_id=document_id, title=title, password=password)
-    sources = [*(given if paths else ()), *(read_manifest(manifest, shared) if manifest else ())]
-    if skipped:
-        run.note(f"Left out {len(skipped)} files of other kinds, such as {skipped[0].name}.")
-    if queue:
-        job, _ = longleaf.job_queue.submit(sources, tenant=tenant, collection=collection, on_conflict=policy)
-        if run.json:
-            run.emit({"job": job})
-        else:
-            run.out.print(job.id)
-            run.note(f"Accepted {job.documents_total} documents. Watch: longleaf jobs wait {job.id}")
-        return DONE
-    return _ingest(run, sources, tenant=tenant, collection=collection, on_conflict=policy)
-
-
-def _watch(
-    run: Run,
-    paths: list[str],
-    *,
-    tenant: str,
-    collection: str,
-    metadata: dict[str, Any],
-    on_conflict: OnConflict,
-) -> int:
-    """Ingest what comes and changes until interrupted. Files that go do not take their documents along."""
-    from api.sources import Watcher, to_sources
-
-    watcher = Watcher(paths)
-    run.note("Watching; stop with Ctrl-C.", "bold")
-    while True:
-        for found in watcher.changed():
-            given = to_sources([found], metadata=metadata, document_id=None, title=None, password=None)
-            _ingest(run, list(given), tenant=tenant, collection=collection, on_conflict=on_conflict)
-        time.sleep(_WATCH_SECONDS)
-
-
-def _ingest(run: Run, sources: list[Source], *, tenant: str, collection: str, on_conflict: OnConflict) -> int:
-    from pipeline.errors import LongleafError
-
-    started = time.perf_counter()
-    results: list[IngestResult] = []
-    notes: list[str] = []
-    stopped: LongleafError | None = None
-    with progress_bar(run, len(sources)) as show:
-        ingestor = run.longleaf.benches.of(tenant, collection).ingestor
-        ingestion = ingestor.ingest(
-            sources,
-            tenant=tenant,
-            collection=collection,
-            on_conflict=on_conflict,
-            progress=show,
-            note=notes.append,
-        )
-        try:
-            results.extend(ingestion)
-        except LongleafError as error:  # what was finished before is kept, and told
-            stopped = error
-    _report(run, results, time.perf_counter() - started, notes, stopped)
-    _cache(run, results)
-    return FAILED if stopped or any(result.status == "failed" for result in results) else DONE
-
-
-def _cache(run: Run, results: list[IngestResult]) -> None:
-    """See the building of cached states through, if settings ask for it and anything is new."""
-    from api import building
-
-    new = sum(result.status in ("created", "replaced") for result in results)
-    if new and building.at_ingestion(run.settings):
-        run.note(f"Building cached states of {new} documents; Ctrl-C leaves the rest to their first use.")
-        run.longleaf.cached_states.drain()
-        contexts = run.longleaf.made.get("contexts")
-        if contexts is not None:  # else no model could be loaded, which was told
-            contexts.store.flush()
-
-
-def _report(
-    run: Run,
-    results: list[IngestResult],
-    seconds: float,
-    notes: list[str],
-    stopped: LongleafError | None,
-) -> None:
-    counts = Counter(result.status for result in results)
-    tokens = sum(result.tokens for result in results if result.status in ("created", "replaced"))
-    if run.json:
-        totals = {
-            **{str(status): count for status, count in counts.items()},
-            "tokens": tokens,
-            "seconds": round(seconds, 3),
-        }
-        error = {"error": stopped} if stopped else {}
-        run.emit({"documents": results, "totals": totals, "notes": notes, **error})
-        return
-    from api.commands.tables import table
-
-    stored = [result for result in results if result.status != "failed"]
-    if stored:
-        columns = ("document_id", "status", "version", "pages", "tokens", "passages", "title")
-        run.out.print(table([{name: getattr(result, name) for name in columns} for result in stored]))
-    for result in results:
-        for warning in result.warnings:
-            run.note(f"{result.document_id}: {warning}", "yellow")
-    for result in results:
-        if result.status == "failed":
-            run.note(f"failed: {result.name or 'standard input'}: {result.message}", "bold red")
-            if result.remedy:
-                run.note(f"  fix: {result.remedy}", "")
-    for note in notes:
-        run.note(note, "yellow")
-    told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing stored"
-    run.note(f"{told}; {tokens:,} tokens in {seconds:.1f} s.")
-    if stopped:
-        run.fail(stopped)
-
-
-@contextmanager
-def progress_bar(run: Run, total: int) -> Iterator[Callable[[Progress], None] | None]:
-    """A bar on standard error while somebody watches it."""
-    if run.json or not run.err.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[tokens]:,} tokens"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[name]}"),
+    shelf = Shelf(
+        check_name("tenant", tenant), check_name("collection", collection), check_on_conflict(on_conflict)
     )
-    with Bar(*columns, console=run.err, transient=True) as bar:
-        task = bar.add_task("reading", total=total, tokens=0, name="")
+    shared = sources.read_metadata(metadata or [])
+    made = partial(sources.to_sources, metadata=shared, password=password)
+    if watch:
+        from api.commands.following import Watcher, follow
 
-        def show(now: Progress) -> None:
-            bar.update(
-                task,
-                description=now.stage,
-                completed=now.documents_done,
-                tokens=now.tokens_done,
-                name=now.name[-40:],
+        unfit = {"--manifest": manifest, "--id": document_id, "--title": title, "--dry-run": dry_run}
+        _refuse_with_watch({**unfit, "standard input": sources.STANDARD_INPUT in (paths or [])})
+        follow(run, Watcher(paths or [], prefix), made, shelf, queue=queue)
+    found, left_out = sources.find(paths or [], prefix)
+    given = list(made(found, document_id=document_id, title=title)) if paths else []
+    given += read_manifest(manifest, shared, prefix) if manifest else []
+    if dry_run:
+        from api.commands.foreseeing import foresee
+
+        return foresee(run, given, shelf, left_out, limits)
+    for line in sources.summed_up(left_out):
+        run.note(f"Left out, {line}.")
+    if queue:
+        return accept(run, given, shelf, left_out)
+    return report(run, store(run, given, shelf), left_out)
+
+
+def _refuse_with_watch(others: Mapping[str, object]) -> None:
+    """Raise InvalidRequestError if any of these was given."""
+    from pipeline.errors import InvalidRequestError
+
+    for name, given in others.items():
+        if given:
+            raise InvalidRequestError(
+                f"There can be no {name} with --watch.", remedy="Name files, folders or patterns to watch."
             )
-
-        yield show

@@ -37,13 +37,16 @@ def list_documents(run: Run, collection: Collection = "default", tenant: Tenant 
     Example: longleaf documents list --collection contracts
     """
     from api.commands.tables import table
+    from pipeline.records import tenant_option
 
     records = list(_all(run, tenant, collection))
     if run.json:
         run.emit({"documents": records})
         return
     if not records:
-        run.note(f"Collection {collection!r} has no documents. Add some with: longleaf ingest FILE")
+        place = "" if collection == "default" else f" -c {collection}"
+        command_line = f"longleaf ingest FILE{place}{tenant_option(tenant)}"
+        run.note(f"Collection {collection!r} has no documents. Add some with: {command_line}")
         return
     columns = ("id", "title", "version", "pages", "tokens", "passages", "updated")
     rows = [{name: getattr(record, name) for name in columns} for record in records]
