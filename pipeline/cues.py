@@ -33,6 +33,28 @@ STOP_WORDS = frozenset(
     )
 )
 
+# Function words that come and go without changing what is said, and those that may only be left out. Any
+# other ties the rest together (a duty, a tense, "or", "from", "when") and is as much a claim as a name is.
+_PARTICLES = frozenset(_listed("a an the this that these those such it its they them their also s"))
+_SPARE = _PARTICLES | frozenset(
+    _listed(
+        "who whom which all each every any both he him his she her i me my we us our you your own same very "
+        "so then there here however therefore thus hence moreover furthermore additionally finally indeed"
+    )
+)
+_TIES = STOP_WORDS - _SPARE
+_SAME = {
+    word: group.split()[0]
+    for group in (
+        "is are am", "was were", "has have", "do does", "must shall", "may can", "all each every",
+        "he him his", "she her", "i me my", "we us our", "you your", "who whom",
+    )
+    for word in group.split()
+}  # fmt: skip
+_PREPOSITIONS = frozenset(
+    _listed("in on at during after before since from to under by for with within upon until through")
+)
+
 NEGATIONS = frozenset(
     _listed(
         # English
@@ -58,20 +80,25 @@ _CONNECTIVES = frozenset(
 )
 _CONDITIONS = frozenset(
     _listed(
-        "if unless except provided until subject only when whether wenn falls sofern außer si sauf salvo se"
+        "if unless except provided until subject only when whether according "
+        "wenn falls sofern außer si sauf salvo se"
     )
 )
 _HEDGES = frozenset(
     _listed(
         "former formerly alleged allegedly proposed attempted deputy vice acting fake potential potentially "
         "possible possibly likely unlikely nearly almost about approximately reportedly supposedly hardly "
-        "barely half least less more under over up partly so-called planned expected claimed unsuccessfully"
+        "barely half least less more under over up partly so-called planned expected claimed unsuccessfully "
+        "some most many few several more often usually sometimes generally mostly mainly rarely seldom"
     )
 )
 _PUNCTUATION = re.compile(r"[^\w\s'’-]|\n\s*\n")
 _CLAUSE = re.compile(
     r"[,;:()\[\]–—]|\b(?:but|although|though|while|whereas|because|unless|except|if|which|who|and|or)\b",
     re.IGNORECASE,
+)
+_LEAD_IN = re.compile(
+    r"^(?:according to|based on) (?:the|this) (?:passages?|documents?|text)\b", re.IGNORECASE
 )
 _CONTRACTION = re.compile(r"n['’]t$")
 
@@ -181,6 +208,11 @@ def written_words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+def without_lead_in(text: str) -> str:
+    """The text without a beginning that only says where the rest is from ("According to the passage, ")."""
+    return _LEAD_IN.sub("", text)
+
+
 @dataclass(frozen=True, slots=True)
 class PlacedWord:
     """A word as written, the number of its clause, and whether punctuation or nothing stands before it."""
@@ -205,6 +237,31 @@ def placed_words(text: str) -> list[PlacedWord]:
 def is_conditional(casefolded: Iterable[str]) -> bool:
     """Whether one of the words makes what is said depend on something, or limits it."""
     return not _CONDITIONS.isdisjoint(casefolded)
+
+
+def is_particle(casefolded: str) -> bool:
+    """Whether the word may be put in or left out anywhere."""
+    return casefolded in _PARTICLES
+
+
+def is_spare(casefolded: str) -> bool:
+    """Whether the word may be left out anywhere."""
+    return casefolded in _SPARE
+
+
+def is_tie(casefolded: str) -> bool:
+    """Whether the word says how others hang together: a modal, tense, conjunction or preposition."""
+    return casefolded in _TIES
+
+
+def same(casefolded: str) -> str:
+    """One word for all that say the same in another person or case: "is" for "are"."""
+    return _SAME.get(casefolded, casefolded)
+
+
+def is_preposition(casefolded: str) -> bool:
+    """Whether the word may begin a phrase of place, time or circumstance."""
+    return casefolded in _PREPOSITIONS
 
 
 def is_hedged(casefolded: Iterable[str]) -> bool:

@@ -146,7 +146,7 @@ def _judged(text: str, windows: Sequence[_Window], terms: Terms, *, paraphrases:
     were others asked as well, a number that was changed might be found next door."""
     best_first = sorted(windows, key=lambda window: -window.support)
     singles = [window for window in best_first if len(window.sentences) == 1][:_CANDIDATES]
-    repeated = [w for w in singles if align(text, w.sentences[0].text).share >= NEAR_VERBATIM_SHARE]
+    repeated = [w for w in singles if align(text, w.sentences[0].text, terms).share >= NEAR_VERBATIM_SHARE]
     if not repeated and not paraphrases:
         return _unsupported(text, _short_of_support(best_first[0]))
     return _verdict(text, repeated or best_first[:_CANDIDATES], terms)

@@ -344,8 +344,10 @@ class Citation:
 class Statement:
     """One sentence of an answer.
 
-    ``origin`` says whether it is quoted from a document or written by the model. ``support`` is in
-    ``[0, 1]``; a statement is ``supported`` when that passes the threshold and it has citations.
+    ``origin`` says whether it is quoted from a document or written by the model. ``support``, in
+    ``[0, 1]``, says how far the passages carry it. It is ``supported`` when that passes the threshold, its
+    citation stands the recheck and, if composed, its source is to the point: a true one beside the question
+    keeps its ``support`` but is not ``supported`` and has no citations.
     """
 
     text: str

@@ -25,16 +25,17 @@ _PASSIVE = re.compile(r"\b\w+(?:ed|en|wn|pt|ght|ld|de|ung|un|ut) by\b", re.IGNOR
 def veto(statement: str, hit: Hit, span: tuple[int, int], terms: Terms) -> str:
     """Why ``hit.text[start:end]`` cannot support the statement, or an empty string."""
     source = hit.text[slice(*span)]
-    known = f"{known_before(hit, *span)} {source}"
+    before = known_before(hit, *span)
     if Counter(numbers(statement)) - Counter(numbers(f"{source} {hit.section}")):
         return "a number is not there"
-    if missing := _missing_name(statement, known, terms):
+    if missing := _missing_name(statement, f"{before} {source}", terms):
         return f"{missing} is not there"
     if _reordered(statement, source):
         return "names or numbers change places"
-    alignment = align(statement, source)
+    alignment = align(statement, source, terms)
     if alignment.share >= NEAR_VERBATIM_SHARE:
-        return alignment.change() or _put_in(statement, known, terms)
+        known = frozenset(terms(before))
+        return alignment.change(lambda word: known.issuperset(terms(word)))
     if _negation_differs(statement, source, terms):
         return "one of them is negated"
     opposed = cues.opposed(cues.words(statement), cues.words(source))
@@ -54,16 +55,6 @@ def _missing_name(statement: str, known: str, terms: Terms) -> str:
     for name in cues.names(statement):
         if name.casefold() not in there and not cues.is_common(name) and not stems.issuperset(terms(name)):
             return name
-    return ""
-
-
-def _put_in(statement: str, known: str, terms: Terms) -> str:
-    """A word that is new in a statement otherwise repeated: it, then, is what was changed."""
-    stems = frozenset(terms(known))
-    for word in cues.words(statement):
-        # Numbers were compared already, however written.
-        if not (cues.is_common(word) or numbers(word) or stems.issuperset(terms(word))):
-            return f"{word} is put in"
     return ""
 
 

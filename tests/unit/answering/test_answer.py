@@ -149,7 +149,7 @@ def test_a_document_removed_meanwhile_is_not_quoted():
 
 
 def missing():
-    raise ModelNotFoundError("No weights.", remedy="pip install them.")
+    raise ModelNotFoundError("No weights in /srv/models.", remedy="pip install them.")
 
 
 class Breaking(Scripted):
@@ -169,6 +169,7 @@ def test_without_a_working_model_there_are_quotes_and_the_reason(model, reason, 
     assert answer.found
     assert all(s.origin == "quoted" for s in answer.statements)
     assert len(answer.degraded) == 1 and reason in answer.degraded[0]  # it wrote nothing that could be judged
+    assert "/srv" not in answer.degraded[0]  # whoever asks is not told the server's paths
 
 
 def test_a_question_too_long_for_the_model_is_answered_with_quotes():

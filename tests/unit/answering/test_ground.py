@@ -13,6 +13,7 @@ from pipeline.types import Statement
 from pipeline.vetoes import veto
 
 EVIDENCE = gather(hits(), READER)
+NOTHING_KNOWN = frozenset[str]().__contains__
 SENTENCES = [text[a:b] for text in TEXTS.values() for a, b in sentences(text)]
 
 
@@ -35,9 +36,9 @@ def test_every_sentence_of_a_passage_is_supported_by_itself(sentence):
         ("The House of Representatives shall chuse their Speaker.", "The House of Representatives shall"),
         ("the senate shall have the sole power to TRY all impeachments", "The Senate shall have the sole"),
         ("The Senate of the United States shall be composed of 2 Senators from each State.", "two Senators"),
-        ("The House is composed of Members chosen every second Year.", "Members chosen every second Year"),
+        ("The Senate must have the sole Power to try all Impeachments.", "sole Power to try all"),
     ],
-    ids=["shortened", "other case", "other words", "subject shortened"],
+    ids=["shortened", "other case", "other words", "other word for the duty"],
 )  # fmt: skip
 def test_what_says_the_same_is_supported(statement, quoted):
     found = verdict(statement)
@@ -65,6 +66,7 @@ CORRUPTED = [
      "to the same overt Act."),
     ("opposite", "The Judges, both of the superior and inferior Courts, shall hold their "
      "Offices during bad Behaviour."),
+    ("duty made a fact", "The House is composed of Members chosen every second Year."),
     ("duty made a choice", "The Judges, both of the supreme and inferior Courts, may hold their Offices."),
     ("word put in", "The Senate shall have the sole secret Power to try all Impeachments."),
     ("invented", "The Senate was founded by Roman settlers in 1620."),
@@ -104,12 +106,74 @@ def test_words_quoted_out_of_a_denial_are_not_supported():
          "The company lost the case before the court."),
         ("The licence is non-exclusive and ends after two years.",
          "The licence is exclusive and ends after two years."),
+        ("The lender's agent is liable for damage caused to the house.",
+         "The lender is liable for damage caused to the house."),
+        ("Most of the members voted for the new rules of the club.",
+         "The members voted for the new rules of the club."),
+        ("According to the defendant, the plaintiff lied about the accident.",
+         "The plaintiff lied about the accident."),
+        ("He might have signed the lease in the office in May.",
+         "He have signed the lease in the office in May."),
+        ("The fee for the sale of the house is paid by the buyer or the seller.",
+         "The fee for the sale of the house is paid by the buyer."),
     ],
-    ids=["torn from its verb", "condition", "other subject", "claimed", "former", "almost", "non-"],
+    ids=["torn from its verb", "condition", "other subject", "claimed", "former", "almost", "non-",
+         "possessor", "most", "said by", "modal", "alternative"],
 )  # fmt: skip
 def test_leaving_out_what_matters_is_not_repeating(source, statement):
-    evidence = gather([hit(source)], READER)
-    true, false = ground([source, statement], "", evidence, READER)
+    assert_only_first_is_supported(source, statement)
+
+
+@pytest.mark.parametrize(
+    ("source", "statement"),
+    [
+        ("The court may order the defendant to pay the costs.",
+         "The court ordered the defendant to pay the costs."),
+        ("Either party may end the lease at any time.", "When either party ends the lease at any time."),
+        ("The tenant keeps the garden in order.", "The tenant shall keep the garden in order."),
+        ("Rent is due from the buyer of the land to the seller.",
+         "Rent is due to the buyer of the land from the seller."),
+        ("The lender is liable for damage caused by the borrower.",
+         "The borrower is liable for damage caused by the lender."),
+        ("The lender warns the borrower of the risks.", "The lender warns the lender of the risks."),
+        ("The firm pays five lenders and four agents.", "The firm pays four lenders and five agents."),
+        ("The seller and the buyer pay the tax.", "The seller or the buyer pay the tax."),
+        ("The key is kept in the office.", "The key was kept in the office."),
+        ("The firm employs forty people in Leeds.", "The firm employed forty people in Leeds."),
+        ("The landlord lives next door to the mill. His agent signed the lease of the house in May.",
+         "The landlord signed the lease of the house in May."),
+        ("The firm informed the bank of the loss.", "The firm was informed the bank of the loss."),
+        ("He said that the meeting would be held.", "She said that the meeting would be held."),
+        ("The bridge is closed in winter.", "The bridge is often closed in winter."),
+        ("The bank told the firm, which paid the tax in 2020.",
+         "In 2020, the bank told the firm, which paid the tax."),
+    ],
+    ids=["modal lost", "when", "modal added", "from and to", "nouns", "noun", "numerals", "and", "tense",
+         "tense of a verb", "possessor", "passive", "gender", "often", "of another clause"],
+)  # fmt: skip
+def test_putting_in_or_moving_a_word_is_not_repeating(source, statement):
+    assert_only_first_is_supported(source, statement)
+
+
+@pytest.mark.parametrize(
+    ("source", "statement"),
+    [
+        ("Acme bought the mill in the valley in 2020.", "In 2020, Acme bought the mill in the valley."),
+        ("In 2020, Acme bought the mill in the valley.", "Acme bought the mill in the valley in 2020."),
+        ("Acme also bought this mill in the valley.",
+         "According to the text, Acme bought the mill in the valley."),
+        ("The tenant may end the lease in writing.", "The tenant can end the lease in writing."),
+        ("The mill, which burnt in 1901, is a museum of the town.", "The mill is a museum of the town."),
+    ],
+    ids=["to the front", "to the end", "lead-in", "can", "clause left out"],
+)  # fmt: skip
+def test_what_changes_nothing_is_repeating(source, statement):
+    [found] = ground([statement], "", gather([hit(source)], READER), READER)
+    assert found.supported
+
+
+def assert_only_first_is_supported(source: str, statement: str) -> None:
+    true, false = ground([source, statement], "", gather([hit(source)], READER), READER)
     assert true.supported
     assert not false.supported
 
@@ -175,10 +239,7 @@ def test_a_name_may_stand_for_the_pronoun_it_explains():
     ids=["de number", "de negation", "fr negation", "ja number"],
 )  # fmt: skip
 def test_other_languages(source, statement):
-    evidence = gather([hit(source)], READER)
-    true, false = ground([source, statement], "", evidence, READER)
-    assert true.supported
-    assert not false.supported
+    assert_only_first_is_supported(source, statement)
 
 
 def test_vetoes_say_why():
@@ -188,11 +249,11 @@ def test_vetoes_say_why():
 
 
 def test_alignment_counts_words_in_order():
-    assert align("a b c d", "a b x d").share == 0.75
-    assert align("", "a").share == 0
-    assert align("a b", "a b").change() == ""
-    assert (
-        align("is capable of flight", "is incapable of flight").change() == "an opposite is put in its place"
+    assert align("a b c d", "a b x d", TERMS).share == 0.75
+    assert align("", "a", TERMS).share == 0
+    assert align("a b", "a b", TERMS).change(NOTHING_KNOWN) == ""
+    assert align("be capable of flight", "be incapable of flight", TERMS).change(NOTHING_KNOWN) == (
+        "capable is put in"
     )
 
 
