@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from api.lingering import LingeringTransport
 from api.problems import ProblemResponse
 from api.sections import ServerSettings
+from api.security import STRICT_HEADERS
 from api.service import Service
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -137,6 +138,10 @@ class LimitedProtocol(H11Protocol):  # type: ignore[misc]
         )
 
     def _refuse(self, problem: ProblemResponse) -> None:
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer is under way, or was cut
+            self.transport.abort()
+            return
+        problem.headers.update(STRICT_HEADERS)
         headers: list[tuple[bytes, bytes]] = [*problem.raw_headers, (b"connection", b"close")]
         parts: list[Any] = [
             h11.Response(status_code=problem.status_code, headers=headers),

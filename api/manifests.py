@@ -7,10 +7,12 @@ manifest's folder, or ``{"id": "note", "text": "..."}``. The whole manifest is c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from api.sources import mode_of
 from pipeline.errors import InvalidRequestError, NotFoundError
 
 if TYPE_CHECKING:
@@ -26,12 +28,14 @@ FIELDS: Mapping[str, type] = {
 }
 
 
-def read_manifest(path: Path, metadata: Mapping[str, Any], prefix: str = "") -> list[Source]:
+def read_manifest(
+    path: Path, metadata: Mapping[str, Any], prefix: str = "", others: Sequence[Source] = ()
+) -> list[Source]:
     """The sources of a manifest; a line's own metadata goes over ``metadata``, and ``prefix`` before paths
-    that become ids.
+    that become ids. ``others`` are ingested with them.
 
     Raises NotFoundError for a manifest that is not there, and InvalidRequestError, naming the line, for one
-    that is malformed, names a file that is not there, or an id twice.
+    that is malformed, names a file that is not there, or an id twice or that another file of ``others`` has.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # no other line break ends a line of JSON
@@ -40,17 +44,21 @@ def read_manifest(path: Path, metadata: Mapping[str, Any], prefix: str = "") -> 
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"{path} cannot be read: {error}.", remedy="Write it as UTF-8.") from error
     sources: list[Source] = []
-    seen: dict[str, int] = {}
+    seen: dict[str, str] = {}
+    beside = {_document_id(other, "the command line"): _file(other) for other in others}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         source = _source(_fields(line, where), path.parent, metadata, prefix, where)
         name = _document_id(source, where)
-        if name and seen.setdefault(name, number) != number:
+        if name in beside and beside[name] != _file(source):
+            seen[name] = "on the command line"
+        if name and name in seen:
             raise InvalidRequestError(
-                f"{where}: {name[:80]!r} is in line {seen[name]} already.", remedy="Give each its own id."
+                f"{where}: {name[:80]!r} is {seen[name]} already.", remedy="Give each its own id."
             )
+        seen[name] = f"in line {number}"
         sources.append(source)
     if not sources:
         raise InvalidRequestError(f"{path} has no line.", remedy="Write one JSON object for each document.")
@@ -84,7 +92,7 @@ def _source(
     if ("path" in fields) == ("text" in fields):
         raise InvalidRequestError(f"{where} must have either a path or a text.", remedy="Give one of them.")
     data = folder / fields["path"] if "path" in fields else None
-    if data is not None and not data.is_file():
+    if data is not None and not stat.S_ISREG(mode_of(data)):
         raise InvalidRequestError(
             f"{where}: there is no file {fields['path'][:200]!r}.",
             remedy="Paths are relative to the manifest's folder.",
@@ -98,6 +106,10 @@ def _source(
         document_id=fields.get("id"),
         title=fields.get("title"),
     )
+
+
+def _file(source: Source) -> Path | None:
+    return source.data.resolve() if isinstance(source.data, Path) else None
 
 
 def _document_id(source: Source, where: str) -> str:

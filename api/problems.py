@@ -92,7 +92,7 @@ def install(app: FastAPI, retry_after_seconds: int, dress: Dress) -> None:
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return dress(validation_problem(error.errors()), request.url.path)
+        return dress(validation_problem(error.errors(), error.body), request.url.path)
 
     app.add_exception_handler(LongleafError, of_longleaf)
     app.add_exception_handler(HTTPException, of_http)
@@ -160,9 +160,11 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _SCHEMA = Problem.model_json_schema()
 
 
-def validation_problem(errors: Sequence[Mapping[str, Any]]) -> ProblemResponse:
-    """422 with a JSON pointer and a sentence for each fault. Neither names the value received."""
-    faults = [{"pointer": _pointer(e["loc"]), "detail": shorten(str(e["msg"]))} for e in errors[:20]]
+def validation_problem(errors: Sequence[Mapping[str, Any]], body: object = None) -> ProblemResponse:
+    """422 with a JSON pointer into ``body`` and a sentence for each fault; neither names the value sent."""
+    faults = [
+        {"pointer": _pointer(_location(e, body)), "detail": shorten(str(e["msg"]))} for e in errors[:20]
+    ]
     first = faults[0]
     return ProblemResponse(
         InvalidRequestError.status,
@@ -171,6 +173,21 @@ def validation_problem(errors: Sequence[Mapping[str, Any]]) -> ProblemResponse:
         remedy="GET /openapi.json describes what this route takes.",
         errors=faults,
     )
+
+
+def _location(error: Mapping[str, Any], body: object) -> Sequence[str | int]:
+    """Where a fault is, without the steps by which the validator tells the members of a union apart."""
+    where, *path = error["loc"]
+    if where != "body" or body is None:
+        return where, *path
+    found: list[str | int] = []
+    here: Any = body
+    for step in path:
+        if step in here if isinstance(here, dict) else isinstance(here, list) and isinstance(step, int):
+            here = here[step]
+            found.append(step)
+    missing = error.get("type") == "missing" and isinstance(here, dict)
+    return where, *found, *(path[-1:] if missing else ())
 
 
 def _pointer(location: Sequence[str | int]) -> str:

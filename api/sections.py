@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pipeline import plugins
 from pipeline.answer import AnswerConfig
 from pipeline.chunk import ChunkConfig
+from pipeline.foreign import all_foreign
 from pipeline.jobs import JobConfig
 from pipeline.lexical import LexicalConfig
 from pipeline.lm.context_options import ContextsConfig
@@ -274,14 +275,15 @@ class Settings(BaseModel):
         return {**{key: value for key, value in shared.items() if key in known}, **choice.options}
 
     def other_indexes(self) -> dict[str, Path]:
-        """Folders under ``data`` of engines that are not the configured one, by engine. What was deleted
-        since another engine was chosen is still in them."""
+        """Folders under ``data`` of engines that are not the configured one, by engine, but those that only a
+        program of one's own uses. What was deleted since another engine was chosen is still in them."""
         chosen = self.plugin_options("indexer").get("path")
         used = None if chosen is None else Path(chosen).resolve()
         found = {}
         for engine in plugins.names(PACKAGES["indexer"]):
             path = self._index(engine).resolve()
-            if path.is_dir() and not (used and (used.is_relative_to(path) or path.is_relative_to(used))):
+            in_use = used is not None and (used.is_relative_to(path) or path.is_relative_to(used))
+            if path.is_dir() and not in_use and not all_foreign(path):
                 found[engine] = path
         return found
 

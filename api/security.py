@@ -27,7 +27,7 @@ from pipeline.errors import ConfigurationError, LimitExceededError, LongleafErro
 PUBLIC_PATHS = frozenset({"/livez", "/readyz"})
 MANY_TEXTS_PATHS = frozenset({"/v1/embeddings", *COHERE_PATHS})
 _CLOSE = {"Connection": "close"}
-_STRICT_HEADERS = {
+STRICT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -202,7 +202,7 @@ class Gate:
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _STRICT_HEADERS.items():
+                for name, value in STRICT_HEADERS.items():
                     headers.setdefault(name, value)
             try:
                 async with asyncio.timeout(self._settings.idle_seconds):

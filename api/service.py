@@ -79,6 +79,8 @@ class Service:
 
         self.longleaf.worker.told = told
         queue, metrics = self.longleaf.job_queue, self.telemetry.metrics
+        ended = EndedDocuments(self.longleaf.ledger.database)
+        ended()  # they count from now on, not from the first scrape
         metrics.gauge(
             "longleaf_job_documents",
             "Documents of jobs on their way in.",
@@ -94,7 +96,7 @@ class Service:
         metrics.counter(
             "longleaf_job_documents_ended",
             "Documents of jobs that ended since the start, whichever process worked on them.",
-            EndedDocuments(self.longleaf.ledger.database),
+            ended,
             "stage",
         )
 

@@ -69,9 +69,10 @@ def find(paths: Sequence[str], prefix: str = "") -> tuple[list[Found], list[Left
 def find_one(given: str, prefix: str) -> tuple[list[Found], list[LeftOut]]:
     """What one path stands for, as :func:`find` does, whatever else would be the same documents."""
     path = Path(given)
-    if glob.has_magic(given) and not path.exists():
+    mode = mode_of(path)
+    if glob.has_magic(given) and not mode:
         return _fitting(given, prefix), []
-    if not path.is_dir():
+    if not stat.S_ISDIR(mode):
         return [Found(path, prefix + path.name)], []
     known, left_out = _walk(path)
     if not known:
@@ -81,6 +82,15 @@ def find_one(given: str, prefix: str) -> tuple[list[Found], list[LeftOut]]:
             remedy=f"Formats: {SUPPORTED}. Name a file outright to have it tried whatever its suffix.",
         )
     return [Found(file, prefix + file.relative_to(path).as_posix()) for file in known], left_out
+
+
+def mode_of(path: Path) -> int:
+    """What stands there, as :mod:`stat` tells kinds apart; 0 for nothing that can be seen. ``Path.is_file``
+    and its like raise for what may not be looked at, or is on a server that does not answer."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
 
 
 def twins(found: Sequence[Found]) -> Iterator[tuple[Found, Found]]:
@@ -115,7 +125,14 @@ def _fitting(pattern: str, prefix: str) -> list[Found]:
     parts = Path(pattern).parts
     fixed = Path(*takewhile(lambda part: not glob.has_magic(part), parts))
     rest = "/".join(parts[len(fixed.parts) :])
-    files = sorted(path for path in fixed.glob(rest) if path.is_file() and not _hidden(path, fixed))
+    try:
+        fitting = sorted(path for path in fixed.glob(rest) if not _hidden(path, fixed))
+    except OSError as error:
+        raise InvalidRequestError(
+            f"The pattern {pattern!r} cannot be followed ({error.strerror}).",
+            remedy=f"Check that you may read {str(fixed)!r}.",
+        ) from error
+    files = [path for path in fitting if stat.S_ISREG(mode_of(path))]
     if not files:
         raise InvalidRequestError(
             f"No file fits the pattern {pattern!r}.", remedy="Write ** for any number of folders."

@@ -13,6 +13,14 @@ _LARGEST = 2**63
 _SHORT_BYTES = 64 * 1024
 
 
+def is_named(content_type: str) -> bool:
+    """Whether a ``Content-Type`` says that a body is JSON (RFC 6839 for ``+json``)."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
+
+
 async def read(body: bytes, *, max_depth: int) -> Any:  # noqa: ANN401 - any JSON value
     """:func:`loads`, in a thread when that takes longer than a thread costs: the event loop goes on."""
     if len(body) <= _SHORT_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -65,14 +66,14 @@ async def uploaded(request: Request, limits: ServerSettings) -> AsyncIterator[Up
 
     Raises InvalidRequestError, LimitExceededError and RequestValidationError.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == "multipart/form-data":
+    content_type = request.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
         async with _form(request, limits.max_upload_documents) as form:
             yield _from_form(form)
-    elif media_type == "application/json" or media_type.endswith("+json"):
+    elif strict_json.is_named(content_type):
         fetching = request.app.state.service.settings.fetching
         content = await strict_json.read(await request.body(), max_depth=limits.max_json_depth)
-        yield _from_json(content, limits, fetching)
+        yield await asyncio.to_thread(_from_json, content, limits, fetching)  # texts are hashed there
     else:
         raise HTTPException(415, "Send multipart/form-data with files, or application/json with documents.")
 
@@ -83,7 +84,7 @@ def _from_json(content: object, limits: ServerSettings, fetching: FetchSettings)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
         raise RequestValidationError(
-            [{**fault, "loc": ("body", *fault["loc"])} for fault in faults]
+            [{**fault, "loc": ("body", *fault["loc"])} for fault in faults], body=content
         ) from None
     if len(upload.documents) > limits.max_upload_documents:
         raise _too_many(str(len(upload.documents)), limits.max_upload_documents)
@@ -152,6 +153,8 @@ def _from_form(form: FormData) -> Upload:
         if isinstance(value, UploadFile) and name in FILE_FIELDS:
             files.append(value)
         elif isinstance(value, str) and name in TEXT_FIELDS:
+            if name in texts:
+                raise InvalidRequestError(f"The form has the field {name!r} twice.", remedy="Send it once.")
             texts[name] = value
         elif name in FILE_FIELDS:
             raise InvalidRequestError(

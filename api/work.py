@@ -191,7 +191,7 @@ class Place:
         stop = asyncio.ensure_future(self._stop.wait())
         try:
             while not gone.done():
-                if stop.done():
+                if stop.done() and not done.done():
                     raise stopping()
                 if not items.empty():
                     yield items.get_nowait()

@@ -23,7 +23,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from pipeline import job_rows, key_files, learnt, migrations
+from pipeline import job_rows, key_files, learnt, lifecycle, migrations
 from pipeline.database import Database
 from pipeline.errors import ConflictError, InvalidRequestError
 from pipeline.foreign import foreign_indexes
@@ -103,7 +103,7 @@ def require_outside(root: Path, folder: Path) -> None:
 
 def _files(ledger: Ledger, connection: Connection) -> Iterator[str]:
     """Every file that a reader or a worker will ask for, relative to the root."""
-    shown = sa.select(*_KEY).where(versions.c.state.in_(("live", "shelved", "kept")))
+    shown = sa.select(*_KEY).where(versions.c.state.in_(lifecycle.SHOWN))
     for row in connection.execute(shown):
         folder = ledger.originals.folder(VersionKey(*row)).relative_to(ledger.root).as_posix()
         yield f"{folder}/document.json"
@@ -129,7 +129,9 @@ def _copy(root: Path, target: Path, paths: Iterable[str], copied: dict[str, str]
         to = target / path
         to.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with suppress(FileNotFoundError):
-            shutil.copy(root / path, to)  # with its mode: keys are their owner's only
+            mode = (root / path).stat().st_mode & 0o777
+            to.touch(mode | 0o200)  # keys are their owner's only, from their first byte on
+            shutil.copyfile(root / path, to)
             with to.open("rb+") as file:
                 os.fsync(file.fileno())
                 return path, hashlib.file_digest(file, "sha256").hexdigest()

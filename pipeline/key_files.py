@@ -87,8 +87,8 @@ def join(root: Path, backup: Path, others: Iterable[Path] = ()) -> None:
             for identity, row in read(place / KEYS, dict).items():
                 if identity in rows and not rows[identity].get("revoked"):
                     rows[identity] = {**rows[identity], "revoked": row.get("revoked", "")}
-        if rows and not mine:
-            write(root / PEPPER, _pepper(backup))
+        if rows and not mine and (pepper := _pepper(backup)):  # an empty one would be no secret
+            write(root / PEPPER, pepper)
         if rows != mine:
             write_rows(root / KEYS, rows.values())
 

@@ -28,7 +28,7 @@ from pipeline import filters
 from pipeline.chunk import ChunkConfig, chunk
 from pipeline.errors import EmbeddingError, FilterError, InvalidRequestError
 from pipeline.learning import embed_stored
-from pipeline.metadata import indexable
+from pipeline.metadata import encodable, indexable
 from pipeline.records import derived_id
 from pipeline.rerank import Searching
 from pipeline.seams import Embedder, Indexer, IndexSchema, IndexSearch, Reranker
@@ -297,6 +297,8 @@ def _unit(vector: Any) -> Any:
 def _payload(place: int, text: str, name: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
     if not text.strip():
         raise InvalidRequestError(f"Text {place} is blank: {text[:40]!r}.", remedy="Leave it out.")
+    if not encodable(text):
+        raise InvalidRequestError(f"Text {place} is not valid Unicode.", remedy="Decode it anew.")
     checked = indexable(metadata)
     try:
         whole = json.dumps(metadata, allow_nan=False)

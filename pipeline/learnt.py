@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,9 +50,15 @@ def keep(folder: Path, name: str, content: bytes) -> None:
     """Write statistics, whole and on disk; those that are there already under this name stay."""
     file = folder / f"statistics-{name}.npz"
     draft = _draft(file, content)
-    with suppress(FileExistsError):
+    try:
         os.link(draft, file)
-    draft.unlink()
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links, as a memory stick's
+        if not file.exists():
+            draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def made_with(root: Path, fingerprint: str) -> LearntFile | None:

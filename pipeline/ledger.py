@@ -201,9 +201,13 @@ class Ledger(CollectionLedger):
         """
         live = self.document(tenant, collection, document_id)
         found = self._version(live, version, versions.c.state != "staged")
-        return self._cache.get(
-            VersionKey(tenant, collection, found.id, found.version), self.originals.document
-        )
+        key = VersionKey(tenant, collection, found.id, found.version)
+        try:
+            return self._cache.get(key, self.originals.document)
+        except StorageError:
+            if version is not None or self.document(tenant, collection, document_id).version == live.version:
+                raise
+            return self.load(tenant, collection, document_id)  # it has been replaced meanwhile
 
     def original(self, tenant: str, collection: str, document_id: str, version: int | None = None) -> Path:
         """The original file of a document, as :meth:`document` finds it. Raises NotFoundError, also if it

@@ -63,7 +63,7 @@ def load(package: str, name: str, **options: Any) -> Any:  # noqa: ANN401 - the 
 
 
 def _module(package: str, name: str) -> Any:  # noqa: ANN401 - a module with the names above
-    path = name if "." in name else f"{package}.{name}"
+    path = name if "." in name and not name.startswith(".") else f"{package}.{name}"
     if path != name and name not in (known := names(package)):
         raise ConfigurationError(f"There is no {package} plugin {name!r}.", remedy=_nearest(name, known))
     try:

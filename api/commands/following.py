@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from api.commands.intake import accept, report, store
-from api.sources import Found, LeftOut, find_one, summed_up, twins, two_of_one
+from api.sources import Found, LeftOut, find_one, mode_of, summed_up, twins, two_of_one
 from pipeline.errors import (
     IndexOwnedError,
     InvalidRequestError,
@@ -75,7 +75,7 @@ class Watcher:
                 continue
             found += there
             left_out += not_taken
-            if [item.path for item in there] == [Path(given)] and not Path(given).exists():
+            if [item.path for item in there] == [Path(given)] and not mode_of(Path(given)):
                 self.remarks.append(f"There is no {given!r} yet. Once it is there it is taken.")
         pairs = list(twins(found))
         self.remarks += [two_of_one(*pair).message + " The second is left out." for pair in pairs]

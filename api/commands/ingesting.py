@@ -101,7 +101,7 @@ def ingest(
         follow(run, Watcher(paths or [], prefix), made, shelf, queue=queue)
     found, left_out = sources.find(paths or [], prefix)
     given = list(made(found, document_id=document_id, title=title)) if paths else []
-    given += read_manifest(manifest, shared, prefix) if manifest else []
+    given += read_manifest(manifest, shared, prefix, given) if manifest else []
     if dry_run:
         from api.commands.foreseeing import foresee
 

@@ -129,15 +129,16 @@ def verify(
     Example: longleaf verify
     """
     from pipeline import reconcile
+    from pipeline.foreign import foreign_indexes
 
     longleaf = run.longleaf
     found = reconcile.verify(longleaf.ledger, longleaf.indexer, files=not quick)
-    others = list(run.settings.other_indexes())
+    others = run.settings.other_indexes()
     clean = all(state.clean for state in found) and not others
     if not found:
         run.note("Nothing is there to compare. Add documents with: longleaf ingest FILE")
     if run.json:
-        run.emit({"clean": clean, "collections": found, "other_indexes": others})
+        run.emit({"clean": clean, "collections": found, "other_indexes": list(others)})
         return DONE if clean else FAILED
     for state in found:
         run.out.print(f"{state.collection}: {'in order' if state.clean else 'not in order'}")
@@ -148,8 +149,12 @@ def verify(
                 run.out.print(f"      {problem}")
         for key in state.unreadable:
             run.out.print(f"   {_told(key)}: its stored file is damaged; ingest it again")
-    for engine in others:
+    for engine, path in others.items():
         run.out.print(f"index of {engine}: not configured; what is deleted stays in it")
+        for name in foreign_indexes(path):
+            run.out.print(
+                f"   repair leaves it, since {name!r} in it is a program's own: remove {path} yourself"
+            )
     if not clean:
         run.note("Put the index in order with: longleaf repair", "yellow")
     return DONE if clean else FAILED

@@ -72,14 +72,14 @@ def show(
     """
     from api.plain import plain
 
+    record = run.longleaf.ledger.document(tenant, collection, document_id, version)
     if text:
-        document = run.longleaf.ledger.load(tenant, collection, document_id, version)
+        document = run.longleaf.ledger.load(tenant, collection, document_id, record.version)
         if run.json:
             run.emit(document)
         else:
             run.out.out(printable(document.text), highlight=False)
         return
-    record = run.longleaf.ledger.document(tenant, collection, document_id, version)
     if run.json:
         run.emit(record)
         return

@@ -12,15 +12,17 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from api.build import Longleaf
 from api.callers import Readable, Shelf
-from api.problems import documented
+from api.problems import ProblemResponse, Refusal, documented
 from api.routes.strict import StrictRoute
 from api.service import Running
 from api.work import Cancelled
 from pipeline import layers
-from pipeline.errors import InvalidRequestError, NotFoundError
+from pipeline.errors import InvalidRequestError, NotFoundError, UnavailableError
 from pipeline.filters import And, AnyOf, Equals
 from pipeline.records import VersionKey
 
@@ -34,6 +36,7 @@ Version = Annotated[
     Query(ge=1, lt=2**31, description="One that `on_conflict=new_version` kept; else the live one."),
 ]
 OCTETS = "application/octet-stream"
+_NO_NAMES = ("", ".", "..")  # a client would not know what to call the file
 _FILE: dict[str, Any] = {"content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}}}
 
 
@@ -84,7 +87,10 @@ async def text(
     """The text that every offset counts in, whole or `[start, end)` in Unicode code points."""
 
     def work(_: Cancelled) -> Response:
-        document = running.longleaf.ledger.load(shelf.tenant, shelf.collection, document_id, version)
+        ledger = running.longleaf.ledger
+        if version is not None:  # the ledger would also load one that is about to be removed
+            ledger.document(shelf.tenant, shelf.collection, document_id, version)
+        document = ledger.load(shelf.tenant, shelf.collection, document_id, version)
         if end is not None and end < start:
             raise InvalidRequestError(f"end is {end}, before start {start}.", remedy="Ask for [start, end).")
         return Response(
@@ -156,6 +162,52 @@ def _chunk_page(
     return ChunkPage(live.id, live.version, records, stop - 1 if first < stop < count else None)
 
 
+class StoredFile(FileResponse):
+    """A file, or the part of it that ``Range`` asks for.
+
+    What the framework would refuse in plain text raises Refusal, and a file that is gone by now
+    UnavailableError. A range in another unit than bytes is passed over (RFC 9110, 14.2).
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        unit = Headers(scope=scope).get("range", "").partition("=")[0].strip().lower()
+        if unit != "bytes":
+            scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"range"]}
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                raise Refusal(_range_problem(message["status"], Headers(raw=message["headers"])))
+            begun = True
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, watched)
+        except RuntimeError as error:  # so the framework says that there is no file
+            if begun:
+                raise
+            raise UnavailableError(
+                "The file was replaced or deleted just now.", remedy="Ask for it again."
+            ) from error
+
+
+def _range_problem(status: int, headers: Headers) -> ProblemResponse:
+    if status == 400:
+        return ProblemResponse(
+            400, "bad_request", "The Range is malformed.", remedy="Ask for `bytes=FIRST-LAST`, from 0."
+        )
+    whole = headers["content-range"]
+    return ProblemResponse(
+        416,
+        "range_not_satisfiable",
+        f"The file has {whole.rpartition('/')[2]} bytes and no such part.",
+        remedy="Leave out Range for the whole file.",
+        headers={"Content-Range": whole},
+    )
+
+
 @router.get(
     "/{document_id:path}/original",
     summary="Download a document's original file",
@@ -164,8 +216,7 @@ def _chunk_page(
         200: {**_FILE, "description": "The file"},
         206: {**_FILE, "description": "The part of the file that `Range` asks for"},
         304: {"description": "The file is still the one that `If-None-Match` names"},
-        416: {"description": "The file has no such part"},
-        **documented(404),
+        **documented(404, 416),
     },
 )
 async def original(
@@ -181,7 +232,8 @@ async def original(
     def work(_: Cancelled) -> Response:
         ledger = running.longleaf.ledger
         record = ledger.document(shelf.tenant, shelf.collection, document_id, version)
-        name = (record.source_name or record.id).replace("\\", "/").rpartition("/")[2] or "document"
+        name = (record.source_name or record.id).replace("\\", "/").rpartition("/")[2]
+        name = "document" if name in _NO_NAMES else name
         tag = f'"{record.sha256}"'
         headers = {"X-Media-Type": record.media_type, "X-Document-Version": str(record.version), "ETag": tag}
         if _names(if_none_match, tag):
@@ -192,7 +244,7 @@ async def original(
             text = ledger.load(shelf.tenant, shelf.collection, record.id, record.version).text
             attached = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(name, safe='')}"}
             return Response(text.encode("utf-8", "replace"), 200, {**headers, **attached}, OCTETS)
-        return FileResponse(path, filename=name, media_type=OCTETS, headers=headers)
+        return StoredFile(path, filename=name, media_type=OCTETS, headers=headers)
 
     return await running.searching.run(request.receive, work)
 

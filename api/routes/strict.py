@@ -41,7 +41,7 @@ class StrictRoute(APIRoute):
             _refuse_unknown(request, parameters)
             if takes_body:
                 _refuse_encoded(request)
-            if takes_json and not _is_json(request.headers.get("content-type", "")):
+            if takes_json and not strict_json.is_named(request.headers.get("content-type", "")):
                 raise HTTPException(415, "This route takes application/json.")
             try:
                 return await handle(StrictRequest(request.scope, request.receive))
@@ -84,10 +84,3 @@ def _refuse_encoded(request: Request) -> None:
                 headers={"Accept-Encoding": "identity"},  # RFC 9110, section 15.5.16
             )
         )
-
-
-def _is_json(content_type: str) -> bool:
-    media_type = content_type.partition(";")[0].strip().lower()
-    return media_type == "application/json" or (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    )

@@ -12,8 +12,16 @@ _PDF = re.compile(
 )
 
 
+_YEAR_OR_MONTH = re.compile(r"\d{4}(-\d\d)?", re.ASCII)
+
+
 def created(text: str) -> dict[str, str]:
-    """The field, where the text is an ISO 8601 date; nothing where filters would see a mere word."""
+    """The field, where the text is an ISO 8601 date; nothing where filters would see a mere word.
+
+    A month or day that is not given is the first.
+    """
+    if _YEAR_OR_MONTH.fullmatch(text):
+        text = f"{text}-01-01"[:10]
     return {"created": text} if moment(text) else {}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from api.cli import main
+from api.commands.following import Watcher
 from api.sources import find
 
 SMALL = ["--set", "embedder.name=hashing", "--set", "indexer.name=exact", "--set", "language_model.spec=none"]
@@ -77,6 +78,21 @@ def test_what_is_left_out_is_told_with_its_reason(
         "locked": "folder that cannot be read (Permission denied)",
     }
     monkeypatch.undo()
+
+
+def test_what_cannot_be_looked_at_stops_no_batch(run: Any, folder: Path) -> None:
+    """A name that no file system takes, as what stands in a folder that is closed to whoever asks."""
+    beyond = folder / ("n" * 300)
+    code, told = run("ingest", folder, beyond)
+    assert (code, told["totals"]["created"], told["totals"]["failed"]) == (1, 2, 1)
+    failed = next(each for each in told["documents"] if each["status"] == "failed")
+    assert (failed["code"], "cannot be opened" in failed["message"]) == ("unreadable", True)
+    watcher = Watcher([str(beyond), f"{beyond}/*.txt"])
+    assert watcher.changed() == []
+    assert [remark[:8] for remark in watcher.remarks] == ["There is", "The patt"]
+    manifest = folder.parent / "list.jsonl"
+    manifest.write_text(json.dumps({"path": beyond.name}))
+    assert "line 1: there is no file" in run("ingest", "--manifest", manifest)[1]["error"]["message"]
 
 
 def test_a_prefix_keeps_files_of_one_name_apart(run: Any, folder: Path) -> None:

@@ -54,6 +54,16 @@ def test_manifests_say_what_each_document_is(run: Any, folder: Path) -> None:
     assert (shown["title"], shown["metadata"]) == ("The first", {"kind": "test", "year": 1869})
 
 
+def test_a_manifest_replaces_no_file_named_beside_it(run: Any, folder: Path) -> None:
+    manifest = folder.parent / "all.jsonl"
+    manifest.write_text(json.dumps({"id": "one.txt", "text": "Something else."}))
+    code, told = run("ingest", folder / "one.txt", "--manifest", manifest)
+    assert (code, told["error"]["code"]) == (2, "invalid_request")
+    assert "line 1: 'one.txt' is on the command line already" in told["error"]["message"]
+    manifest.write_text(json.dumps({"id": "one.txt", "path": f"{folder.name}/one.txt", "title": "One"}))
+    assert run("ingest", folder / "one.txt", "--manifest", manifest)[0] == 0, "the very same file"
+
+
 def test_only_a_line_feed_ends_a_line_of_a_manifest(run: Any, folder: Path) -> None:
     text = "One line.\u2028And\u0085another, about \x0b herons."
     lines = [{"id": "a", "text": text}, {"path": "a/one.txt"}]

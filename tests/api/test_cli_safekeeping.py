@@ -14,6 +14,7 @@ import pytest
 from api.build import open_longleaf
 from api.cli import main
 from api.settings import load_settings
+from pipeline.layers import LAYERS, index_name
 from pipeline.seams import IndexSchema
 
 SMALL = ["--set", "embedder.name=hashing", "--set", "language_model.spec=none"]
@@ -135,7 +136,9 @@ def test_an_index_in_use_is_no_other_one(run: Any, tmp_path: Path) -> None:
     assert list(served.other_indexes()) == ["exact"]
 
 
-def test_an_index_of_a_program_of_ones_own_is_not_removed(run: Any, tmp_path: Path) -> None:
+def test_an_index_of_a_program_of_ones_own_is_not_removed(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "otter.txt").write_text("The otter lives by the river.")
     run("ingest", tmp_path / "otter.txt")
     settings = load_settings({"data": tmp_path / "data", "indexer": {"name": "exact"}})
@@ -145,6 +148,14 @@ def test_an_index_of_a_program_of_ones_own_is_not_removed(run: Any, tmp_path: Pa
     told = run("repair", indexer="qdrant_edge")[1]
     assert told["removed_indexes"] == []
     assert (tmp_path / "data" / "index" / "exact").exists()
+    with pytest.raises(SystemExit):
+        main(["verify", "--data", str(tmp_path / "data"), *SMALL, "--set", "indexer.name=qdrant_edge"])
+    assert "repair leaves it, since 'langchain' in it is a program's own" in capsys.readouterr().out
+    with open_longleaf(settings) as longleaf:
+        for layer in LAYERS:
+            longleaf.indexer.drop(index_name("default", "default", layer))
+    code, told = run("verify", indexer="qdrant_edge")
+    assert (code, told["other_indexes"]) == (0, []), "nothing of a collection is left there"
 
 
 def holding(folder: Path, word: bytes) -> list[str]:

@@ -7,6 +7,8 @@ from small_library import LEASE, WHALE
 from starlette.testclient import TestClient
 
 from api.sections import Settings
+from pipeline.ledger import Ledger
+from pipeline.originals import Originals
 
 BOOKS = "/v1/collections/books/documents"
 LONG = "\n\n".join(
@@ -78,6 +80,60 @@ def test_an_original_that_is_there_already_is_not_sent_again(client: TestClient)
     described = client.get("/openapi.json").json()["paths"]
     told = described["/v1/collections/{collection}/documents/{document_id}/original"]["get"]["responses"]
     assert {"200", "206", "304", "416"} <= set(told)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "code"),
+    [
+        ("bytes=5-2", 400, "bad_request"),
+        ("bytes=x", 400, "bad_request"),
+        ("bytes", 400, "bad_request"),
+        ("bytes=100-", 416, "range_not_satisfiable"),
+        ("bytes=-0", 416, "range_not_satisfiable"),
+    ],
+)
+def test_a_range_that_cannot_be_is_a_problem(client: TestClient, wanted: str, status: int, code: str) -> None:
+    page = b"<p>The tenant pays.</p>"
+    client.post(BOOKS, files=[("files", ("a.html", page, "text/html"))]).raise_for_status()
+    refused = client.get(f"{BOOKS}/a.html/original", headers={"Range": wanted})
+    assert refused.headers["content-type"] == "application/problem+json"
+    problem = refused.json()
+    assert (refused.status_code, problem["status"], problem["code"]) == (status, status, code)
+    assert problem["remedy"]
+    assert refused.headers.get("content-range") == (f"bytes */{len(page)}" if status == 416 else None)
+    whole = client.get(f"{BOOKS}/a.html/original", headers={"Range": "lines=0-3"})
+    assert (whole.status_code, whole.content) == (200, page)
+
+
+def test_an_original_that_goes_away_meanwhile_is_no_defect(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = b"<p>The tenant pays.</p>"
+    client.post(BOOKS, files=[("files", ("a.html", page, "text/html"))]).raise_for_status()
+    monkeypatch.setattr(Ledger, "original", lambda self, *_: self.root / "gone")
+    response = client.get(f"{BOOKS}/a.html/original")
+    assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+    assert "again" in response.json()["remedy"]
+
+
+def test_a_version_that_is_about_to_be_removed_is_not_read(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Originals, "remove", lambda *_: None)
+    monkeypatch.setattr(Ledger, "forget", lambda *_: None)
+    for text in (LEASE, WHALE):
+        client.post(BOOKS, json={"documents": [{"id": "a", "text": text}]}).raise_for_status()
+    for part in ("", "/text", "/original"):
+        assert client.get(f"{BOOKS}/a{part}", params={"version": 1}).status_code == 404
+    assert client.get(f"{BOOKS}/a/text", params={"version": 2}).text == WHALE
+
+
+@pytest.mark.parametrize("name", ["..", "deeds/."])
+def test_no_client_is_told_to_call_a_file_like_a_folder(client: TestClient, name: str) -> None:
+    made = client.post(BOOKS, files=[("files", (name, b"The tenant pays.", "text/plain"))]).json()
+    [document] = made["documents"]
+    response = client.get(f"{BOOKS}/{document['document_id']}/original")
+    assert response.headers["content-disposition"] == 'attachment; filename="document"'
 
 
 def test_kept_versions_are_read_by_number(client: TestClient) -> None:

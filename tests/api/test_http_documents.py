@@ -244,3 +244,26 @@ def test_names_of_collections_are_checked(client: TestClient, name: str) -> None
     response = client.post(f"/v1/collections/{name}/documents", json={"documents": DOCUMENTS})
     assert response.status_code in (404, 422)
     assert response.json()["code"] in ("invalid_request", "not_found")
+
+
+def test_a_field_of_a_form_that_comes_twice_is_refused(client: TestClient) -> None:
+    twice = [("files", ("a.txt", b"The tenant pays.")), ("id", (None, b"a")), ("id", (None, b"b"))]
+    response = client.post(BOOKS, files=twice)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert "'id' twice" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [("application/json", 200), ("Application/LD+JSON; charset=utf-8", 200), ("text/x+json", 415)],
+)
+def test_what_counts_as_json_is_the_same_for_uploads_and_questions(
+    client: TestClient, content_type: str, status: int
+) -> None:
+    headers = {"content-type": content_type}
+    texts = json.dumps({"documents": [{"id": "a", "text": "The tenant pays."}]})
+    asked = json.dumps({"query": "Who pays?"})
+    client.post("/v1/collections", json={"name": "books"}).raise_for_status()
+    assert client.post(BOOKS, content=texts, headers=headers).status_code == status
+    path = "/v1/collections/books/search"
+    assert client.post(path, content=asked, headers=headers).status_code == status

@@ -256,3 +256,10 @@ def test_a_server_tells_of_what_workers_elsewhere_did(tmp_path: Any) -> None:
         assert "longleaf_documents_total{" not in told, "it did not do it itself"
     with idle(tmp_path) as client:
         assert ended_now("done", "0.0") in client.get("/metrics").text, "since this server's start"
+
+
+def test_what_ended_before_the_first_scrape_counts_too(tmp_path: Any) -> None:
+    with idle(tmp_path) as client:
+        job = client.post(BOOKS, params={"wait": False}, json={"documents": DOCUMENTS}).json()
+        client.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
+        assert 'longleaf_job_documents_ended_total{stage="cancelled"} 3.0' in client.get("/metrics").text

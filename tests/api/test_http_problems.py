@@ -207,6 +207,29 @@ def test_pointers_are_those_of_rfc_6901(shelf: TestClient, body: object, pointer
 
 
 @pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([{"role": "user", "content": 3}], "messages.0.content"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "messages.0.content"),
+        ([{"content": "a"}], "messages.0.role"),
+        ([3], "messages.0"),
+    ],
+)
+def test_pointers_name_nothing_that_is_not_in_the_body(
+    shelf: TestClient, messages: list[object], param: str
+) -> None:
+    refused = shelf.post("/v1/chat/completions", json={"model": "books", "messages": messages})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+def test_a_field_that_is_missing_is_pointed_at(shelf: TestClient) -> None:
+    refused = shelf.post("/v1/collections/books/documents", json={"documents": [{"text": "a"}, {"text": 1}]})
+    assert [fault["pointer"] for fault in refused.json()["errors"]] == ["#/documents/1/text"]
+    missing = shelf.post("/v1/collections/books/search", json={"top_k": 1})
+    assert [fault["pointer"] for fault in missing.json()["errors"]] == ["#/query"]
+
+
+@pytest.mark.parametrize(
     ("path", "methods"),
     [
         ("/v1/collections", "GET, POST"),

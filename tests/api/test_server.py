@@ -23,6 +23,7 @@ from small_library import DOCUMENTS, small_settings
 from api.build import Longleaf, open_longleaf
 from api.listening import LimitedProtocol
 from api.sections import LanguageModelSettings, ServerSettings
+from api.security import STRICT_HEADERS
 
 ANSWER = "/v1/collections/books/answer"
 QUESTION = {"query": "With how much notice may either party end the lease?", "mode": "composed"}
@@ -151,6 +152,39 @@ def test_a_key_is_asked_for_before_a_large_body_is_sent(longleaf: Longleaf, url:
         raw.sendall(head.encode() + b"x" * 1000)
         raw.settimeout(5)
         assert raw.recv(4096).startswith(b"HTTP/1.1 401")
+
+
+def exchanged(url: str, head: str, later: bytes = b"") -> bytes:
+    """All that comes back for a request; ``later`` is sent once some of it is there."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as raw:
+        raw.sendall(f"{head}\r\nHost: 127.0.0.1\r\n".encode() + b"Transfer-Encoding: chunked\r\n\r\n")
+        answer = raw.recv(65536) if later else b""
+        raw.sendall(later or b"zzz\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            while piece := raw.recv(65536):
+                answer += piece
+    return answer
+
+
+def test_a_body_that_is_no_http_cuts_an_answer_that_has_begun(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = httpx.post(
+        f"{url}/v1/collections/books/documents?wait=false", json={"documents": DOCUMENTS}
+    ).json()
+    answer = exchanged(url, f"GET /v1/jobs/{jobs['id']}/events HTTP/1.1", b"zzz\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 400" not in answer
+    assert httpx.get(f"{url}/livez").status_code == 200
+    assert "Fatal error" not in caplog.text
+
+
+def test_what_is_no_http_is_told_with_the_headers_of_every_answer(url: str) -> None:
+    answer = exchanged(url, f"POST {ANSWER} HTTP/1.1").decode()
+    assert answer.startswith("HTTP/1.1 400")
+    head = answer.partition("\r\n\r\n")[0].lower()
+    assert all(f"{name}: {value}".lower() in head for name, value in STRICT_HEADERS.items())
 
 
 @pytest.fixture

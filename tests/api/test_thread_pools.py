@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import aclosing
 
 import pytest
 
@@ -130,5 +131,19 @@ def test_a_silent_stream_beats_and_ends_when_the_client_leaves(pool: Pool) -> No
                 client.left.set()
         assert got[:3] == [1, None, None]
         assert await asyncio.to_thread(stopped.wait, 5)
+
+    asyncio.run(main())
+
+
+def test_a_stream_whose_work_is_done_is_read_to_its_end_when_the_service_stops(pool: Pool) -> None:
+    async def main() -> None:
+        client = Client()
+        stream = pool.stream(client.receive, lambda _: iter(range(3)), heartbeat_seconds=20)
+        async with aclosing(stream):
+            assert await anext(stream) == 0
+            await asyncio.to_thread(pool.close)
+            pool.stop()
+            await asyncio.sleep(0.01)
+            assert [item async for item in stream] == [1, 2]
 
     asyncio.run(main())

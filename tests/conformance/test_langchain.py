@@ -246,6 +246,8 @@ def test_a_text_without_a_token_is_refused_before_anything_is_written(store):
     store.add_texts(["kept"])
     with pytest.raises(InvalidRequestError, match=r"Text 3 is blank: ' \\n'"):
         store.add_texts(["one", "two", " \n"], batch_size=1)
+    with pytest.raises(InvalidRequestError, match="Text 2 is not valid Unicode"):
+        store.add_texts(["one", "half \ud800"], batch_size=1)
     assert contents(store) == {"kept"}
 
 

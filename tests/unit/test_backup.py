@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from test_jobs import office
@@ -149,6 +150,34 @@ def test_no_revoked_key_is_valid_again_and_no_newer_one_is_lost(tmp_path):
         shutil.rmtree(tmp_path / "new")
         restore(tmp_path / "backup", tmp_path / "new", deletions=[place])
         assert valid(tmp_path / "new", **keys) == {"kept"}
+
+
+def test_no_copy_of_a_key_is_anybodys_for_a_moment(tmp_path, monkeypatch):
+    modes, copy = {}, shutil.copyfile
+
+    def watched(source, target):
+        modes[Path(target).name] = Path(target).stat().st_mode & 0o777
+        copy(source, target)
+
+    with workplace(tmp_path / "data") as place:
+        KeyRing(place.root).create("someone")
+        (place.root / "keys.pepper").chmod(0o400)  # a copy must be written to nevertheless
+        monkeypatch.setattr(shutil, "copyfile", watched)
+        back_up(place.ledger, tmp_path / "backup")
+    assert (modes["keys.json"], modes["keys.pepper"]) == (0o600, 0o600)
+
+
+def test_without_their_pepper_keys_get_none(tmp_path):
+    """An empty one, once written, would be that of all keys made later."""
+    with workplace(tmp_path / "from") as place:
+        theirs = KeyRing(place.root).create("theirs")
+        (place.root / "keys.pepper").unlink()
+        back_up(place.ledger, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "data")
+    assert not (tmp_path / "data" / "keys.pepper").exists()
+    mine = KeyRing(tmp_path / "data").create("mine")
+    assert len((tmp_path / "data" / "keys.pepper").read_bytes()) == 32
+    assert valid(tmp_path / "data", mine=mine, theirs=theirs) == {"mine"}
 
 
 def test_keys_under_another_pepper_stay_alone(tmp_path):

@@ -119,6 +119,24 @@ def test_document_round_trip(ledger, name):
     assert loaded is ledger.load("default", "c", name, 1), "the second load comes from the cache"
 
 
+def test_a_document_that_is_replaced_while_it_is_loaded_is_the_new_one(ledger, monkeypatch):
+    store(ledger, record("a"))
+    read = ledger.originals.document
+
+    def interrupted(key):
+        if key.version == 1:
+            store(ledger, record("a"), document=replace(DOCUMENT, title="new"))
+            ledger.originals.remove([key])
+        return read(key)
+
+    monkeypatch.setattr(ledger.originals, "document", interrupted)
+    assert ledger.load("default", "c", "a").title == "new"
+    ledger.originals.remove([VersionKey("default", "c", "a", 2)])
+    ledger._cache.evict([VersionKey("default", "c", "a", 2)])
+    with pytest.raises(StorageError, match="version 2"):
+        ledger.load("default", "c", "a")
+
+
 def test_ids_that_look_equal_are_equal(ledger):
     store(ledger, record("caf\u00e9"))
     assert ledger.document("default", "c", "cafe\u0301").id == "caf\u00e9"

@@ -44,6 +44,12 @@ def test_what_is_no_date_is_left_out(told: str) -> None:
     assert created(iso_of_pdf(told)) == {}
 
 
+def test_a_year_or_month_alone_is_its_first_day() -> None:
+    assert created("2015") == {"created": "2015-01-01"}
+    assert created("2015-07") == {"created": "2015-07-01"}
+    assert created("2015-13") == {}
+
+
 def test_every_format_with_a_date_names_it_alike() -> None:
     pages = [[Line(72, 72, "The deed of the mill.")]]
     core = "<created>2019-06-05T17:12:58Z</created>"

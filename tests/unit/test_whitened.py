@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +116,17 @@ def test_a_process_that_knew_the_old_name_keeps_to_what_it_stands_for(tmp_path: 
     np.testing.assert_array_equal(found.units, expected.units)
 
 
-def test_of_two_that_learn_at_first_one_decides(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_that_learn_at_first_one_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Also on a file system without hard links."""
+
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", link)
     inner = hashing.build(hashing.Config(dim=64))
     one, other = (whitened.WhitenedEmbedder(inner, 0.5, tmp_path) for _ in range(2))
     assert one.fingerprint == other.fingerprint
@@ -123,6 +135,7 @@ def test_of_two_that_learn_at_first_one_decides(tmp_path: Path) -> None:
     other._keep(other.fit(inner.embed_documents([document(1, inner)])[0].units), anew=False)
     first, second = (each.embed_documents([document(2, inner)])[0] for each in (one, other))
     np.testing.assert_array_equal(first.units, second.units)
+    assert len(list(tmp_path.iterdir())) == 2, "the name, one file of statistics, and no drafts"
 
 
 def test_learning_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
