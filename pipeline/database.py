@@ -180,8 +180,7 @@ def _served(given: str) -> URL:
         url = sa.make_url(given)
     except (sa.exc.ArgumentError, ValueError):  # that of a port that is no number has its words
         url = URL.create("unreadable")
-    if given.partition("?")[0].count("@") > 1 or "@" in (url.database or ""):
-        # part of a password is taken for another part
+    if given.count("@") > 1 or "@" in (url.database or ""):  # part of a password is taken for another part
         raise ConfigurationError(
             "The ledger's URL has an '@' or '/' too many.",
             remedy="Write those of the user's name and password percent-encoded: '@' as %40, '/' as %2F, "
