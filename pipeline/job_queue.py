@@ -112,7 +112,7 @@ class JobQueue:
         limit: int = 100,
     ) -> Sequence[Job]:
         """Jobs of collections whose names ``sees`` accepts, newest first; ``before`` is the id of the last
-        one of the page before."""
+        one of the page before. Raises NotFoundError if that one is gone or another tenant's."""
         wanted: list[sa.ColumnElement[bool]] = []
         if tenant is not None:
             wanted.append(jobs.c.tenant == tenant)
@@ -123,9 +123,13 @@ class JobQueue:
                 names = connection.execute(sa.select(jobs.c.collection).where(*wanted).distinct()).scalars()
                 wanted.append(jobs.c.collection.in_([name for name in names if sees(name)]))
             if before is not None:
-                created = sa.select(jobs.c.created).where(jobs.c.id == before)
-                edge = connection.execute(created).scalar_one_or_none()
-                wanted.append(sa.tuple_(jobs.c.created, jobs.c.id) < sa.tuple_(edge or 0.0, before))
+                asked = [jobs.c.id == before, *([] if tenant is None else [jobs.c.tenant == tenant])]
+                edge = connection.execute(sa.select(jobs.c.created).where(*asked)).scalar_one_or_none()
+                if edge is None:
+                    raise NotFoundError(
+                        f"There is no job {before[:64]!r} to go on from.", remedy="Begin with the first page."
+                    )
+                wanted.append(sa.tuple_(jobs.c.created, jobs.c.id) < sa.tuple_(edge, before))
             return job_views.jobs_where(connection, *wanted, limit=limit)
 
     def documents(self, job_id: str, *, after: int = -1, limit: int = 100) -> Sequence[JobDocument]:

@@ -43,7 +43,7 @@ class JobDocumentPage:
     next: int | None
 
 
-@router.get("", summary="List jobs", responses=documented())
+@router.get("", summary="List jobs", responses=documented(404))
 async def list_jobs(
     asking: Asking,
     request: Request,

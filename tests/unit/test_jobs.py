@@ -498,6 +498,9 @@ def test_jobs_are_listed_and_forgotten(tmp_path, url):
             queue.get("nope")
         with pytest.raises(NotFoundError):
             queue.get(made[0], tenant="nobody")
+        for before, tenant in (("nope", None), (made[4], "nobody")):
+            with pytest.raises(NotFoundError, match="to go on from"):
+                queue.jobs(tenant, before=before)
         worker.drain()
         queue.tidy()
         assert queue.jobs() == []
