@@ -30,6 +30,7 @@ Taken = tuple[int, LongleafError | None]
 _PASSING = (IndexOwnedError, StorageError, UnavailableError)  # errors that are over some day
 _LOOK_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
+_RESTS = 9  # times as long as a look takes, so that many files cost a tenth of a core
 _JOB_DOCUMENTS = 256  # of one job
 
 
@@ -128,7 +129,9 @@ def _look_and_take(run: Run, watcher: Watcher, take: Callable[[Sequence[Found]],
     trouble = ""
     pause = _LOOK_SECONDS
     while True:
+        began = time.monotonic()
         ready = watcher.changed()
+        rest = _RESTS * (time.monotonic() - began)
         for remark in watcher.remarks:
             if remark not in told:
                 run.note(remark, "yellow")
@@ -141,7 +144,7 @@ def _look_and_take(run: Run, watcher: Watcher, take: Callable[[Sequence[Found]],
                 run.note("The files are taken once that is over.")
         trouble = stopped.code if stopped else ""
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS) if stopped else _LOOK_SECONDS
-        time.sleep(pause)
+        time.sleep(max(pause, rest))
 
 
 def _taken(
