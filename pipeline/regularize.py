@@ -57,7 +57,7 @@ def regularized(found: Sequence[Candidate], chosen: Regularization) -> NDArray[n
     """
     scores = np.array([each.score for each in found])
     dense = np.stack([each.vectors.dense for each in found])
-    cosines = (dense @ dense.T).astype(np.float64)
+    cosines = _products(dense).astype(np.float64)
     place = {document: number for number, document in enumerate(dict.fromkeys(c.document for c in found))}
     documents = np.array([place[each.document] for each in found])
     neighbours = (documents[:, None] != documents) & (cosines <= _NEAR_DUPLICATE)
@@ -92,8 +92,14 @@ def word_cosines(vectors: Sequence[SparseVector | None]) -> NDArray[np.float32]:
     at = np.flatnonzero(shared[terms])
     matrix = np.zeros((count, int(shared.sum())), np.float32)
     matrix[rows[at], (np.cumsum(shared) - 1)[terms[at]]] = weights[at] / lengths[rows[at]]
-    cosines: NDArray[np.float32] = matrix @ matrix.T
-    return cosines
+    return _products(matrix)
+
+
+def _products(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``rows @ rows.T``, one dot product after the other: the threads that numpy has for products of matrices
+    wait busily for more afterwards, in the way of those of the embedder, which cost each search milliseconds."""
+    made: NDArray[np.float32] = np.vecdot(rows[:, None], rows[None])
+    return made
 
 
 _NO_TERMS, _NO_WEIGHTS = np.empty(0, np.uint32), np.empty(0, np.float32)
