@@ -9,6 +9,9 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.sections import LanguageModelSettings, PluginChoice, ServerSettings, Settings
 
+# The same for commands.
+SMALL = ["--set", "embedder.name=hashing", "--set", "indexer.name=exact", "--set", "language_model.spec=none"]
+
 LEASE = (
     "The tenant of the mill pays forty pounds a year to the owner. "
     "Either party may end the lease with three months' notice. "

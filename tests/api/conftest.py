@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_library import client_of, fill, small_settings
+from small_library import SMALL, client_of, fill, small_settings
 from starlette.testclient import TestClient
 
+from api.cli import main
 from api.sections import Settings
 
 
@@ -37,3 +40,15 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     with client_of(small_settings(tmp_path_factory.mktemp("shelf"))) as client:
         fill(client)
         yield client
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command on an installation of its own: exit code, and what it printed as JSON."""
+
+    def call(*arguments: str | Path) -> tuple[int, Any]:
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, arguments), "--data", str(tmp_path / "data"), "--json", *SMALL])
+        return int(stopped.value.code or 0), json.loads(capsys.readouterr().out)
+
+    return call

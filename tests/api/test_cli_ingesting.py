@@ -8,22 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_library import SMALL
 
 from api.cli import main
 from api.commands.following import Watcher
 from api.sources import find
-
-SMALL = ["--set", "embedder.name=hashing", "--set", "indexer.name=exact", "--set", "language_model.spec=none"]
-
-
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*arguments: str | Path) -> tuple[int, Any]:
-        with pytest.raises(SystemExit) as stopped:
-            main([*map(str, arguments), "--data", str(tmp_path / "data"), "--json", *SMALL])
-        return int(stopped.value.code or 0), json.loads(capsys.readouterr().out)
-
-    return call
 
 
 @pytest.fixture

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.cli import main
-
-SMALL = ["--set", "embedder.name=hashing", "--set", "indexer.name=exact", "--set", "language_model.spec=none"]
 LEASE = "Either party may end the lease of the mill with three months' notice."
-
-
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*arguments: str | Path) -> tuple[int, Any]:
-        with pytest.raises(SystemExit) as stopped:
-            main([*map(str, arguments), "--data", str(tmp_path / "data"), "--json", *SMALL])
-        return int(stopped.value.code or 0), json.loads(capsys.readouterr().out)
-
-    return call
 
 
 def test_a_tenant_is_worked_on_by_name(run: Any, tmp_path: Path) -> None:

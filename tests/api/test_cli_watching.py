@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_library import SMALL
 
 from api.build import open_longleaf
 from api.cli import main
@@ -20,8 +21,6 @@ from api.commands.following import Watcher
 from api.settings import load_settings
 from pipeline.errors import UnavailableError
 from pipeline.ledger import Ledger
-
-SMALL = ["--set", "embedder.name=hashing", "--set", "indexer.name=exact", "--set", "language_model.spec=none"]
 
 Said = Callable[[str], None]
 
