@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from pipeline.errors import StorageError, UnavailableError
+from pipeline.originals import disk_errors
 
 T = TypeVar("T")
 
@@ -54,15 +55,19 @@ def read(file: Path, make: Callable[[dict[str, Any]], T]) -> dict[str, T]:
 
 
 def write(file: Path, content: bytes) -> None:
-    """Replace a file in one step, readable by its owner only."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Replace a file in one step, readable by its owner only. Raises DiskFullError, StorageError."""
     draft = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    draft.replace(file)
+    with disk_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as opened:
+                opened.write(content)
+                opened.flush()
+                os.fsync(opened.fileno())
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def write_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from api.keys import KeyRing
-from pipeline.errors import InvalidRequestError, NotFoundError, StorageError
+from pipeline.errors import DiskFullError, InvalidRequestError, NotFoundError, StorageError
 
 
 def test_a_key_opens_until_it_is_revoked(tmp_path: Path) -> None:
@@ -105,3 +106,19 @@ def test_a_key_for_nothing_is_not_made(tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(InvalidRequestError):
         KeyRing(tmp_path).create("a", **wrong)
     assert not KeyRing(tmp_path).required
+
+
+def test_a_full_disk_leaves_the_keys_as_they_were_and_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = KeyRing(tmp_path)
+    ring.create("a")
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DiskFullError):
+        ring.create("b")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
