@@ -199,8 +199,8 @@ def faster_dtype(device: str) -> str:
     """``bfloat16`` where it multiplies at least 1.3 times as fast as ``float32``, measured in 20 ms.
 
     Having the instructions is not enough: a Xeon with avx512_bf16 but no AMX ran it at 0.6 times. Both are
-    measured in turn, the best of many, since vectors are others with each: with the best of four on a busy
-    machine one start in six chose another than the rest.
+    measured in turn on one thread, the best of many, since vectors are others with each: with the best of
+    four by all threads one start in six chose another than the rest on a busy machine.
     """
     import torch
 
@@ -210,9 +210,12 @@ def faster_dtype(device: str) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
     factors = {t: (torch.ones(192, 384, dtype=t), torch.ones(1536, 384, dtype=t)) for t in seconds}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other where others keep the processor busy
     with torch.inference_mode():
         for dtype, (x, weight) in islice(cycle(factors.items()), _TRIALS):
             start = time.perf_counter()
             linear(x, weight)
             seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
+    torch.set_num_threads(threads)
     return "bfloat16" if seconds[torch.bfloat16] * 1.3 < seconds[torch.float32] else "float32"
