@@ -151,7 +151,7 @@ class Benches:
             return self._longleaf.embedder
         with self._lock:
             if name not in self._embedders:
-                known = type(plugins.configure(PACKAGES["embedder"], name)).model_fields
+                known = plugins.config_class(PACKAGES["embedder"], name).model_fields
                 shared = {
                     "cache": settings.models.cache,
                     "allow_download": settings.models.allow_download,

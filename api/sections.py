@@ -261,7 +261,7 @@ class Settings(BaseModel):
         indexer and what an embedder learns of the documents are kept under ``data``, an embedder finds
         its model as ``models`` says, and so does a reranker."""
         choice: PluginChoice = getattr(self, section)
-        known = type(plugins.configure(PACKAGES[section], choice.name)).model_fields
+        known = plugins.config_class(PACKAGES[section], choice.name).model_fields
         shared: dict[str, Any] = (
             {"path": self._index(choice.name)}
             if section == "indexer"

@@ -195,11 +195,12 @@ def _refuse_twins(sources: Iterable[Source]) -> None:
     and no name may come twice if nothing else tells the two apart: that is one document."""
     first: dict[str, str | None] = {}
     for source in sources:
+        named = source.document_id is not None or source.name
+        text = b"" if named else (source.text or "").encode()
         try:
-            identity = identify(source, hashlib.sha256((source.text or "").encode()).hexdigest())
+            identity = identify(source, hashlib.sha256(text).hexdigest())
         except InvalidRequestError:  # such an id fails by itself, and the others go on
             continue
-        named = source.document_id is not None or source.name
         said = None if named else json.dumps([source.title, source.metadata], sort_keys=True)
         if identity in first and (said is None or said != first[identity]):
             raise InvalidRequestError(

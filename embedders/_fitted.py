@@ -50,7 +50,7 @@ class FittedConfig(BaseModel):
 
     def build_inner(self, wrapper: str) -> Embedder:
         """What the embedder named ``wrapper`` wraps. Raises ConfigurationError for one that learns, too."""
-        known = type(plugins.configure("embedders", self.inner)).model_fields
+        known = plugins.config_class("embedders", self.inner).model_fields
         shared = {"cache": self.cache, "allow_download": self.allow_download}
         options = {**{key: value for key, value in shared.items() if key in known}, **self.options}
         inner: Embedder = plugins.load("embedders", self.inner, **options)

@@ -23,6 +23,7 @@ from indexers._edge_kept import keys_in
 from indexers._edge_models import DENSE, SPARSE, arrays_of, filter_of, payload_of, request_of, vectors_of
 from indexers._edge_worker import translated
 from indexers._projection import FACTS, PAYLOAD, range_fields, record
+from pipeline import durable
 from pipeline.errors import DiskFullError, IndexDamagedError
 
 _MAX_OPEN = 48
@@ -151,7 +152,7 @@ class Shards:
         for path in paths:
             self._shard(path).flush()
             for folder, _, _ in os.walk(path):
-                _sync(folder)
+                durable.sync(Path(folder))
         return {"points": [self._contents(path)["points"] for path in paths]}, []
 
     def contents(self, path: str) -> Reply:
@@ -234,14 +235,6 @@ def _check_space(path: str, needed_bytes: int, reserve_bytes: int) -> None:
             f"{reserve_bytes:,} are kept in reserve.",
             remedy="Free space there and try again.",
         )
-
-
-def _sync(folder: str) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _dense(dim: int, *, quantized: bool) -> qdrant.EdgeVectorParams:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from indexers import _folders
 from indexers._columns import Columns, ColumnsWriter, merged
 from indexers._projection import record
+from pipeline import durable
 from pipeline.errors import IndexDamagedError
 from pipeline.originals import disk_errors
 
@@ -209,10 +210,10 @@ def sealed(root: Path, described: Described) -> Described:
             if file.name in described.files:
                 files[file.name] = described.files[file.name]
                 continue
-            _folders.sync(file)
+            durable.sync(file)
             files[file.name] = (file.stat().st_size, _digest(file))
-        _folders.sync(path)
-        _folders.sync(root)
+        durable.sync(path)
+        durable.sync(root)
     return Described(described.folder, described.size, described.spans, files)
 
 

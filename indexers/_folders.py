@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import durable
 from pipeline.errors import IndexDamagedError, IndexingError
 from pipeline.originals import disk_errors
 from pipeline.seams import IndexSchema
@@ -73,30 +73,16 @@ def remove(root: Path, name: str) -> None:
     with disk_errors(root):
         (path / MANIFEST).unlink(missing_ok=True)
         if path.exists():
-            sync(path)
+            durable.sync(path)
             shutil.rmtree(path)
-            sync(root)
+            durable.sync(root)
 
 
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a file so that after a crash it holds all of the old bytes or all of the new."""
-    aside = path.with_name(f"{path.name}.new")
     with disk_errors(path):
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """``fsync`` one file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        durable.replace(path, data)
+        durable.sync(path.parent)
 
 
 def _load(path: Path) -> Manifest:

@@ -23,7 +23,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from pipeline import job_rows, key_files, learnt, lifecycle, migrations
+from pipeline import durable, job_rows, key_files, learnt, lifecycle, migrations
 from pipeline.database import Database
 from pipeline.errors import ConflictError, InvalidRequestError
 from pipeline.foreign import foreign_indexes
@@ -187,28 +187,15 @@ def _settle(copy: Connection) -> None:
 def _finish(target: Path, copied: dict[str, str]) -> None:
     for folder in {target, *(parent for path in copied for parent in (target / path).parents)}:
         if folder.is_relative_to(target):
-            _sync(folder)
+            durable.sync(folder)
     manifest = {
         "format": FORMAT,
         "data_version": migrations.SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "files": copied,
     }
-    draft = target / f"{MANIFEST}.draft"
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(target / MANIFEST)
-    _sync(target)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    durable.replace(target / MANIFEST, json.dumps(manifest).encode())
+    durable.sync(target)
 
 
 def _digest(path: Path) -> str:

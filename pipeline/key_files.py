@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from pipeline import durable
 from pipeline.errors import StorageError, UnavailableError
 from pipeline.originals import disk_errors
 
@@ -56,18 +55,9 @@ def read(file: Path, make: Callable[[dict[str, Any]], T]) -> dict[str, T]:
 
 def write(file: Path, content: bytes) -> None:
     """Replace a file in one step, readable by its owner only. Raises DiskFullError, StorageError."""
-    draft = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
     with disk_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as opened:
-                opened.write(content)
-                opened.flush()
-                os.fsync(opened.fileno())
-            draft.replace(file)
-        finally:
-            draft.unlink(missing_ok=True)
+        durable.replace(file, content, 0o600)
 
 
 def write_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:

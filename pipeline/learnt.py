@@ -7,12 +7,11 @@ collection tells which it was made with.
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import durable
 from pipeline.errors import ConflictError
 
 FOLDER = "embedder"
@@ -37,7 +36,8 @@ def present_name(folder: Path) -> str:
 
 def name_it(folder: Path, name: str) -> None:
     """From now on they are called so."""
-    _draft(folder / _NAME, name.encode()).replace(folder / _NAME)
+    folder.mkdir(parents=True, exist_ok=True)
+    durable.replace(folder / _NAME, name.encode())
 
 
 def statistics(folder: Path, name: str) -> Path:
@@ -48,17 +48,8 @@ def statistics(folder: Path, name: str) -> Path:
 
 def keep(folder: Path, name: str, content: bytes) -> None:
     """Write statistics, whole and on disk; those that are there already under this name stay."""
-    file = folder / f"statistics-{name}.npz"
-    draft = _draft(file, content)
-    try:
-        os.link(draft, file)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links, as a memory stick's
-        if not file.exists():
-            draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    durable.create(folder / f"statistics-{name}.npz", content)
 
 
 def made_with(root: Path, fingerprint: str) -> LearntFile | None:
@@ -93,14 +84,3 @@ def _named(fingerprint: str, plugin: str) -> str:
     """What a fingerprint calls the statistics of a plugin; empty if it names none that can be a file's."""
     options = (option.partition("=") for option in fingerprint.split(" "))
     return next((value for key, _, value in options if key == plugin and value.isalnum()), "")
-
-
-def _draft(file: Path, content: bytes) -> Path:
-    """A hidden file beside it that has the content, on disk."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}-{uuid.uuid4().hex}.tmp")
-    with draft.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    return draft

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
+from pipeline import durable
 from pipeline.errors import DamagedFileError, DiskFullError, NotFoundError, StorageError
 from pipeline.read import wire
 from pipeline.records import VersionKey
@@ -68,7 +69,7 @@ class Originals:
         """Write all files of all versions; they would survive a power cut once this returns."""
         with disk_errors(self._root), ThreadPoolExecutor(_WRITERS) as pool:
             list(pool.map(self._write, batch))
-            list(pool.map(_fsync, sorted({path for item in batch for path in self._parents(item.key)})))
+            list(pool.map(durable.sync, sorted({path for item in batch for path in self._parents(item.key)})))
 
     def _write(self, item: Stored) -> None:
         folder = self.folder(item.key)
@@ -80,7 +81,7 @@ class Originals:
             os.fsync(file.fileno())
         if item.original is not None:
             _link(item.original, folder / "original")
-            _fsync(folder / "original")
+            durable.sync(folder / "original")
 
     def _parents(self, key: VersionKey) -> Iterator[Path]:
         path = self.folder(key)
@@ -122,7 +123,7 @@ class Originals:
                 touched.update(self._parents(key))
             for path in touched:
                 if path.exists():
-                    _fsync(path)
+                    durable.sync(path)
 
     def deleted(self, graves: Mapping[str, int]) -> None:
         """Note on disk which documents were deleted, by the name of their folder and their last version, so
@@ -136,7 +137,7 @@ class Originals:
                 file.flush()
                 os.fsync(file.fileno())
             if new:
-                _fsync(self._deletions.parent)
+                durable.sync(self._deletions.parent)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -155,14 +156,6 @@ def _remove_empty(folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

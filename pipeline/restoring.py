@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection
 
-from pipeline import job_rows, key_files, lifecycle, migrations
+from pipeline import durable, job_rows, key_files, lifecycle, migrations
 from pipeline.backup import FORMAT, KEPT_BESIDE, LEARNT, LEDGER, MANIFEST, copy_tables, require_outside
 from pipeline.database import Database, insert
 from pipeline.errors import ConflictError, DataVersionError, StorageError, UnavailableError
@@ -145,12 +145,8 @@ def _put(root: Path, url: str | None) -> None:
 
 
 def _note(path: Path, graves: dict[str, int]) -> None:
-    draft = path.with_suffix(".draft")
-    with draft.open("w", encoding="ascii") as file:
-        file.writelines(f"{name} {version}\n" for name, version in graves.items())
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    lines = (f"{name} {version}\n" for name, version in graves.items())
+    durable.replace(path, "".join(lines).encode("ascii"))
 
 
 def _checked(source: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pipeline import durable
 from pipeline.errors import StorageError
 from pipeline.originals import disk_errors
 from pipeline.records import VersionKey
@@ -89,7 +89,7 @@ class TenantKeys:
         with disk_errors(path):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not path.exists():
-                _create(path, secrets.token_bytes(_SECRET_BYTES))
+                durable.create(path, secrets.token_bytes(_SECRET_BYTES), 0o600)
             secret = path.read_bytes()
         if len(secret) != _SECRET_BYTES:
             raise StorageError(
@@ -131,18 +131,3 @@ def canonical(content: Mapping[str, Any]) -> str:
 def _mac(key: bytes, *parts: str) -> bytes:
     framed = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
     return hmac.new(key, framed, hashlib.sha256).digest()
-
-
-def _create(path: Path, content: bytes) -> None:
-    """Write a new file, complete or not at all; one that another process made meanwhile stays."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink(missing_ok=True)
